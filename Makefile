@@ -1,0 +1,35 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check lint format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/fabric run --accelerator=cpu --devices=2 experiments/federate.py experiment=demo
+
+test: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,34 @@
+"""FedAvg: the server takes the weighted mean of the clients' shared tensors.
+
+McMahan et al., arXiv 1602.05629, Algorithm 1. Over LoRA's A and B it is FedIT (Zhang et al., arXiv 2305.05644): the
+mean of the factors, whose product is not the mean of the products. Over B alone with A frozen it is FFA-LoRA (Sun et
+al., arXiv 2403.12313), over A alone FedSA-LoRA (Guo et al., arXiv 2410.01463).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlit.cohort import Cohort
+from fedlit.server import ServerState
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """theta <- sum_i p_i theta_i."""
+
+    stacks: ClassVar[bool] = False
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server with the mean of the cohort."""
+        return server.replace(shared=cohort.mean())
+
+
+@dataclass(frozen=True)
+class NoAggregation:
+    """Nothing travels: every client trains alone, the floor that a federation should beat."""
+
+    stacks: ClassVar[bool] = False
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server unchanged."""
+        return server

@@ -1,0 +1,123 @@
+"""What a person sees: the sizes at the start, a progress bar inside a round, a line a round, a table at the end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedlit.callbacks import Callback, RunSummary
+from fedlit.tasks import Sample
+from fedlit.units import readable_bytes
+
+SCORES = {"loss": "loss", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4"}
+LOWER_IS_BETTER = {"loss"}
+
+
+class ConsoleReport(Callback):
+    """Writes to the terminal, or plain lines where there is none."""
+
+    def __init__(self, console: Console, *, progress: bool) -> None:
+        self._console = console
+        self._with_progress = progress and console.is_terminal
+        self._progress: Progress | None = None
+        self._bar = TaskID(0)
+        self._summary: RunSummary | None = None
+
+    def on_start(self, summary: RunSummary, records: Sequence[dict[str, Any]], notices: Sequence[str]) -> None:
+        """Print the sizes of the run."""
+        self._summary = summary
+        for line in describe(summary):
+            self._print(line)
+        for notice in notices:
+            self._print(f"  note       {notice}")
+
+    def on_round_start(self, round_number: int, num_steps: int) -> None:
+        """Show the bar of the round's local steps."""
+        if not self._with_progress:
+            return
+        self._progress = Progress(
+            TextColumn("round {task.fields[number]} local steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("", total=num_steps, number=round_number)
+        self._progress.start()
+
+    def on_step(self) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.advance(self._bar)
+
+    def on_round_end(self, record: dict[str, Any], samples: Sequence[Sample]) -> None:
+        """Print the round's line."""
+        self.close()
+        self._print(round_line(record))
+
+    def on_end(self, records: Sequence[dict[str, Any]]) -> None:
+        """Print the table of the run and where everything lies."""
+        evaluated = [record for record in records if "global/loss" in record]
+        table = Table(title=f"global scores ({evaluated[0]['eval/protocol']})", title_justify="left")
+        for heading in ("", "untrained", "last round", "best", "in round"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for name, heading in SCORES.items():
+            key = f"global/{name}"
+            choose = min if name in LOWER_IS_BETTER else max
+            best = choose(evaluated, key=lambda record, key=key: record[key])  # type: ignore[misc]
+            values = [f"{record[key]:.4f}" for record in (evaluated[0], evaluated[-1], best)]
+            table.add_row(heading, *values, str(best["round"]))
+        self._console.print(table)
+        assert self._summary is not None
+        folder = self._summary.folder
+        self._print(f"records  {folder / 'metrics.jsonl'}")
+        self._print(f"plots    {folder / 'plots'}")
+        self._print(f"adapter  {folder / 'adapter'}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(summary: RunSummary) -> list[str]:
+    """Return the lines that tell the sizes of a run."""
+    config = summary.config
+    amount = f"{config.local.epochs} epochs" if config.local.epochs else f"{config.local.steps} steps"
+    num_clients = len(summary.num_train_examples)
+    smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
+    rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+    traffic = readable_bytes(4 * summary.num_shared)
+    return [
+        f"{config.method.name} of {config.model.name} on {config.data.name}",
+        f"  clients    {num_clients}, {summary.cohort_size} in a round; {config.num_rounds} rounds of {amount}; "
+        f"{summary.num_processes} process{'es' if summary.num_processes > 1 else ''} on {summary.device}",
+        f"  rows       {rows} a client for training, {summary.num_test_examples:,} for testing, "
+        f"{summary.num_evaluated:,} evaluated ({config.eval.protocol})",
+        f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
+        f"{summary.num_private:,} private), "
+        f"{summary.num_frozen:,} frozen",
+        f"  traffic    {traffic} up, {traffic} down, a client and round",
+        f"  folder     {summary.folder}",
+    ]
+
+
+def round_line(record: dict[str, Any]) -> str:
+    """Return one line that sums up a round."""
+    parts = [f"round {record['round']:>3}"]
+    parts.extend(
+        f"{heading} {record[f'global/{name}']:.4f}" for name, heading in SCORES.items() if f"global/{name}" in record
+    )
+    losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
+    if losses:
+        parts.append(f"train loss {sum(losses) / len(losses):.4f}")
+        parts.append(f"train {record['time/train_s']:.1f} s")
+    parts.append(f"evaluate {record['time/evaluate_s']:.1f} s")
+    return "   ".join(parts)

@@ -1,0 +1,152 @@
+"""One client's local training: its state is swapped into the process's one model, trained, and swapped out again."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.pytorch import LightningModule
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fedlit.adapters import trainable
+from fedlit.cohort import ClientUpdate
+from fedlit.config import LocalConfig
+from fedlit.data.collation import Batch, Example, steps_of_epochs, training_order
+from fedlit.errors import DivergenceError
+from fedlit.methods import Method
+from fedlit.seeding import torch_stream
+from fedlit.tasks import Task
+from fedlit.tensors import TensorDict, copy_into, distance, snapshot
+
+
+class ClientModule(LightningModule):
+    """A backbone with its adapter, the task it is trained on and the optimizer that steps it."""
+
+    def __init__(self, model: nn.Module, task: Task, method: Method) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.method = method
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of one batch."""
+        return self.task.loss(self.model, batch)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return a new local optimizer over the trainable parameters."""
+        return self.method.optimizer.build(list(trainable(self.model).values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientState:
+    """What stays with a client between its rounds, on the CPU: private tensors and, if kept, its optimizer's
+    state_dict.
+    """
+
+    private: TensorDict = field(default_factory=dict)
+    optimizer: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTrainer:
+    """Trains clients one after the other on one process."""
+
+    fabric: Fabric
+    module: ClientModule
+    method: Method
+    local: LocalConfig
+    seed: int
+    num_step_multiples: int = 1
+    """Steps are multiplied by this: the pooled client takes as many steps as the clients it stands for."""
+
+    def num_steps(self, num_examples: int) -> int:
+        """Return the optimizer steps of one client in one round."""
+        if self.local.epochs is not None:
+            return steps_of_epochs(num_examples, self.local.batch_size, self.local.epochs)
+        assert self.local.steps is not None
+        return self.local.steps * self.num_step_multiples
+
+    def train(
+        self,
+        client_id: int,
+        examples: Sequence[Example],
+        shared: Mapping[str, Tensor],
+        state: ClientState,
+        round_idx: int,
+        on_step: Callable[[], bool],
+    ) -> tuple[ClientUpdate, ClientState] | None:
+        """Train one client from the server's `shared` tensors and its own `state`, neither of which is changed.
+
+        `on_step` is called after every step; when it returns False the client is abandoned and None is returned.
+
+        Raises:
+            DivergenceError: a loss is not finite.
+        """
+        model = self.module.model
+        copy_into(self.method.shared(model), shared)
+        copy_into(self.method.private(model), state.private)
+        optimizer = self.module.configure_optimizers()
+        if state.optimizer is not None:
+            optimizer.load_state_dict(copy.deepcopy(state.optimizer))  # it would step the given tensors themselves
+        num_steps = self.num_steps(len(examples))
+        order = training_order(
+            len(examples), self.local.batch_size, self.seed, client_id, skip=round_idx * num_steps, num_steps=num_steps
+        )
+        batches = (self.module.task.collate([examples[row] for row in rows]) for rows in order)
+        with torch_stream(self.seed, "dropout", round_idx=round_idx, client_id=client_id):
+            losses = self.steps(optimizer, batches, on_step)
+        if losses is None:
+            return None
+        self._require_finite(losses, client_id, round_idx)
+        trained = snapshot(self.method.shared(model))
+        update = ClientUpdate(
+            client_id=client_id,
+            num_examples=len(examples),
+            shared=trained,
+            metrics={
+                "train_loss": sum(losses) / len(losses),
+                "num_steps": num_steps,
+                "update_norm": distance(trained, shared),
+            },
+        )
+        return update, self._state_after(optimizer)
+
+    def steps(self, optimizer: Optimizer, batches: Any, on_step: Callable[[], bool]) -> list[float] | None:
+        """Run the training loop and return its losses; None if `on_step` stopped it. Nothing in it waits for the
+        device.
+        """
+        self.module.train()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        losses = []
+        for batch_idx, batch in enumerate(batches):
+            # The strategy leaves modules unwrapped, so Fabric's precision is entered here rather than in a wrapper.
+            with self.fabric.autocast():
+                loss = self.module.training_step(batch.to(self.fabric.device), batch_idx)
+            self.fabric.backward(loss)
+            if self.local.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, self.local.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+            if not on_step():
+                return None
+        return torch.stack(losses).double().tolist()
+
+    def _state_after(self, optimizer: Optimizer) -> ClientState:
+        kept = None
+        if self.local.optimizer_state == "keep":
+            kept = apply_to_collection(optimizer.state_dict(), Tensor, lambda tensor: tensor.cpu())
+        return ClientState(private=snapshot(self.method.private(self.module.model), device="cpu"), optimizer=kept)
+
+    @staticmethod
+    def _require_finite(losses: Sequence[float], client_id: int, round_idx: int) -> None:
+        for step, loss in enumerate(losses):
+            if loss - loss != 0:  # NaN or infinite
+                raise DivergenceError(
+                    f"round {round_idx + 1}, client {client_id}: the loss is {loss} at local step {step + 1}; "
+                    "lower local.lr or set local.max_grad_norm"
+                )

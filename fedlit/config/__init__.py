@@ -1,0 +1,42 @@
+"""The configuration of a run: a tree of dataclasses, read from YAML and the command line before torch is imported."""
+
+from fedlit.config.checks import check, check_launcher, no_effect_warnings
+from fedlit.config.help import help_text
+from fedlit.config.loading import CONFIG_DIR, load_config
+from fedlit.config.record import differences, fingerprint, load_yaml, run_folder, to_yaml
+from fedlit.config.schema import (
+    ComputeConfig,
+    DataConfig,
+    EvalConfig,
+    LocalConfig,
+    LoggingConfig,
+    MethodConfig,
+    ModelConfig,
+    PartitionConfig,
+    RunConfig,
+    RunFolderConfig,
+)
+
+__all__ = [
+    "CONFIG_DIR",
+    "ComputeConfig",
+    "DataConfig",
+    "EvalConfig",
+    "LocalConfig",
+    "LoggingConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "PartitionConfig",
+    "RunConfig",
+    "RunFolderConfig",
+    "check",
+    "check_launcher",
+    "differences",
+    "fingerprint",
+    "help_text",
+    "load_config",
+    "load_yaml",
+    "no_effect_warnings",
+    "run_folder",
+    "to_yaml",
+]

@@ -1,0 +1,182 @@
+"""From the command line and the YAML files to one RunConfig, without torch, so that a mistake is reported at once.
+
+Precedence: the schema's defaults < the chosen group files < the experiment file < the command line. An experiment
+file picks a group's file by its name (`data: medquad`) and sets any key, dotted (`local.steps: 10`) or nested.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+from fedlit.config.checks import check
+from fedlit.config.keys import METHOD_FIELDS, TEXT_OR_LIST, Hint, is_section, nearest, run_keys, show, unknown_key
+from fedlit.config.schema import RunConfig
+from fedlit.config.tree import Setting, assemble, flatten, parse_yaml, settle_layer
+from fedlit.errors import UserError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+DEFAULT_CHOICES: Mapping[str, str] = {"data": "pydoc", "model": "tiny", "method": "fedit"}
+
+GROUPS = (*DEFAULT_CHOICES, "experiment")
+
+COMMAND_LINE = "command line"
+
+MISSING = "???"
+"""What a YAML file writes where only the user knows the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFile:
+    """One parsed YAML file; `origin` names it in messages as configs/<group>/<choice>.yaml."""
+
+    origin: str
+    content: Mapping[str, Any]
+
+
+def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunConfig:
+    """Return the configuration of a run from its arguments, such as `data=medquad` or `local.steps=10`.
+
+    Raises UserError, one line, for anything that is not known, of the wrong type or out of range.
+    """
+    texts = split_arguments(arguments)
+    picks = {group: texts.pop(group) for group in GROUPS if group in texts}
+    experiment = GroupFile("", {})
+    if "experiment" in picks:
+        experiment = read_choice(config_dir, "experiment", picks.pop("experiment"))
+    experiment_picks = {
+        group: str(experiment.content[group])
+        for group in DEFAULT_CHOICES
+        if not isinstance(experiment.content.get(group), Mapping | None)
+    }
+    origins = dict.fromkeys(experiment_picks, experiment.origin) | dict.fromkeys(picks, COMMAND_LINE)
+    files = {
+        group: read_choice(config_dir, group, choice, origins.get(group, "default"))
+        for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
+    }
+    options = method_options(files["method"])
+    keys = run_keys(options)
+    overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
+    layers = [
+        *(settle_layer(flatten(file.content, group, keys, file.origin)) for group, file in files.items()),
+        _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin))),
+        _without_method_name(settle_layer(_command_line_settings(texts, keys))),
+    ]
+    settings = [setting for layer in layers for setting in layer.values()]
+    config = assemble(_require_missing(settings), options)
+    check(config, {setting.key: setting.origin for setting in settings})
+    return config
+
+
+def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
+    """Return the text of every key; raises UserError for what is no `key=value` and for a key with two values."""
+    texts: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if key.startswith("-"):
+            raise UserError(
+                f"{argument!r} starts with a dash; options of the launcher stand before the script, "
+                "those of the run are key=value"
+            )
+        if not equals or not key:
+            raise UserError(f"{argument!r} is no key=value; write {show(key) if key else '<key>'}=<value>")
+        if not text.strip():
+            raise UserError(
+                f"{key!r} is given an empty value ({COMMAND_LINE}); write {show(key)}=null for none, or leave it out"
+            )
+        if texts.setdefault(key, text) != text:
+            raise UserError(
+                f"{show(key)} is given twice ({COMMAND_LINE}): {show(texts[key])} and {show(text)}; leave one out"
+            )
+    return texts
+
+
+def list_choices(config_dir: Path, group: str) -> dict[str, Path]:
+    """Return the YAML files of a group by the name that picks them."""
+    if not config_dir.is_dir():
+        raise UserError(f"there is no folder {config_dir}; run from a clone of the repository, which holds configs/")
+    return {path.stem: path for path in sorted((config_dir / group).glob("*.yaml"))}
+
+
+def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMMAND_LINE) -> GroupFile:
+    """Read the file of a choice made in `chosen_in`; raises UserError if there is none or it is not a YAML mapping."""
+    choices = list_choices(config_dir, group)
+    if choice not in choices:
+        raise UserError(
+            f"unknown choice {group}={show(choice)} ({chosen_in}){nearest(choice, choices)} "
+            f"Valid choices: {', '.join(choices) or 'none'}"
+        )
+    path = choices[choice]
+    origin = f"{config_dir.name}/{group}/{path.name}"
+    content = parse_yaml(path.read_text(encoding="utf-8"), origin)
+    if content is not None and not isinstance(content, Mapping):
+        raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
+    return GroupFile(origin, content or {})
+
+
+def method_options(file: GroupFile) -> dict[str, Any]:
+    """Return a recipe's options and their defaults from its file: every key that is no field of MethodConfig.
+
+    Raises UserError for a file without the recipe's name and for an option that could not be a field of a dataclass.
+    """
+    if "name" not in file.content:
+        raise UserError(f"{file.origin} names no recipe; add a line 'name: <recipe>'")
+    options = {key: value for key, value in file.content.items() if key not in METHOD_FIELDS}
+    for key in options:
+        if not str(key).isidentifier() or iskeyword(key) or key == "options":
+            raise UserError(f"{key!r} ({file.origin}) cannot name an option; use a Python name that is no keyword")
+    return options
+
+
+def parse_text(text: str, hint: Hint, origin: str) -> Any:
+    """Return the value of an argument: YAML, save that a key for text takes the text as it stands.
+
+    For such a key `null` is none, a list is YAML where the key accepts one, and a text in quotes is YAML, so that
+    "\\n" in double quotes is a line break.
+    """
+    takes_text = hint in (str, str | None, TEXT_OR_LIST)
+    is_list = text.startswith("[") and hint == TEXT_OR_LIST
+    if takes_text and text != "null" and text[0] not in "'\"" and not is_list:
+        if "${" in text:
+            raise UserError(f"{origin} holds '${{', which is not expanded here; write the value itself")
+        return text
+    return parse_yaml(text, origin)
+
+
+def _command_line_settings(texts: Mapping[str, str], keys: Mapping[str, Hint]) -> Iterator[Setting]:
+    """Yield the settings of the command line."""
+    for key, text in texts.items():
+        if key not in keys and not is_section(key, keys):
+            raise unknown_key(key, COMMAND_LINE, {**keys, "experiment": str})
+        value = parse_text(text, keys.get(key, Any), f"{key}={show(text)} ({COMMAND_LINE})")
+        yield from flatten(value, key, keys, COMMAND_LINE)
+
+
+def _without_method_name(layer: dict[str, Setting]) -> dict[str, Setting]:
+    """Refuse a recipe's name without the options of its YAML file."""
+    if (setting := layer.get("method.name")) is not None:
+        raise UserError(
+            f"method.name={setting.value} ({setting.origin}) would keep another recipe's options; "
+            f"write method={setting.value}"
+        )
+    return layer
+
+
+def _require_missing(settings: Sequence[Setting]) -> list[Setting]:
+    """Return the settings that have a value; refuse a key whose last one has none.
+
+    A backbone without a name takes the last part of its path.
+    """
+    last = {setting.key: setting for setting in settings}
+    given = [setting for setting in settings if setting.value != MISSING]
+    for key, setting in last.items():
+        path = last.get("model.path")
+        if setting.value != MISSING:
+            continue
+        if key == "model.name" and path is not None and path.value != MISSING:
+            given.append(Setting(key, Path(str(path.value)).name, path.origin))
+        elif key != "model.name":
+            raise UserError(f"{key} is not given and {setting.origin} leaves it to you; add {key}=<value>")
+    return given

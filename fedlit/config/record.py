@@ -1,0 +1,78 @@
+"""A configuration as text and back, the part of it that determines the result, and the run folder it belongs to."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fedlit.config.keys import METHOD_FIELDS, run_keys, show
+from fedlit.config.schema import RunConfig
+from fedlit.config.tree import assemble, flatten, parse_yaml, settle_layer
+from fedlit.errors import UserError
+
+WITHOUT_INFLUENCE = (
+    "run.",
+    "logging.",
+    "dry_run",
+    "compute.devices",
+    "compute.num_nodes",
+    "compute.backend",
+    "compute.timeout_s",
+)
+"""Keys, or beginnings of keys, that cannot change a run's weights or metrics."""
+
+
+def nested_values(config: RunConfig) -> dict[str, Any]:
+    """Return the tree as nested dictionaries whose paths are the dotted keys of the command line."""
+    tree = asdict(config)
+    options = tree["method"].pop("options")
+    assert not METHOD_FIELDS & options.keys(), "an option has the name of a field of MethodConfig"
+    tree["method"] |= options
+    return tree
+
+
+def flat_values(config: RunConfig) -> dict[str, Any]:
+    """Return every dotted key, the recipe's options among them, and its value."""
+    keys = run_keys(config.method.options)
+    return {setting.key: setting.value for setting in flatten(nested_values(config), "", keys, "configuration")}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Return the whole configuration as YAML; `load_yaml` gives it back equal."""
+    return OmegaConf.to_yaml(OmegaConf.create(nested_values(config)))
+
+
+def load_yaml(text: str, origin: str = "config.yaml") -> RunConfig:
+    """Return the configuration that `to_yaml` wrote. Files that it names need not exist any more.
+
+    Raises UserError for an unknown key, a wrong type or text that is not YAML; `origin` names the text in the message.
+    """
+    content = parse_yaml(text, origin)
+    if not isinstance(content, dict) or not isinstance(content.get("method", {}), dict):
+        raise UserError(f"{origin} is not the configuration of a run; it must hold the sections that `to_yaml` writes")
+    options = {key: value for key, value in content.get("method", {}).items() if key not in METHOD_FIELDS}
+    layer = settle_layer(flatten(content, "", run_keys(options), origin))
+    return assemble(layer.values(), options)
+
+
+def fingerprint(config: RunConfig) -> dict[str, Any]:
+    """Return the dotted keys that determine the result; two runs with equal fingerprints must give the same bits."""
+    return {key: value for key, value in flat_values(config).items() if not key.startswith(WITHOUT_INFLUENCE)}
+
+
+def differences(in_folder: RunConfig, asked_for: RunConfig) -> list[str]:
+    """Return one line for every key that determines the result and has another value in the run folder."""
+    old, new = fingerprint(in_folder), fingerprint(asked_for)
+    return [
+        f"{key}: {show(old[key]) if key in old else 'absent'} in the folder, "
+        f"{show(new[key]) if key in new else 'absent'} asked for"
+        for key in {**old, **new}
+        if (key in old, old.get(key)) != (key in new, new.get(key))
+    ]
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Return the folder the run writes to, named after method, data, model and seed unless `run.name` is given."""
+    name = config.run.name or f"{config.method.name}-{config.data.name}-{config.model.name}-seed{config.seed}"
+    return Path(config.run.dir) / name

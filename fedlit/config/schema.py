@@ -1,0 +1,196 @@
+"""The tree of options of one run: each dotted key, its type, its default and, in the string below, meaning and unit.
+
+Neither torch nor lightning is imported here, so that a wrong key is reported at once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DataConfig:
+    """Where the rows come from and how a row becomes a prompt and a response."""
+
+    name: str = "pydoc"
+    """name of the data set, as it stands in the run's name and its record"""
+    source: str = "pydoc"
+    """reader: `pydoc` (the interpreter's own docstrings), `jsonl` (a local file) or `hub` (Hugging Face datasets)"""
+    path: str | None = None
+    """local .jsonl or .jsonl.gz file; when given it is read instead of the hub"""
+    hub_id: str | None = None
+    """name of the data set on the Hugging Face hub"""
+    hub_split: str = "train"
+    """split of the hub data set"""
+    template: str = "{prompt}\n"
+    """prompt as a Python format string over the row's columns; the response follows it directly"""
+    required: list[str] = field(default_factory=lambda: ["prompt"])
+    """columns that must be present and not blank in every row, the response aside"""
+    response: str = "response"
+    """column that holds the response"""
+    label: str | None = "label"
+    """column whose values the partition skews; null for data without labels"""
+    drop_empty: bool = False
+    """leave out rows with an empty response instead of stopping with an error"""
+    sample: int | None = None
+    """number of rows drawn from the data set in proportion to the labels; null for all rows"""
+
+
+@dataclass
+class ModelConfig:
+    """The pretrained backbone, frozen wherever the adapter does not train it."""
+
+    name: str = "tiny"
+    """name of the backbone, as it stands in the run's name and its record"""
+    path: str = "tiny"
+    """Hugging Face model id, a local folder, or `tiny` for the model inside the package"""
+    dtype: str = "float32"
+    """type of the frozen weights: `float32` or `bfloat16`"""
+    max_length_tokens: int = 256
+    """longest prompt and response together; the prompt's start is cut first, never the whole response"""
+    attention_implementation: str = "sdpa"
+    """attention kernel of transformers: `sdpa`, `eager` or `flash_attention_2`"""
+    attention: list[str] | None = None
+    """names of the query, key, value and output projections, in this order; null to know them from the architecture"""
+    mlp: list[str] | None = None
+    """names of the MLP projections, the down projection last; null to know them from the architecture"""
+
+
+@dataclass
+class MethodConfig:
+    """One recipe (adapter x optimizer x rule) and its own options, which `configs/method/<name>.yaml` declares."""
+
+    name: str = "fedit"
+    """name of the recipe in `fedlit/methods.py`"""
+    adapter: str | None = None
+    """adapter in place of the recipe's own; null to keep it"""
+    optimizer: str | None = None
+    """local optimizer in place of the recipe's own; null to keep it"""
+    rule: str | None = None
+    """aggregation rule in place of the recipe's own; null to keep it"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """the recipe's options, written on the command line as `method.<option>=`"""
+
+
+@dataclass
+class LocalConfig:
+    """What one client does in one round."""
+
+    steps: int | None = 10
+    """optimizer steps of a client in a round; null if `local.epochs` is given"""
+    epochs: int | None = None
+    """passes of a client over its training rows in a round; null if `local.steps` is given"""
+    batch_size: int = 8
+    """rows of one step"""
+    lr: float = 1e-3
+    """learning rate of the local optimizer"""
+    weight_decay: float = 0.0
+    """decoupled weight decay of the local optimizer"""
+    max_grad_norm: float | None = None
+    """gradients are clipped to this norm; null for no clipping"""
+    optimizer_state: str = "reset"
+    """`reset`: a new optimizer every round; `keep`: moments stay with their client across rounds"""
+    loss_on: str = "response"
+    """`response`: loss on the response's tokens; `all`: on the prompt's too, as in the papers' released code"""
+
+
+@dataclass
+class PartitionConfig:
+    """How the rows are dealt to the clients, and each client's rows to training and test."""
+
+    name: str = "dirichlet"
+    """`dirichlet` (equal sizes, labels skewed), `iid`, or `natural` (one client per value of a column)"""
+    alpha: float = 0.1
+    """concentration of the Dirichlet distribution: small is skewed, large is alike"""
+    column: str | None = None
+    """column of `partition.name=natural`; null for the label column"""
+    test_fraction: float = 0.01
+    """share of a client's rows that is kept for its test part"""
+    min_test_rows: int = 8
+    """rows in a client's test part at least"""
+
+
+@dataclass
+class EvalConfig:
+    """How the global model is evaluated."""
+
+    every: int = 1
+    """rounds between evaluations; the untrained model and the last round are always evaluated"""
+    protocol: str = "generate"
+    """`generate` (greedy decoding) or `teacher_forced` (argmax over the reference, as in the papers' released code)"""
+    max_examples: int | None = None
+    """size of a fixed random subset of the evaluation set, the same in every round; null for all"""
+    batch_size: int = 16
+    """rows of one evaluation batch"""
+    max_new_tokens: int = 64
+    """longest generated response"""
+
+
+@dataclass
+class RunFolderConfig:
+    """Where the run writes."""
+
+    dir: str = "runs"
+    """folder that holds the run folders"""
+    name: str | None = None
+    """name of the run folder; null for <method>-<data>-<model>-seed<seed>"""
+    keep_checkpoints: int = 2
+    """number of checkpoints kept, the newest ones"""
+
+
+@dataclass
+class ComputeConfig:
+    """What the run computes on; what `fabric run`, torchrun or srun say of accelerator, devices and num_nodes wins."""
+
+    accelerator: str = "auto"
+    """`cpu`, `cuda` or `auto`"""
+    devices: int = 1
+    """processes on each node under plain python"""
+    num_nodes: int = 1
+    """number of nodes under plain python"""
+    precision: str = "32-true"
+    """precision of the computation: `32-true` or `bf16-mixed`"""
+    backend: str | None = None
+    """communication backend: `gloo` or `nccl`; null for the accelerator's own"""
+    threads: int = 1
+    """CPU threads of each process; it changes the bits of a matrix product, so it belongs to the configuration"""
+    timeout_s: int = 1800
+    """longest wait for another process in a collective"""
+
+
+@dataclass
+class LoggingConfig:
+    """What a person sees besides the run folder."""
+
+    wandb: str = "auto"
+    """Weights & Biases: `auto` (online with a login, else offline), `online`, `offline` or `disabled`"""
+    project: str = "fedlit"
+    """W&B project"""
+    group: str | None = None
+    """W&B group; null for none"""
+    progress: bool = True
+    """progress bar inside a round, on a terminal"""
+
+
+@dataclass
+class RunConfig:
+    """One federation."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    num_clients: int = 3
+    """clients in the population"""
+    cohort_size: int | None = None
+    """clients of one round, drawn anew every round; null for all"""
+    num_rounds: int = 5
+    """rounds of the federation"""
+    seed: int = 0
+    """root of every random stream"""
+    local: LocalConfig = field(default_factory=LocalConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    run: RunFolderConfig = field(default_factory=RunFolderConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    dry_run: bool = False
+    """print sizes, bytes and memory without loading weights, and stop"""

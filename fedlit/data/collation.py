@@ -1,0 +1,113 @@
+"""Token sequences and how they become batches.
+
+Shapes: n rows in a batch, T tokens in its longest row, L positions of the batch that carry a label.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlit.seeding import numpy_generator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One row as tokens: prompt and response in one sequence, and the texts they came from."""
+
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+    prompt: str
+    response: str
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Rows padded to one length.
+
+    token_ids (n, T) and attention_mask (n, T), padded on the right; label_positions (L,) are flat indices into n x T
+    of the positions whose *next* token is a label, label_ids (L,) those next tokens, in row order; num_labels counts
+    them by row.
+    """
+
+    token_ids: Tensor
+    attention_mask: Tensor
+    label_positions: Tensor
+    label_ids: Tensor
+    num_labels: tuple[int, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        return Batch(
+            token_ids=self.token_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            label_positions=self.label_positions.to(device, non_blocking=True),
+            label_ids=self.label_ids.to(device, non_blocking=True),
+            num_labels=self.num_labels,
+        )
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return (ids, mask), both (n, T) int64, of sequences padded on the right."""
+    longest = max(map(len, sequences))
+    ids = [[*sequence, *[pad_id] * (longest - len(sequence))] for sequence in sequences]
+    mask = [[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return (ids, mask), both (n, T) int64, of sequences padded on the left, as generation needs them."""
+    ids, mask = pad_right([sequence[::-1] for sequence in sequences], pad_id)
+    return ids.flip(1), mask.flip(1)
+
+
+def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
+    """Return the training batch of `examples`, with labels on their responses or, by loss_on="all", on every token.
+
+    The positions are found here, on the CPU, because finding them from a mask on a GPU would make every step wait.
+    """
+    token_ids, attention_mask = pad_right([example.token_ids for example in examples], pad_id)
+    width = token_ids.shape[1]
+    positions: list[int] = []
+    labels: list[int] = []
+    counts: list[int] = []
+    for row, example in enumerate(examples):
+        first = max(example.num_prompt_tokens, 1) if loss_on == "response" else 1
+        positions.extend(range(row * width + first - 1, row * width + len(example.token_ids) - 1))
+        labels.extend(example.token_ids[first:])
+        counts.append(len(example.token_ids) - first)
+    return Batch(
+        token_ids=token_ids,
+        attention_mask=attention_mask,
+        label_positions=torch.tensor(positions),
+        label_ids=torch.tensor(labels),
+        num_labels=tuple(counts),
+    )
+
+
+def training_order(
+    num_rows: int, batch_size: int, seed: int, client_id: int, *, skip: int, num_steps: int
+) -> Iterator[list[int]]:
+    """Yield the row numbers of `num_steps` batches of a client, after `skip` batches of earlier rounds.
+
+    A client walks through permutations of its rows, one per pass, each from its own stream; a batch is full unless the
+    client has fewer rows than `batch_size`, so one may span two passes. The walk is a pure function of its arguments:
+    a resumed client needs no iterator state.
+    """
+    size = min(batch_size, num_rows)
+    epoch, order = -1, None
+    for step in range(skip, skip + num_steps):
+        rows = []
+        for place in range(step * size, (step + 1) * size):
+            if place // num_rows != epoch or order is None:
+                epoch = place // num_rows
+                order = numpy_generator(seed, f"order/{epoch}", client_id=client_id).permutation(num_rows)
+            rows.append(int(order[place % num_rows]))
+        yield rows
+
+
+def steps_of_epochs(num_rows: int, batch_size: int, num_epochs: int) -> int:
+    """Return the steps that walk `num_epochs` times through `num_rows` rows, the last batch rounded up."""
+    return -(-num_rows * num_epochs // min(batch_size, num_rows))

@@ -1,0 +1,56 @@
+r"""A row becomes a prompt and a response: the prompt by a template, the response from its column.
+
+A template is a Python format string with plain `{column}` fields only, so that a prompt never depends on attributes,
+indices or number formats. A blank column leaves no gap: the newlines on its two sides collapse to one blank line, and
+what the columns themselves contain stays as it is.
+"""
+
+import re
+import string
+from typing import Any
+
+from fedlit.config.schema import DataConfig
+from fedlit.errors import UserError
+
+Row = dict[str, Any]
+
+
+def parse_template(template: str) -> list[tuple[str, str | None]]:
+    """Return the template as (literal text, column after it); the column is None after the last literal.
+
+    Raises:
+        UserError: the template is no format string, has a field that is not a plain column name, or has none at all.
+    """
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"data.template: {error}; a literal brace is written {{{{ or }}}}") from error
+    for _, name, spec, conversion in pieces:
+        if name is not None and (not name or name.isdigit() or set(name) & set(".[]{}") or spec or conversion):
+            field = "{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+            raise UserError(f"data.template: {field} is not a plain field; write {{column}} with the name of a column")
+    if all(name is None for _, name, _, _ in pieces):
+        raise UserError(
+            f"data.template={template!r} has no {{column}}: every prompt would be the same; name a column in it"
+        )
+    return [(literal, name) for literal, name, _, _ in pieces]
+
+
+def template_columns(template: str) -> list[str]:
+    """Return the columns that a template uses, each once, in order of appearance."""
+    return list(dict.fromkeys(name for _, name in parse_template(template) if name is not None))
+
+
+def render(row: Row, config: DataConfig) -> tuple[str, str]:
+    """Return (prompt, response) of one checked row; their concatenation is the text that a model is trained on."""
+    parts: list[str] = []
+    literal, gap = "", False
+    for text, name in [*parse_template(config.template), ("", None)]:
+        literal += text
+        value = "" if name is None else row[name]
+        if name is not None and not value.strip():
+            gap = True
+            continue
+        parts += [re.sub(r"\n{3,}", "\n\n", literal) if gap else literal, value]
+        literal, gap = "", False
+    return "".join(parts), row[config.response]

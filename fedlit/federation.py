@@ -1,0 +1,238 @@
+"""The round loop, the only owner of time.
+
+A cohort trains from the server's shared tensors, the rule maps (cohort, server) to the next server, which is
+evaluated, recorded and checkpointed. The server is a value replicated on every process: nothing is broadcast, and a
+checksum shows each round that the replicas agree. Rounds are counted from 0 in streams (`round_idx`); record r tells
+of the model after r rounds.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedlit import communication
+from fedlit.callbacks import Callback
+from fedlit.checkpoint import Checkpoints
+from fedlit.client import ClientState, LocalTrainer
+from fedlit.cohort import Cohort, sample_cohort
+from fedlit.config import RunConfig
+from fedlit.data.collation import Example
+from fedlit.errors import DivergenceError
+from fedlit.evaluation import Evaluator, mean_and_spread
+from fedlit.interrupt import StopRequest
+from fedlit.methods import Method
+from fedlit.run_folder import Record, RunFolder
+from fedlit.server import ServerState
+from fedlit.tasks import Sample
+from fedlit.tensors import checksum, copy_into, distance, num_bytes, snapshot
+
+
+class StoppedBySignal(Exception):
+    """A signal asked the run to stop; everything up to the last finished round is in its checkpoint."""
+
+
+@dataclass(kw_only=True)
+class _LocalWork:
+    """What one process did in a round: small values, gathered from all."""
+
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    problem: str | None = None
+    signal_name: str | None = None
+
+
+class Federation:
+    """One run: a population of clients, one server, and this process's share of the work.
+
+    num_examples: training rows of every client of the population.
+    examples: the training examples of every client, by client id; a process looks up those it trains.
+
+    A client with a state that outlives the round (private tensors, a kept optimizer) always trains on the same process.
+    Clients without one are dealt evenly, cohort by cohort.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        method: Method,
+        cohort_size: int,
+        trainer: LocalTrainer,
+        evaluator: Evaluator,
+        num_examples: Sequence[int],
+        examples: Mapping[int, Sequence[Example]],
+        folder: RunFolder,
+    ) -> None:
+        self.config = config
+        self.method = method
+        self.cohort_size = cohort_size
+        self.trainer = trainer
+        self.evaluator = evaluator
+        self.num_examples = tuple(num_examples)
+        self.examples = examples
+        self.folder = folder
+        self.callbacks: Sequence[Callback] = ()
+        self.stop = StopRequest()
+        self.checkpoints = Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints)
+        self.model = trainer.module.model
+        self.server = ServerState(shared=snapshot(method.shared(self.model)))
+        initial = ClientState(private=snapshot(method.private(self.model), device="cpu"))
+        self.stateful = bool(initial.private) or config.local.optimizer_state == "keep"
+        mine = _share(range(len(self.num_examples))) if self.stateful else ()
+        self.clients = dict.fromkeys(mine, initial)
+        self._started = False
+
+    def resume(self) -> tuple[str, ...]:
+        """Take up the newest intact checkpoint, if there is one; return what a person should know about it."""
+        path, notices = self.checkpoints.newest()
+        if communication.process_index() == 0:
+            self.folder.restore_records(path / "metrics.jsonl" if path else None)
+        communication.barrier()
+        if path is None:
+            return tuple(notices)
+        self.server, stored = self.checkpoints.load(path, self.trainer.fabric.device, set(self.clients))
+        self.clients.update(stored)
+        self._load_server()
+        self._started = True
+        return (*notices, f"resumed after round {self.server.round_idx}")
+
+    def run(self) -> None:
+        """Evaluate the untrained model, then train round after round.
+
+        Raises:
+            StoppedBySignal: a signal asked for it.
+            DivergenceError: a client's loss or update is not finite; the last checkpoint is intact.
+        """
+        if not self._started:
+            self._finish({"round": 0}, changed=set())
+        while self.server.round_idx < self.config.num_rounds:
+            started_s = time.perf_counter()
+            cohort, record = self._train()
+            trained_s = time.perf_counter()
+            record |= self._aggregate(cohort)
+            record["time/train_s"] = trained_s - started_s
+            record["time/aggregate_s"] = time.perf_counter() - trained_s
+            self._finish(record, changed=set(cohort.client_ids) & set(self.clients))
+
+    def _train(self) -> tuple[Cohort, Record]:
+        """Let every client of this round's cohort train from the server's state."""
+        round_idx = self.server.round_idx
+        ids = sample_cohort(len(self.num_examples), self.cohort_size, self.config.seed, round_idx)
+        weights = self.method.weights([self.num_examples[client_id] for client_id in ids])
+        cohort = Cohort(ids, weights, self.server.shared, round_idx=round_idx, stacks=self.method.rule.stacks)
+        mine = [client_id for client_id in ids if client_id in self.clients] if self.stateful else _share(ids)
+        num_steps = sum(self.trainer.num_steps(self.num_examples[client_id]) for client_id in mine)
+        self.tell(lambda callback: callback.on_round_start(round_idx + 1, num_steps))
+        work, states = _LocalWork(), {}
+        try:
+            for client_id in mine:
+                state = self.clients.get(client_id, ClientState())
+                result = self.trainer.train(
+                    client_id, self.examples[client_id], self.server.shared, state, round_idx, self._on_step
+                )
+                if result is None:
+                    break
+                update, states[client_id] = result
+                cohort.add(update)
+                work.reports[client_id] = update.metrics
+        except DivergenceError as error:
+            work.problem = str(error)
+        work.signal_name = self.stop.signal_name
+        record: Record = {"round": round_idx + 1}
+        reports = self._agree(work)
+        if self.stateful:
+            self.clients.update(states)
+        for client_id in ids:
+            record.update({f"client/{client_id}/{name}": value for name, value in reports[client_id].items()})
+        return cohort, record
+
+    def _agree(self, work: _LocalWork) -> dict[int, dict[str, float]]:
+        """Return the reports of all processes, or end the round on every one of them for the same reason."""
+        everyone = communication.gather_objects(work)
+        for problem in (part.problem for part in everyone):
+            if problem is not None:
+                raise DivergenceError(f"{problem} (the checkpoint after round {self.server.round_idx} is intact)")
+        for signal_name in (part.signal_name for part in everyone):
+            if signal_name is not None:
+                raise StoppedBySignal(
+                    f"{signal_name} after round {self.server.round_idx}, which is saved; the same command goes on"
+                )
+        return {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
+
+    def _aggregate(self, cohort: Cohort) -> Record:
+        """Let the rule map the server to the next one, and load it into the model."""
+        before = self.server
+        self.server = self.method.rule(cohort, before).replace(round_idx=before.round_idx + 1)
+        digest = checksum({**self.server.shared, **self.server.frozen})
+        if len(set(communication.gather_objects(digest))) > 1:
+            raise RuntimeError(
+                f"round {self.server.round_idx}: the processes hold different server states; "
+                "check that all nodes run the same hardware and library versions"
+            )
+        self._load_server()
+        payload_bytes = num_bytes(before.shared) * len(cohort.client_ids)
+        return {
+            "aggregation/num_clients": len(cohort.client_ids),
+            "aggregation/update_norm": distance(self.server.shared, before.shared),
+            "aggregation/checksum": digest[:16],
+            "communication/uplink_bytes": payload_bytes,
+            "communication/downlink_bytes": payload_bytes,
+        }
+
+    def _load_server(self) -> None:
+        copy_into(self.method.shared(self.model), self.server.shared)
+
+    def _finish(self, record: Record, changed: set[int]) -> None:
+        """Evaluate, record and checkpoint the model after a round (or before the first)."""
+        started_s = time.perf_counter()
+        scores, samples = self._evaluate()
+        record |= scores
+        record["time/evaluate_s"] = time.perf_counter() - started_s
+        if communication.process_index() == 0:
+            self.folder.append(record)
+        self.checkpoints.save(self.server, self.clients, changed, self.folder.records_path)
+        self.tell(lambda callback: callback.on_round_end(record, samples))
+
+    def _evaluate(self) -> tuple[Record, list[Sample]]:
+        """Score the global model or, where tensors are private, every client's own on the same global set."""
+        round_number, last = self.server.round_idx, self.config.num_rounds
+        if round_number % self.config.eval.every and round_number != last:
+            return {}, []
+        record: Record = {"eval/protocol": self.config.eval.protocol}
+        samples: list[Sample] = []
+        if not self.method.private(self.model):
+            scores, samples = self.evaluator.together()
+        else:
+            by_client = self.evaluator.of_each_client(len(self.num_examples), self.clients.keys(), self._load_client)
+            for client_id, client_scores in enumerate(by_client):
+                record.update({f"client/{client_id}/{name}": value for name, value in client_scores.items()})
+            scores = mean_and_spread(by_client)
+        record.update({f"global/{name}": value for name, value in scores.items()})
+        return record, samples
+
+    def _load_client(self, client_id: int) -> None:
+        copy_into(self.method.private(self.model), self.clients[client_id].private)
+
+    def export(self) -> None:
+        """Write the final adapter; one a client, in folders of their own, where tensors are private."""
+        if not self.method.private(self.model):
+            if communication.process_index() == 0:
+                self.method.adapter.export(self.model, self.folder.adapter)
+        else:
+            for client_id in self.clients:
+                self._load_client(client_id)
+                self.method.adapter.export(self.model, self.folder.adapter / f"client-{client_id:05d}")
+        communication.barrier()
+
+    def _on_step(self) -> bool:
+        self.tell(lambda callback: callback.on_step())
+        return self.stop.signal_name is None
+
+    def tell(self, event: Callable[[Callback], None]) -> None:
+        """Let every callback hear of an event; only process 0 has callbacks."""
+        for callback in self.callbacks:
+            event(callback)
+
+
+def _share(client_ids: Sequence[int]) -> Sequence[int]:
+    """Return this process's part of the clients, dealt in turn."""
+    return client_ids[communication.process_index() :: communication.num_processes()]

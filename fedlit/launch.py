@@ -1,0 +1,75 @@
+"""Run a configuration from the process group to the final table."""
+
+import logging
+
+import transformers
+from rich.console import Console
+
+from fedlit import communication
+from fedlit.assembly import assemble, gather_inputs
+from fedlit.callbacks import Callback
+from fedlit.callbacks.console import ConsoleReport
+from fedlit.callbacks.plots import RunPlots
+from fedlit.callbacks.wandb_run import WandbRun
+from fedlit.config import RunConfig
+from fedlit.data.shards import partition_record
+from fedlit.federation import Federation, StoppedBySignal
+from fedlit.interrupt import StopRequest
+from fedlit.sizing import describe_sizes
+
+__all__ = ["StoppedBySignal", "dry_run", "federate"]
+
+
+def federate(config: RunConfig, stop: StopRequest) -> Federation:
+    """Run or resume one federation on every process of the group and leave the group.
+
+    Raises:
+        UserError: a mistake in the configuration or the data, before a model is loaded.
+        StoppedBySignal, DivergenceError: as Federation.run.
+    """
+    quieten()
+    inputs = gather_inputs(config)
+    fabric = communication.launch(config.compute)
+    try:
+        federation, summary = assemble(inputs, fabric)
+        federation.stop = stop
+        if communication.process_index() == 0:
+            federation.folder.prepare(partition_record(inputs.rows, inputs.shards, config.data), summary.device)
+            federation.callbacks = _callbacks(config, federation)
+        communication.barrier()
+        try:
+            notices = federation.resume()
+            federation.tell(lambda callback: callback.on_start(summary, federation.folder.records(), notices))
+            federation.run()
+            federation.export()
+            federation.tell(lambda callback: callback.on_end(federation.folder.records()))
+        finally:
+            federation.tell(lambda callback: callback.close())
+    finally:
+        communication.shutdown()
+    return federation
+
+
+def quieten() -> None:
+    """Keep the libraries' own progress reports off the console, where they would stand between the rounds' lines."""
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _callbacks(config: RunConfig, federation: Federation) -> list[Callback]:
+    callbacks: list[Callback] = [
+        ConsoleReport(Console(), progress=config.logging.progress),
+        RunPlots(federation.folder.plots),
+    ]
+    if config.logging.wandb != "disabled":
+        callbacks.append(WandbRun(config.logging))
+    return callbacks
+
+
+def dry_run(config: RunConfig) -> None:
+    """Print sizes, bytes and memory of a run; the model is built without its weights."""
+    inputs = gather_inputs(config)
+    devices, num_nodes = communication.group_shape(config.compute)
+    console = Console()
+    for line in describe_sizes(inputs, devices * num_nodes):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

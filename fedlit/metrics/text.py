@@ -1,0 +1,158 @@
+"""ROUGE-L and BLEU-4 of generated text, equal in every bit for any split of the pairs over processes.
+
+ROUGE-L is that of rouge_score 0.1.2 (Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004), with the
+subsequences from rapidfuzz. BLEU-4 is that of sacrebleu (Papineni et al., "Bleu: a Method for Automatic Evaluation of
+Machine Translation", 2002; Post, "A Call for Clarity in Reporting BLEU Scores", arXiv 1804.08771). torchmetrics' own
+ROUGEScore gathers one tensor per pair and returns wrong values for shards of unequal size; its BLEU is 0 whenever one
+n-gram order has no match.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+
+import torch
+from rapidfuzz.distance import LCSseq
+from torch import Tensor
+from torchmetrics import Metric
+
+from fedlit.metrics.exact import ExactMean
+
+_WORD = re.compile(r"[a-z0-9]+")
+_MAX_NGRAM_ORDER = 4
+
+References = Sequence[str] | Sequence[Sequence[str]]
+
+
+@lru_cache(maxsize=1)
+def _porter_stem() -> Callable[[str], str]:
+    """Return nltk's Porter stemmer with a memory of words; nltk is imported here since it takes seconds."""
+    from nltk.stem.porter import PorterStemmer  # noqa: PLC0415
+
+    return lru_cache(maxsize=2**16)(PorterStemmer().stem)
+
+
+def rouge_tokens(text: str, *, use_stemmer: bool) -> list[str]:
+    """Return the tokens of rouge_score: runs of [a-z0-9] in the lowered text, words of more than 3 characters stemmed.
+
+    Every other character separates, letters outside ASCII too.
+    """
+    words = _WORD.findall(text.lower())
+    if not use_stemmer:
+        return words
+    stem = _porter_stem()
+    return [stem(word) if len(word) > 3 else word for word in words]
+
+
+def rouge_l_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
+    """Return the F1 of the longest common subsequence of two token lists, in [0, 1]; 0 if either is empty.
+
+    With precision LCS / len(prediction) and recall LCS / len(reference) this is 2 LCS / (sum of the lengths).
+    """
+    if not prediction or not reference:
+        return 0.0
+    return 2 * int(LCSseq.similarity(prediction, reference)) / (len(prediction) + len(reference))
+
+
+def _pairs(predictions: Sequence[str], references: References) -> list[tuple[str, list[str]]]:
+    """Return each prediction with its list of references; ValueError if they do not belong together."""
+    if isinstance(predictions, str) or isinstance(references, str):
+        raise ValueError("predictions and references are sequences of texts: a single text was given, put it in a list")
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions but {len(references)} references: give one for each")
+    pairs = [
+        (prediction, [reference] if isinstance(reference, str) else list(reference))
+        for prediction, reference in zip(predictions, references, strict=True)
+    ]
+    for position, (_, alternatives) in enumerate(pairs):
+        if not alternatives:
+            raise ValueError(f"prediction {position} has 0 references: give at least one")
+    return pairs
+
+
+class RougeL(ExactMean):
+    """Mean over the pairs of the ROUGE-L F1, in [0, 1]; with several references the best of them counts.
+
+    Args:
+        use_stemmer: stem the words as rouge_score's `use_stemmer` does; the published figures have it on.
+
+    """
+
+    higher_is_better = True
+
+    def __init__(self, *, use_stemmer: bool = True) -> None:
+        super().__init__()
+        self.use_stemmer = use_stemmer
+
+    def update(self, predictions: Sequence[str], references: References) -> None:
+        """Add n pairs; a reference is a text or a sequence of alternative texts. No pair at all is fine.
+
+        Raises ValueError if the lengths differ or a prediction has no reference.
+        """
+        scores = [
+            max(rouge_l_f1(tokens, self._tokens(reference)) for reference in alternatives)
+            for tokens, alternatives in (
+                (self._tokens(prediction), alternatives) for prediction, alternatives in _pairs(predictions, references)
+            )
+        ]
+        self._accumulate(torch.tensor(scores, dtype=torch.float64), torch.ones(len(scores), dtype=torch.int64))
+
+    def _tokens(self, text: str) -> list[str]:
+        return rouge_tokens(text, use_stemmer=self.use_stemmer)
+
+
+class Bleu4(Metric):  # type: ignore[misc]  # torchmetrics is Any to mypy here
+    """Corpus-level BLEU-4 in [0, 1], sacrebleu's default: 13a tokens, case kept, "exp" smoothing, several references.
+
+    It is not the mean of the sentences' BLEU. The papers' released code calls nltk's `corpus_bleu` with smoothing
+    method1 on tokens of `word_tokenize`: other tokens, another smoothing and another count of an empty prediction, so
+    figures differ slightly and are comparable only within one definition.
+
+    The state is one int64 tensor (11,): pairs, length of the predictions, length of the closest references, matches of
+    each n-gram order, n-grams of each order in the predictions.
+    """
+
+    state: Tensor
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415  # only a run that scores text needs it
+
+        # A cached result would keep a process without new pairs out of the collective that the others wait in.
+        super().__init__(compute_with_cache=False)
+        # force: generated text may look tokenised, which only changes what sacrebleu writes to the log
+        self._bleu = BLEU(tokenize="13a", smooth_method="exp", max_ngram_order=_MAX_NGRAM_ORDER, force=True)
+        self.add_state("state", default=torch.zeros(3 + 2 * _MAX_NGRAM_ORDER, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, predictions: Sequence[str], references: References) -> None:
+        """Add n pairs; a reference is a text or a sequence of alternative texts. No pair at all is fine.
+
+        Raises ValueError if the lengths differ or a prediction has no reference.
+        """
+        pairs = _pairs(predictions, references)
+        if not pairs:
+            return
+        # sacrebleu wants the i-th references of all predictions side by side, None where a prediction has fewer
+        streams = [list(stream) for stream in zip_longest(*(alternatives for _, alternatives in pairs))]
+        batch = self._bleu.corpus_score([prediction for prediction, _ in pairs], streams)
+        added = [len(pairs), batch.sys_len, batch.ref_len, *batch.counts, *batch.totals]
+        self.state = self.state + torch.tensor(added, dtype=torch.int64, device=self.state.device)
+
+    def compute(self) -> Tensor:
+        """Return BLEU-4 over all processes as a float64 scalar; nan without any pair."""
+        num_pairs, sys_len, ref_len, *orders = self.state.tolist()
+        if not num_pairs:
+            return torch.tensor(float("nan"), dtype=torch.float64, device=self.state.device)
+        score = self._bleu.compute_bleu(
+            correct=orders[:_MAX_NGRAM_ORDER],
+            total=orders[_MAX_NGRAM_ORDER:],
+            sys_len=sys_len,
+            ref_len=ref_len,
+            smooth_method=self._bleu.smooth_method,
+            max_ngram_order=_MAX_NGRAM_ORDER,
+        ).score
+        # exp(mean of log 100%) is one rounding above 100
+        return torch.tensor(min(score / 100.0, 1.0), dtype=torch.float64, device=self.state.device)

@@ -1,0 +1,33 @@
+"""PyTorch's own optimizers as local optimizers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), fused: one kernel for all tensors."""
+
+    lr: float
+    weight_decay: float = 0.0
+
+    def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
+        """Return torch's AdamW with its default betas (0.9, 0.999) and eps 1e-8."""
+        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Plain stochastic gradient descent."""
+
+    lr: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+
+    def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
+        """Return torch's SGD."""
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)

@@ -1,0 +1,129 @@
+"""The run folder: configuration, environment, partition and one record a round, written whole or not at all.
+
+Only process 0 writes; every process may read.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
+from fedlit.errors import UserError
+
+Record = dict[str, Any]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a run resumed after a crash, sees either the old or the new whole text."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunFolder:
+    """Paths of one run and the files at its top."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.path = run_folder(config)
+        self.records_path = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.plots = self.path / "plots"
+        self.adapter = self.path / "adapter"
+
+    def require_same_run(self) -> None:
+        """Raise a UserError if the folder holds a run of another configuration, or something that is no run."""
+        stored = self.path / "config.yaml"
+        if not stored.is_file():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(f"{self.path} exists and is no run folder (no config.yaml); choose another run.name")
+            return
+        changes = differences(load_yaml(stored.read_text(encoding="utf-8")), self.config)
+        if changes:
+            raise UserError(
+                f"{self.path} belongs to another configuration ({'; '.join(changes[:3])}); "
+                "choose another run.name, or move the folder away"
+            )
+
+    def prepare(self, partition: Mapping[str, Any], device: str) -> None:
+        """Write config.yaml, environment.json and partition.json unless the folder has them."""
+        for folder in (self.path, self.checkpoints, self.plots):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.yaml").exists():
+            write_atomically(self.path / "environment.json", json.dumps(environment(device), indent=2) + "\n")
+            write_atomically(self.path / "partition.json", json.dumps(partition) + "\n")
+            write_atomically(self.path / "config.yaml", to_yaml(self.config))
+
+    def records(self) -> list[Record]:
+        """Return the records so far."""
+        if not self.records_path.exists():
+            return []
+        return [json.loads(line) for line in self.records_path.read_text(encoding="utf-8").splitlines()]
+
+    def append(self, record: Record) -> None:
+        """Add one round to metrics.jsonl."""
+        with self.records_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def restore_records(self, copy: Path | None) -> None:
+        """Put metrics.jsonl back to what it was at a checkpoint; None stands for the start of the run."""
+        if copy is None:
+            self.records_path.unlink(missing_ok=True)
+        else:
+            write_atomically(self.records_path, copy.read_text(encoding="utf-8"))
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run: versions, commit, device."""
+    packages = (
+        "fedlit",
+        "torch",
+        "lightning",
+        "transformers",
+        "peft",
+        "datasets",
+        "torchmetrics",
+        "wandb",
+        "omegaconf",
+        "numpy",
+    )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device,
+        "commit": _commit(),
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the source tree, marked when files differ from it; None outside a repository."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    result = subprocess.run(
+        [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None

@@ -1,0 +1,80 @@
+"""What a run will take, computed without its weights: parameters, bytes on the wire, memory of a device.
+
+Shapes: n rows in a batch, T tokens in the longest row, H hidden size, M width of the MLP, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fedlit.adapters import trainable
+from fedlit.assembly import Inputs, attach_adapter
+from fedlit.tensors import num_bytes, num_parameters
+from fedlit.units import readable_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Parameter counts, and bytes of one device's memory by purpose."""
+
+    num_trainable: int
+    num_shared: int
+    num_private: int
+    num_frozen: int
+    payload_bytes: int
+    memory_bytes: dict[str, int]
+
+
+def measure(inputs: Inputs) -> Sizes:
+    """Return the sizes of a run from a model on the meta device."""
+    model = attach_adapter(inputs, weights=False).model
+    method, config = inputs.method, inputs.config
+    trained = {name: parameter.data for name, parameter in trainable(model).items()}
+    shared = method.shared(model)
+    total = {name: parameter.data for name, parameter in model.named_parameters()}
+    num_trained = num_parameters(trained)
+    moments = {"adamw": 2, "sgd": 0}.get(config.method.optimizer or "adamw", 2)
+    return Sizes(
+        num_trainable=num_trained,
+        num_shared=num_parameters(shared),
+        num_private=num_parameters(method.private(model)),
+        num_frozen=num_parameters(total) - num_trained,
+        payload_bytes=num_bytes(shared),
+        memory_bytes={
+            "weights": num_bytes(total),
+            "gradients": num_bytes(trained),
+            "optimizer": moments * num_bytes(trained),
+            "server": 2 * num_bytes(shared) + 8 * num_parameters(shared),  # state, one update, integer sum
+            "activations": _activation_bytes(model, config.local.batch_size, config.model.max_length_tokens),
+        },
+    )
+
+
+def _activation_bytes(model: nn.Module, num_rows: int, num_tokens: int) -> int:
+    """Return about what backward keeps: 12 H + 5 M values a token and layer, 3 V a labelled token (at most all)."""
+    config: Any = model.config
+    width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    per_token = config.num_hidden_layers * (12 * config.hidden_size + 5 * width) + 3 * config.vocab_size
+    return 4 * num_rows * num_tokens * int(per_token)
+
+
+def describe_sizes(inputs: Inputs, num_processes: int) -> list[str]:
+    """Return the lines that `dry_run=true` prints."""
+    config, sizes = inputs.config, measure(inputs)
+    population = len(inputs.clients)
+    shares = [len(range(process, inputs.cohort_size, num_processes)) for process in range(num_processes)]
+    payload = readable_bytes(sizes.payload_bytes)
+    memory = ", ".join(f"{name} {readable_bytes(value)}" for name, value in sizes.memory_bytes.items())
+    rows = [shard.num_examples for shard in inputs.clients]
+    return [
+        f"{config.method.name} of {config.model.name} on {config.data.name} (dry run: no weights are loaded)",
+        f"  clients    {population}, {inputs.cohort_size} in a round; {' + '.join(map(str, shares))} on "
+        f"{num_processes} device{'s' if num_processes > 1 else ''}",
+        f"  rows       {min(rows):,} to {max(rows):,} a client for training, "
+        f"{sum(len(shard.test) for shard in inputs.shards):,} for testing",
+        f"  parameters {sizes.num_trainable:,} trainable ({sizes.num_shared:,} shared, {sizes.num_private:,} private), "
+        f"{sizes.num_frozen:,} frozen",
+        f"  traffic    {payload} up, {payload} down, a client and round",
+        f"  memory     about {readable_bytes(sum(sizes.memory_bytes.values()))} a device: {memory}",
+    ]

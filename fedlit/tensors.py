@@ -1,0 +1,49 @@
+"""Named tensors: the state dicts that travel, stay or are folded, keyed by the model's own parameter names."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+TensorDict = dict[str, Tensor]
+
+
+def num_parameters(tensors: Mapping[str, Tensor]) -> int:
+    """Return the number of scalars in `tensors`."""
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def num_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Return the size of `tensors` in bytes, in their own types."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def snapshot(tensors: Mapping[str, Tensor], device: torch.device | str | None = None) -> TensorDict:
+    """Return detached copies that no later step changes, on `device` (where they are if None)."""
+    return {name: tensor.detach().to(device or tensor.device, copy=True) for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def copy_into(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Write `values` into the tensors of the same names in place; names and shapes must agree."""
+    assert parameters.keys() == values.keys(), f"names differ: {sorted(parameters.keys() ^ values.keys())[:3]}"
+    for name, parameter in parameters.items():
+        assert parameter.shape == values[name].shape, f"{name}: {parameter.shape}, {values[name].shape}"
+        parameter.copy_(values[name])
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
+    """Return the Euclidean norm of left - right over all tensors, summed in float64."""
+    total = sum(float((left[name].double() - right[name].double()).square().sum()) for name in sorted(left))
+    return float(total**0.5)

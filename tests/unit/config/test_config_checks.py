@@ -1,0 +1,172 @@
+"""Values out of range, not valid or at odds with one another are refused with the remedy; idle settings are named."""
+
+from pathlib import Path
+
+import pytest
+
+from fedlit.config import RunConfig, check, check_launcher, load_config, no_effect_warnings
+from fedlit.config.checks import RANGES, VALID_VALUES
+from fedlit.config.keys import run_keys
+from fedlit.config.loading import CONFIG_DIR, list_choices, method_options, read_choice
+from fedlit.errors import UserError
+
+RANGE_CASES = [
+    *((key, "0", "at least 1") for key in ("num_clients", "num_rounds", "data.sample", "model.max_length_tokens")),
+    *((key, "0", "at least 1") for key in ("local.steps", "local.epochs", "local.batch_size", "run.keep_checkpoints")),
+    *((key, "0", "at least 1") for key in ("eval.every", "eval.max_examples", "eval.batch_size")),
+    *((key, "0", "at least 1") for key in ("eval.max_new_tokens", "method.lora_rank")),
+    *((key, "0", "at least 1") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
+    ("compute.timeout_s", "0", "at least 1"),
+    ("seed", "-1", "at least 0"),
+    ("partition.min_test_rows", "-1", "at least 0"),
+    *(
+        (key, text, "finite number above 0")
+        for key in ("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha")
+        for text in ("0", "-1", ".inf", ".nan")
+    ),
+    *(("local.weight_decay", text, "at least 0") for text in ("-0.1", ".inf", ".nan")),
+    *(("partition.test_fraction", text, "not including, 1") for text in ("1", "-0.1", ".nan")),
+    ("method.lora_dropout", "1", "not including, 1"),
+]
+
+
+@pytest.mark.parametrize(("key", "text", "remedy"), RANGE_CASES)
+def test_a_value_out_of_range_is_refused(key: str, text: str, remedy: str, config_dir: Path) -> None:
+    (config_dir / "method/fedit.yaml").write_text(
+        "name: fedit\nlora_rank: 8\nlora_alpha: 16.0\nlora_dropout: 0.0\n", encoding="utf-8"
+    )
+    with pytest.raises(UserError) as caught:
+        load_config([f"{key}={text}"], config_dir)
+    message = str(caught.value)
+    assert message.startswith(f"{key}=")
+    assert "command line" in message
+    assert remedy in message
+
+
+def test_every_range_has_a_case() -> None:
+    assert {key for key, _, _ in RANGE_CASES} == set(RANGES)
+
+
+@pytest.mark.parametrize("key", sorted(VALID_VALUES))
+def test_a_value_that_is_not_valid_is_answered_with_the_valid_ones(key: str, config_dir: Path) -> None:
+    near = VALID_VALUES[key][0]
+    with pytest.raises(UserError) as caught:
+        load_config([f"{key}={near}x"], config_dir)
+    message = str(caught.value)
+    assert f"{key}={near}x (command line)" in message
+    assert f"did you mean {near!r}?" in message
+    assert message.endswith(", ".join(VALID_VALUES[key]))
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, valid in VALID_VALUES.items() for value in valid])
+def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    load_config([f"{key}={value}", f"data.path={tmp_path / 'rows.jsonl'}"], config_dir)
+
+
+def test_the_tables_name_keys_that_exist() -> None:
+    options = {
+        key: value
+        for choice in list_choices(CONFIG_DIR, "method")
+        for key, value in method_options(read_choice(CONFIG_DIR, "method", choice)).items()
+    }
+    assert set(VALID_VALUES) | set(RANGES) <= set(run_keys(options))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["cohort_size=4"], ["cohort_size=4", "1 to num_clients=3"]),
+        (["cohort_size=0"], ["cohort_size=0", "1 to num_clients=3"]),
+        (["local.steps=null"], ["local.steps=null", "local.epochs=<number>"]),
+        (["local.steps=1", "local.epochs=2"], ["local.epochs=2", "local.steps=1", "leave one"]),
+        (["partition.test_fraction=0", "partition.min_test_rows=0"], ["partition.test_fraction=0", "above 0"]),
+        (["data.label=null"], ["data.label=null", "partition.name=iid"]),
+        (["data.label=null", "partition.name=natural"], ["partition.name=natural", "partition.column=<column>"]),
+        (["data.path=none.jsonl"], ["data.path=none.jsonl", "is not a file", ".jsonl.gz"]),
+        (["data.path=."], ["data.path=.", "is not a file"]),
+        (["data.source=jsonl"], ["data.source=jsonl", "data.path="]),
+        (["data.source=hub"], ["data.source=hub", "data.hub_id="]),
+        (["model.path=./none"], ["model.path=./none", "is not a folder"]),
+        (["run.name=a/b"], ["run.name=a/b", "without path separators"]),
+        (["run.name=a\\b"], ["run.name=", "without path separators"]),
+        (["run.name=.."], ["run.name=..", "folder"]),
+        (["data.name=a/b"], ["data.name=a/b", "without path separators"]),
+        (["model.name=a/b"], ["model.name=a/b", "without path separators"]),
+        (
+            ["method.target_modules=qk"],
+            ["method.target_modules=qk", "'qkv'", "attention, mlp, all", "[q_proj"],
+        ),
+        (["method.target_modules=[]"], ["method.target_modules=[]", "qkv, attention, mlp, all"]),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments: list[str], parts: list[str], config_dir: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(arguments, config_dir)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cohort_size=1"],
+        ["cohort_size=3"],
+        ["partition.test_fraction=0"],
+        ["partition.min_test_rows=0"],
+        ["data.label=null", "partition.name=iid"],
+        ["data.label=null", "partition.name=natural", "partition.column=site"],
+        ["data.source=hub", "data.hub_id=some/rows"],
+        ["seed=0"],
+        ["local.weight_decay=0"],
+        ["model.path=."],
+    ],
+)
+def test_what_can_work_passes(arguments: list[str], config_dir: Path) -> None:
+    load_config(arguments, config_dir)
+
+
+def test_the_defaults_pass_without_origins() -> None:
+    check(RunConfig())
+    with pytest.raises(UserError, match=r"num_rounds=0 \(default\)"):
+        check(RunConfig(num_rounds=0))
+
+
+def test_the_launchers_strategy_and_precision() -> None:
+    check_launcher({"LT_DEVICES": "2", "LT_CLI_USED": "1"}, "32-true")
+    check_launcher({"LT_PRECISION": "bf16-mixed"}, "bf16-mixed")
+    check_launcher({"LT_PRECISION": "32"}, "32-true")
+    check_launcher({"LT_PRECISION": "bf16"}, "bf16-mixed")
+    with pytest.raises(UserError, match=r"--strategy=ddp.*leave out --strategy"):
+        check_launcher({"LT_STRATEGY": "ddp"}, "32-true")
+    with pytest.raises(UserError, match=r"--precision=bf16-mixed.*compute\.precision=32-true.*leave out --precision"):
+        check_launcher({"LT_PRECISION": "bf16-mixed"}, "32-true")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warned"),
+    [
+        ([], []),
+        (["partition.alpha=0.5"], []),
+        (["partition.alpha=0.5", "partition.name=iid"], ["partition.alpha=0.5 has no effect with partition.name=iid"]),
+        (["partition.column=x"], ["partition.column=x has no effect with partition.name=dirichlet"]),
+        (["partition.column=x", "partition.name=natural"], []),
+        (["eval.max_new_tokens=8"], []),
+        (
+            ["eval.max_new_tokens=8", "eval.protocol=teacher_forced"],
+            ["eval.max_new_tokens=8 has no effect with eval.protocol=teacher_forced"],
+        ),
+        (["local.optimizer_state=keep"], []),
+        (
+            ["local.optimizer_state=keep", "num_rounds=1"],
+            ["local.optimizer_state=keep has no effect with num_rounds=1"],
+        ),
+        (["eval.every=2", "num_rounds=1"], ["eval.every=2 has no effect with num_rounds=1"]),
+        (["data.hub_id=some/rows"], ["data.hub_id=some/rows has no effect with data.source=pydoc"]),
+        (["logging.group=g"], []),
+        (["logging.group=g", "logging.wandb=disabled"], ["logging.group=g has no effect with logging.wandb=disabled"]),
+    ],
+)
+def test_a_setting_without_effect_is_a_warning(arguments: list[str], warned: list[str], config_dir: Path) -> None:
+    assert no_effect_warnings(load_config(arguments, config_dir)) == warned

@@ -1,0 +1,342 @@
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from fedlit.config.schema import DataConfig
+from fedlit.data.prompts import render, template_columns
+from fedlit.data.sources import column_values, load_rows
+from fedlit.errors import UserError
+
+REPO = Path(__file__).parents[3]
+SHARED = REPO.parent / "shared" / "data"
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    lines = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    if path.suffix == ".gz":
+        with gzip.open(path, "wt", encoding="utf-8") as file:
+            file.write(lines)
+    else:
+        path.write_text(lines, encoding="utf-8")
+    return str(path)
+
+
+def row(i: int = 0, label: Any = "a", **more: Any) -> dict[str, Any]:
+    return {"prompt": f"p{i}", "response": f"r{i}", "label": label} | more
+
+
+def fails(config: DataConfig, *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_rows(config, 0)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def from_yaml(name: str, **more: Any) -> DataConfig:
+    node = OmegaConf.merge(OmegaConf.structured(DataConfig), OmegaConf.load(REPO / f"configs/data/{name}.yaml"), more)
+    config = OmegaConf.to_object(node)
+    assert isinstance(config, DataConfig)
+    return config
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_local_file_keeps_rows_and_their_order(tmp_path: Path, name: str) -> None:
+    rows = [row(i, text="naïve ✓\u2028x") for i in range(20)]
+    assert load_rows(DataConfig(path=write(tmp_path / name, rows)), 0) == rows
+
+
+def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + json.dumps(row(0)) + "\r\n\n  \n" + json.dumps(row(1)), encoding="utf-8")
+    assert load_rows(DataConfig(path=str(path)), 0) == [row(0), row(1)]
+
+
+def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(), "", "{not json"])
+    fails(DataConfig(path=path), "rows.jsonl, line 3", "not JSON", "column 2", "one object per line")
+
+
+@pytest.mark.parametrize(("bad", "kind"), [("[1]", "list"), ("3", "int"), ("null", "NoneType")])
+def test_not_an_object(tmp_path: Path, bad: str, kind: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(), bad])
+    fails(DataConfig(path=path), f"rows.jsonl, line 2: {kind}, not an object", "write each row as")
+
+
+def test_missing_file_folder_and_wrong_ending(tmp_path: Path) -> None:
+    fails(DataConfig(path=str(tmp_path / "none.jsonl")), "none.jsonl", "no such file", "check the path")
+    fails(DataConfig(path=str(tmp_path / "none.jsonl.gz")), "no such file")
+    (tmp_path / "folder.jsonl").mkdir()
+    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "Is a directory", "check the path")
+    fails(DataConfig(path=str(tmp_path / "rows.csv")), "not a .jsonl or .jsonl.gz file", "one JSON object per line")
+
+
+def test_broken_gzip(tmp_path: Path) -> None:
+    whole = Path(write(tmp_path / "rows.jsonl.gz", [row(i, label=str(i * 7919)) for i in range(9000)])).read_bytes()
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    fails(DataConfig(path=str(tmp_path / "cut.jsonl.gz")), "cut.jsonl.gz: broken gzip file after line", "again")
+    (tmp_path / "plain.jsonl.gz").write_text(json.dumps(row()))
+    fails(DataConfig(path=str(tmp_path / "plain.jsonl.gz")), "broken gzip file after line 0", "Not a gzipped file")
+    (tmp_path / "bad.jsonl.gz").write_bytes(whole[:400] + b"\xff" * 60 + whole[460:])
+    fails(DataConfig(path=str(tmp_path / "bad.jsonl.gz")), "broken gzip file")
+
+
+def test_not_utf8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(row()).encode() + b'\n{"prompt": "caf\xe9"}\n')
+    fails(DataConfig(path=str(path)), "rows.jsonl, line 2: not UTF-8", "byte 15", "save the file as UTF-8")
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    fails(DataConfig(path=write(tmp_path / "rows.jsonl", [])), "rows.jsonl: no rows", "data.path")
+    path = write(tmp_path / "void.jsonl", [row(0, response=""), row(1, response=None)])
+    fails(DataConfig(path=path, drop_empty=True), "void.jsonl: all 2 rows have an empty 'response'", "data.response")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"required": ["prompt", "promt"]}, ["no column 'promt'", "data.required", "the nearest is 'prompt'"]),
+        ({"response": "reponse"}, ["no column 'reponse'", "data.response", "the nearest is 'response'"]),
+        ({"label": "Label"}, ["no column 'Label'", "data.label", "the nearest is 'label'"]),
+        (
+            {"template": "{prompt} {context}"},
+            ["no column 'context'", "data.template", "['prompt', 'response', 'label']"],
+        ),
+    ],
+)
+def test_missing_column_names_option_and_nearest(tmp_path: Path, change: dict[str, Any], parts: list[str]) -> None:
+    path = write(tmp_path / "rows.jsonl", [row()])
+    fails(DataConfig(path=path, **change), "rows.jsonl, line 1", *parts)
+
+
+def test_column_missing_from_a_later_row_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(), {"prompt": "p", "label": "a"}])
+    fails(DataConfig(path=path), "rows.jsonl, line 2: no column 'response'")
+    fails(DataConfig(path=path, drop_empty=True), "rows.jsonl, line 2: no column 'response'")
+
+
+@pytest.mark.parametrize("blank", ["", " \n", None])
+def test_blank_required_column_and_empty_response(tmp_path: Path, blank: str | None) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(), row(prompt=blank)])
+    fails(DataConfig(path=path), "rows.jsonl, line 2: column 'prompt' is blank", "data.required")
+    path = write(tmp_path / "rows.jsonl", [row(0), row(1, response=blank), row(2)])
+    fails(DataConfig(path=path), "rows.jsonl, line 2: column 'response'", "is empty", "data.drop_empty=true")
+    assert load_rows(DataConfig(path=path, drop_empty=True), 0) == [row(0), row(2)]
+
+
+@pytest.mark.parametrize("column", ["prompt", "response"])
+def test_text_must_be_a_string(tmp_path: Path, column: str) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(), row(**{column: 7})])
+    fails(DataConfig(path=path), f"rows.jsonl, line 2: column '{column}'", "holds 7, not a string", "as a string")
+
+
+@pytest.mark.parametrize("label", [None, "", " ", ["a"], {}])
+def test_label_must_be_a_plain_value(tmp_path: Path, label: Any) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(), row(label=label)])
+    fails(DataConfig(path=path), "rows.jsonl, line 2: column 'label' (data.label)", "not a label")
+    assert len(load_rows(DataConfig(path=path, label=None), 0)) == 2
+
+
+def test_labels_may_be_numbers(tmp_path: Path) -> None:
+    rows = load_rows(DataConfig(path=write(tmp_path / "rows.jsonl", [row(0, 1), row(1, "1"), row(2, 0)])), 0)
+    assert column_values(rows, "label", "data.label") == ["1", "1", "0"]
+
+
+def test_source_must_exist_and_have_its_option() -> None:
+    fails(DataConfig(source="pydocs"), "data.source=pydocs", "pydoc, jsonl, hub")
+    fails(DataConfig(source="jsonl"), "data.source=jsonl without a file", "data.path=")
+    fails(DataConfig(source="hub"), "data.source=hub without a data set", "data.hub_id=", "data.path=")
+
+
+def test_pydoc_is_read_without_options() -> None:
+    rows = load_rows(DataConfig(), 0)
+    assert len(rows) > 100
+    assert all(render(row, DataConfig())[0].strip() for row in rows)
+
+
+# ---- the hub, on local folders ----
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_hub_folder(tmp_path: Path, kind: str) -> None:
+    rows = [row(0), row(1, response=None), row(2)]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if kind == "jsonl":
+        write(folder / "train.jsonl", rows)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train.parquet")
+    config = DataConfig(source="hub", hub_id=str(folder), drop_empty=True)
+    assert load_rows(config, 0) == [row(0), row(2)]
+    config.drop_empty = False
+    fails(config, "set[train], row 1: column 'response'", "data.drop_empty=true")
+    config.hub_split = "test"
+    fails(config, "data.hub_split=test", "train", "data.path=")
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_hub_errors_suggest_a_local_file(tmp_path: Path) -> None:
+    fails(DataConfig(source="hub", hub_id="no-such/set"), "data.hub_id=no-such/set", "reach", "network", "data.path=")
+    fails(DataConfig(source="hub", hub_id="./nowhere"), "data.hub_id=./nowhere", "data.path=")
+    (tmp_path / "bad").mkdir()
+    write(tmp_path / "bad" / "train.jsonl", ["{"])
+    fails(DataConfig(source="hub", hub_id=str(tmp_path / "bad")), "data.path=")
+
+
+# ---- templates ----
+
+
+@pytest.mark.parametrize(
+    ("template", "parts"),
+    [
+        ("{prompt", ["data.template", "expected '}'", "{{ or }}"]),
+        ("prompt}", ["data.template", "Single '}'", "{{ or }}"]),
+        ("{}", ["{} is not a plain field"]),
+        ("{0}", ["{0} is not a plain field"]),
+        ("{prompt.x}", ["{prompt.x} is not a plain field"]),
+        ("{prompt[0]}", ["{prompt[0]} is not a plain field"]),
+        ("{prompt!r}", ["{prompt!r} is not a plain field"]),
+        ("{prompt:>9}", ["{prompt:>9} is not a plain field"]),
+        ("{{prompt}}", ["has no {column}"]),
+        ("", ["has no {column}"]),
+    ],
+)
+def test_bad_templates_fail_before_anything_is_read(template: str, parts: list[str]) -> None:
+    fails(DataConfig(template=template, path="/nowhere.jsonl"), *parts)
+
+
+def test_template_columns_once_each_in_order() -> None:
+    assert template_columns("{b} {{x}} {a}{b} {two words}") == ["b", "a", "two words"]
+
+
+COLUMN = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
+
+
+@given(question=COLUMN, context=COLUMN, response=COLUMN)
+def test_render_is_format_where_no_column_is_blank(question: str, context: str, response: str) -> None:
+    config = DataConfig(template="{{{q}}}\n\n\n\n{c}: {q}\n\n\n!", response="r")
+    expected = config.template.format(q=question, c=context)
+    assert render({"q": question, "c": context, "r": response}, config) == (expected, response)
+
+
+def test_blank_column_leaves_no_gap_and_other_columns_stay() -> None:
+    config = from_yaml("dolly")
+    dolly = {"instruction": "One\n\n\n\ntwo", "context": "", "response": "r"}
+    assert render(dolly, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\n### Response:\n"
+    assert render(dolly | {"context": " \n"}, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\n### Response:\n"
+    assert render(dolly | {"context": "C\n"}, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\nC\n\n\n### Response:\n"
+    assert render({"p": "", "r": "x"}, DataConfig(template="{p}\n\n\n\nend", response="r"))[0] == "\n\nend"
+
+
+def test_null_in_a_template_column_counts_as_blank(tmp_path: Path) -> None:
+    rows = [{"instruction": "Do", "context": None, "response": "r", "category": "a"}]
+    config = from_yaml("dolly", path=write(tmp_path / "rows.jsonl", rows))
+    assert render(load_rows(config, 0)[0], config)[0] == "### Instruction:\nDo\n\n### Response:\n"
+
+
+# ---- samples ----
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=8), data=st.data())
+def test_sample_is_proportional_seeded_and_ordered(
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], data: st.DataObject
+) -> None:
+    labels = data.draw(st.permutations([str(k) for k, count in enumerate(counts) for _ in range(count)]))
+    num = data.draw(st.integers(1, len(labels)))
+    path = write(tmp_path_factory.mktemp("s") / "rows.jsonl", [row(i, label) for i, label in enumerate(labels)])
+    rows = load_rows(DataConfig(path=path, sample=num), 1)
+    numbers = [int(r["prompt"][1:]) for r in rows]
+    assert len(numbers) == num
+    assert numbers == sorted(set(numbers))
+    drawn = Counter(r["label"] for r in rows)
+    for k, count in enumerate(counts):
+        share = count * num / len(labels)
+        assert int(share + 1e-9) <= drawn[str(k)] <= min(count, int(share + 1e-9) + 1)
+    assert rows == load_rows(DataConfig(path=path, sample=num), 1)
+
+
+def test_sample_depends_on_the_seed_and_not_on_labels_being_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(i) for i in range(100)])
+    draws = [str(load_rows(DataConfig(path=path, sample=50), seed)) for seed in range(5)]
+    assert len(set(draws)) == 5
+    assert len(load_rows(DataConfig(path=path, sample=50, label=None), 0)) == 50
+
+
+@pytest.mark.parametrize("num", [0, -1, 4])
+def test_sample_size_must_fit(tmp_path: Path, num: int) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(i) for i in range(3)])
+    fails(DataConfig(path=path, sample=num), f"data.sample={num}", "rows.jsonl has 3 rows", "choose 1 to 3")
+
+
+# ---- the data sets of the configuration files ----
+
+
+@pytest.mark.parametrize("name", ["medquad", "dolly", "jsonl"])
+def test_yaml_names_every_option_with_a_comment(name: str) -> None:
+    assert from_yaml(name).name == name
+    text = (REPO / f"configs/data/{name}.yaml").read_text()
+    keys = [i for i, line in enumerate(text.splitlines()) if line and line[0] not in "# "]
+    assert [text.splitlines()[i].split(":")[0] for i in keys] == list(DataConfig.__dataclass_fields__)
+    assert all(text.splitlines()[i - 1].startswith("# ") for i in keys)
+
+
+def test_yaml_for_own_data(tmp_path: Path) -> None:
+    fails(from_yaml("jsonl"), "data.path=")
+    assert load_rows(from_yaml("jsonl", path=write(tmp_path / "own.jsonl", [row()])), 0) == [row()]
+
+
+def shared(path: str) -> str:
+    if not (SHARED / path).exists():
+        pytest.skip(f"needs the shared data set {path}")
+    return str(SHARED / path)
+
+
+def test_medquad() -> None:
+    config = from_yaml("medquad", path=shared("medquad/medquad.jsonl.gz"))
+    rows = load_rows(config, 0)
+    assert len(rows) == 16_407
+    counts = Counter(r["question_type"] for r in rows)
+    assert (len(counts), counts["information"], counts["support groups"]) == (16, 4535, 1)
+    assert render(rows[0], config)[0] == (
+        "### Question:\nWhat is (are) Adult Acute Lymphoblastic Leukemia ?\n\n### Answer:\n"
+    )
+    config.sample = 15_000
+    sample = load_rows(config, 0)
+    assert len(sample) == 15_000
+    drawn = Counter(r["question_type"] for r in sample)
+    assert all(abs(drawn[label] - 15_000 * count / 16_407) < 1 for label, count in counts.items())
+
+
+def test_medquad_without_answers_has_no_rows() -> None:
+    path = shared("medquad/medquad_void.jsonl.gz")
+    fails(from_yaml("medquad", path=path), "line 1: no column 'answer' (asked for by data.response)")
+
+
+def test_dolly() -> None:
+    config = from_yaml("dolly", path=shared("dolly15k/dolly15k.jsonl.gz"))
+    rows = load_rows(config, 0)
+    assert len(rows) == 15_011
+    assert len(set(column_values(rows, "category", "data.label"))) == 8
+    without = [r for r in rows if not r["context"].strip()]
+    assert len(without) == 10_544
+    assert all(render(r, config)[0] == f"### Instruction:\n{r['instruction']}\n\n### Response:\n" for r in without)
