@@ -5,6 +5,7 @@ import sys
 
 from fedlit.config import check_launcher, help_text, load_config, no_effect_warnings
 from fedlit.errors import DivergenceError, UserError
+from fedlit.inputs import gather_inputs
 from fedlit.interrupt import STOPPED_EXIT_CODE, StopRequest
 
 USER_ERROR_EXIT_CODE = 2
@@ -24,13 +25,14 @@ def main(arguments: list[str]) -> int:
         check_launcher(os.environ, config.compute.precision)
         for warning in no_effect_warnings(config) if first else ():
             print(f"warning: {warning}", file=sys.stderr)
+        inputs = gather_inputs(config)
         from fedlit.launch import StoppedBySignal, dry_run, federate  # noqa: PLC0415  torch and Fabric: seconds
 
         try:
-            if config.dry_run:
-                dry_run(config) if first else None
-            else:
-                federate(config, stop)
+            if not config.dry_run:
+                federate(inputs, stop)
+            elif first:
+                dry_run(inputs)
         except StoppedBySignal as reason:
             print(f"stopped: {reason}", file=sys.stderr) if first else None
             return STOPPED_EXIT_CODE

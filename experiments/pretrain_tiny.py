@@ -39,7 +39,7 @@ tests: it is there offline and computes quickly on one core. It writes short doc
 | | |
 |---|---|
 | hidden / MLP / layers | {config.hidden_size} / {config.intermediate_size} / {config.num_hidden_layers} |
-| heads, key/value heads | {config.num_attention_heads}, {config.num_key_value_heads} |
+| heads / key-value heads | {config.num_attention_heads} / {config.num_key_value_heads} |
 | embeddings | tied, vocabulary {config.vocab_size} |
 | context | {config.max_position_embeddings} tokens, trained on windows of {window} |
 | tokenizer | byte-level BPE; every text round-trips; `<s>` before each text, nothing after it |
@@ -50,14 +50,14 @@ Training text: docstrings, documented code, longer comments and the language top
 {python}, {num_texts:,} texts, {num_chars:,} characters. Left out are the packages that `data=pydoc` serves: {demo}.
 `</s>` ended every text.
 
-    python experiments/pretrain_tiny.py {arguments}
+    {command}
 
 | | |
 |---|---|
 | steps | {num_steps:,} of {batch_size} x {window} tokens, {num_tokens:,} training tokens in all |
-| time | {minutes:.0f} minutes of wall clock with {threads} thread(s) |
+| time | {wall_minutes:.0f} minutes of wall clock, {cpu_minutes:.0f} of processor time, {threads} thread(s) |
 | machine | {processor}, torch {torch} |
-| validation loss on {num_held_out} held-out texts | {nats:.3f} nats per token, {bits:.3f} bits per character |
+| validation loss on {held_out:.0%} of the texts, held out | {nats:.3f} nats per token, {bits:.3f} bits per character |
 
 Licence: the weights and the tokenizer are published under the licence of this package (Apache-2.0). The training text
 is part of CPython, Copyright Python Software Foundation, under the PSF License Version 2.
@@ -137,23 +137,32 @@ def windows(documents: list[np.ndarray], seed: int) -> Iterator[torch.Tensor]:
 
 @torch.no_grad()
 def score(model: LlamaForCausalLM, documents: list[np.ndarray], num_chars: int) -> Score:
-    """Return the loss over the documents, each on its own and in windows of TRAINING_TOKENS."""
+    """Return the loss over all tokens but <s>, each document on its own and in windows of TRAINING_TOKENS."""
     model.eval()
     nats, num_tokens = 0.0, 0
     for ids in documents:
-        for window in torch.from_numpy(ids).split(TRAINING_TOKENS):
-            if len(window) > 1:
-                loss = model(input_ids=window[None], labels=window[None]).loss
-                nats += float(loss) * (len(window) - 1)
-                num_tokens += len(window) - 1
+        for start in range(0, len(ids) - 1, TRAINING_TOKENS):
+            window = torch.from_numpy(ids[start : start + TRAINING_TOKENS + 1])
+            loss = model(input_ids=window[None], labels=window[None]).loss
+            nats += float(loss) * (len(window) - 1)
+            num_tokens += len(window) - 1
     model.train()
     return Score(nats_per_token=nats / num_tokens, bits_per_char=nats / math.log(2) / num_chars)
 
 
 def train(
-    model: LlamaForCausalLM, batches: Iterator[torch.Tensor], progress: Callable[[int], float], *, lr: float, every: int
+    model: LlamaForCausalLM,
+    stream: Iterator[torch.Tensor],
+    progress: Callable[[int], float],
+    *,
+    batch_size: int,
+    lr: float,
+    every: int,
 ) -> int:
-    """Train until `progress(step)`, the share of the schedule that is done, reaches 1; return the number of steps."""
+    """Train until `progress(step)`, the share of the schedule that is done, reaches 1; return the number of steps.
+
+    The learning rate rises over the first 3 % and falls along a cosine to 2 % of `lr`.
+    """
     decayed = [param for param in model.parameters() if param.ndim > 1]
     kept = [param for param in model.parameters() if param.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}]
@@ -163,7 +172,7 @@ def train(
     while (done := progress(step)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, done / 0.03 + 0.02) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-        batch = next(batches)
+        batch = torch.stack([next(stream) for _ in range(batch_size)])
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -220,6 +229,43 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def write_readme(
+    args: argparse.Namespace,
+    model: LlamaForCausalLM,
+    texts: list[str],
+    num_steps: int,
+    *,
+    wall_s: float,
+    cpu_s: float,
+    result: Score,
+) -> None:
+    """Write what the model is, what it read, the command that made it and what was measured."""
+    limit = f"--minutes {args.minutes:g} " if math.isfinite(args.minutes) else ""
+    options = f"--batch-size {args.batch_size} --lr {args.lr:g} --threads {args.threads} --seed {args.seed}"
+    readme = README.format(
+        num_parameters=model.num_parameters(),
+        config=model.config,
+        window=TRAINING_TOKENS,
+        python=platform.python_version(),
+        num_texts=len(texts),
+        num_chars=sum(map(len, texts)),
+        demo=", ".join(DEMO_PACKAGES),
+        command=f"python experiments/pretrain_tiny.py --steps {args.steps} {limit}{options}",
+        num_steps=num_steps,
+        batch_size=args.batch_size,
+        num_tokens=num_steps * args.batch_size * TRAINING_TOKENS,
+        wall_minutes=wall_s / 60,
+        cpu_minutes=cpu_s / 60,
+        threads=args.threads,
+        processor=processor_name(),
+        torch=torch.__version__,
+        held_out=HELD_OUT_SHARE,
+        nats=result.nats_per_token,
+        bits=result.bits_per_char,
+    )
+    (args.out / "README.md").write_text(readme, encoding="utf-8")
+
+
 def main() -> None:
     """Train the tokenizer and the model, score the held-out texts, write the folder and its README."""
     args = parse_arguments()
@@ -232,45 +278,21 @@ def main() -> None:
     documents = encode(tokenizer, [texts[idx] for idx in order[num_held_out:]])
     with torch_stream(args.seed, "pretrain/init"):
         model = build_model(tokenizer)
-    num_parameters = sum(param.numel() for param in model.parameters())
-    print(
-        f"{num_parameters:,} parameters, {len(texts):,} texts, {sum(map(len, documents)):,} training tokens", flush=True
-    )
+    print(f"{model.num_parameters():,} parameters, {sum(map(len, documents)):,} training tokens", flush=True)
 
-    stream = windows(documents, args.seed)
-    batches = (torch.stack([next(stream) for _ in range(args.batch_size)]) for _ in iter(int, 1))
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
 
     def progress(step: int) -> float:
-        return max(step / args.steps, (time.perf_counter() - start_s) / (60 * args.minutes))
+        return max(step / float(args.steps), (time.perf_counter() - start_s) / (60 * float(args.minutes)))
 
-    num_steps = train(model, batches, progress, lr=args.lr, every=args.every)
-    minutes = (time.perf_counter() - start_s) / 60
+    stream = windows(documents, args.seed)
+    num_steps = train(model, stream, progress, batch_size=args.batch_size, lr=args.lr, every=args.every)
+    wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     result = score(model, encode(tokenizer, held_out), sum(map(len, held_out)))
     print(f"validation: {result.nats_per_token:.3f} nats per token, {result.bits_per_char:.3f} bits per character")
 
     save(model, tokenizer, args.out)
-    readme = README.format(
-        num_parameters=num_parameters,
-        config=model.config,
-        window=TRAINING_TOKENS,
-        python=platform.python_version(),
-        num_texts=len(texts),
-        num_chars=sum(map(len, texts)),
-        demo=", ".join(DEMO_PACKAGES),
-        arguments=f"--steps {num_steps} --batch-size {args.batch_size} --lr {args.lr:g} --threads {args.threads}",
-        num_steps=num_steps,
-        batch_size=args.batch_size,
-        minutes=minutes,
-        threads=args.threads,
-        processor=processor_name(),
-        torch=torch.__version__,
-        num_held_out=num_held_out,
-        num_tokens=num_steps * args.batch_size * TRAINING_TOKENS,
-        nats=result.nats_per_token,
-        bits=result.bits_per_char,
-    )
-    (args.out / "README.md").write_text(readme, encoding="utf-8")
+    write_readme(args, model, texts, num_steps, wall_s=wall_s, cpu_s=cpu_s, result=result)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a configuration to a federation: rows, shards, recipe, backbone, in the order that finds mistakes cheaply."""
+"""From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,12 @@ from fedlit import communication
 from fedlit.adapters import trainable
 from fedlit.callbacks import RunSummary
 from fedlit.client import ClientModule, LocalTrainer
-from fedlit.config import RunConfig
 from fedlit.data.collation import Example
 from fedlit.data.prompts import Row
-from fedlit.data.shards import Shard, label_counts, make_shards
-from fedlit.data.sources import load_rows
+from fedlit.data.shards import Shard, label_counts
 from fedlit.evaluation import Evaluator, fixed_subset
 from fedlit.federation import Federation
+from fedlit.inputs import Inputs
 from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, load_backbone
 from fedlit.run_folder import RunFolder
@@ -27,41 +26,44 @@ from fedlit.tensors import num_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What is known without a model: rows, who holds them, and the method."""
+class Plan:
+    """Who trains on what, and how: the inputs under a method."""
 
-    config: RunConfig
-    rows: list[Row]
-    shards: list[Shard]
+    inputs: Inputs
     method: Method
 
     @cached_property
     def clients(self) -> list[Shard]:
         """The shards that train: one a client, or a single one with everybody's rows."""
+        shards = self.inputs.shards
         if not self.method.pooled:
-            return self.shards
-        train = tuple(row for shard in self.shards for row in shard.train)
-        test = tuple(row for shard in self.shards for row in shard.test)
+            return shards
+        train = tuple(row for shard in shards for row in shard.train)
+        test = tuple(row for shard in shards for row in shard.test)
         return [Shard(client_id=0, train=train, test=test)]
 
     @property
     def cohort_size(self) -> int:
         """Clients of one round."""
-        return 1 if self.method.pooled else self.config.cohort_size or self.config.num_clients
+        return 1 if self.method.pooled else self._asked_cohort_size
 
     @property
     def num_step_multiples(self) -> int:
         """How many clients' steps one client takes."""
-        return (self.config.cohort_size or self.config.num_clients) if self.method.pooled else 1
+        return self._asked_cohort_size if self.method.pooled else 1
+
+    @property
+    def _asked_cohort_size(self) -> int:
+        return self.inputs.config.cohort_size or self.inputs.config.num_clients
 
 
-def gather_inputs(config: RunConfig) -> Inputs:
-    """Read and deal the rows and build the method; every mistake in them is a UserError, and no model is loaded."""
-    method = build_method(config.method, config.local)
-    RunFolder(config).require_same_run()
-    rows = load_rows(config.data, config.seed)
-    shards = make_shards(rows, config.data, config.partition, config.num_clients, config.seed)
-    return Inputs(config=config, rows=rows, shards=shards, method=method)
+def make_plan(inputs: Inputs) -> Plan:
+    """Return the inputs under the configuration's method.
+
+    Raises:
+        UserError: an unknown recipe, part or option.
+    """
+    return Plan(inputs=inputs, method=build_method(inputs.config.method, inputs.config.local))
 
 
 class ShardExamples(Mapping[int, Sequence[Example]]):
@@ -85,18 +87,19 @@ class ShardExamples(Mapping[int, Sequence[Example]]):
         return len(self._shards)
 
 
-def attach_adapter(inputs: Inputs, *, weights: bool = True) -> Backbone:
+def attach_adapter(plan: Plan, *, weights: bool = True) -> Backbone:
     """Return the backbone with the method's adapter, initialised from one named stream, the same everywhere."""
-    backbone = load_backbone(inputs.config.model, weights=weights)
-    with torch_stream(inputs.config.seed, "adapter"):
-        inputs.method.adapter.attach(backbone.model, backbone.projections)
+    config = plan.inputs.config
+    backbone = load_backbone(config.model, weights=weights)
+    with torch_stream(config.seed, "adapter"):
+        plan.method.adapter.attach(backbone.model, backbone.projections)
     return backbone
 
 
-def assemble(inputs: Inputs, fabric: Fabric) -> tuple[Federation, RunSummary]:
+def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
-    config, method = inputs.config, inputs.method
-    backbone = attach_adapter(inputs)
+    inputs, config, method = plan.inputs, plan.inputs.config, plan.method
+    backbone = attach_adapter(plan)
     task = CausalLM(
         tokenizer=backbone.tokenizer,
         data=config.data,
@@ -112,14 +115,14 @@ def assemble(inputs: Inputs, fabric: Fabric) -> tuple[Federation, RunSummary]:
     federation = Federation(
         config=config,
         method=method,
-        cohort_size=inputs.cohort_size,
+        cohort_size=plan.cohort_size,
         trainer=LocalTrainer(
             fabric=fabric,
             module=module,
             method=method,
             local=config.local,
             seed=config.seed,
-            num_step_multiples=inputs.num_step_multiples,
+            num_step_multiples=plan.num_step_multiples,
         ),
         evaluator=Evaluator(
             fabric=fabric,
@@ -127,8 +130,8 @@ def assemble(inputs: Inputs, fabric: Fabric) -> tuple[Federation, RunSummary]:
             task=task,
             batches=task.evaluation_batches(evaluated, config.eval.batch_size),
         ),
-        num_examples=[shard.num_examples for shard in inputs.clients],
-        examples=ShardExamples(task, inputs.rows, inputs.clients),
+        num_examples=[shard.num_examples for shard in plan.clients],
+        examples=ShardExamples(task, inputs.rows, plan.clients),
         folder=folder,
     )
     parameters = {name: parameter.data for name, parameter in trainable(backbone.model).items()}
@@ -138,7 +141,7 @@ def assemble(inputs: Inputs, fabric: Fabric) -> tuple[Federation, RunSummary]:
         folder=folder.path,
         device=str(fabric.device),
         num_processes=communication.num_processes(),
-        cohort_size=inputs.cohort_size,
+        cohort_size=plan.cohort_size,
         num_trainable=num_trainable,
         num_shared=num_parameters(method.shared(backbone.model)),
         num_private=num_parameters(method.private(backbone.model)),

@@ -6,7 +6,7 @@ import transformers
 from rich.console import Console
 
 from fedlit import communication
-from fedlit.assembly import assemble, gather_inputs
+from fedlit.assembly import assemble, make_plan
 from fedlit.callbacks import Callback
 from fedlit.callbacks.console import ConsoleReport
 from fedlit.callbacks.plots import RunPlots
@@ -14,24 +14,26 @@ from fedlit.callbacks.wandb_run import WandbRun
 from fedlit.config import RunConfig
 from fedlit.data.shards import partition_record
 from fedlit.federation import Federation, StoppedBySignal
+from fedlit.inputs import Inputs
 from fedlit.interrupt import StopRequest
 from fedlit.sizing import describe_sizes
 
 __all__ = ["StoppedBySignal", "dry_run", "federate"]
 
 
-def federate(config: RunConfig, stop: StopRequest) -> Federation:
+def federate(inputs: Inputs, stop: StopRequest) -> Federation:
     """Run or resume one federation on every process of the group and leave the group.
 
     Raises:
-        UserError: a mistake in the configuration or the data, before a model is loaded.
+        UserError: a mistake in the method or the model, before anything is written.
         StoppedBySignal, DivergenceError: as Federation.run.
     """
+    config = inputs.config
     quieten()
-    inputs = gather_inputs(config)
+    plan = make_plan(inputs)
     fabric = communication.launch(config.compute)
     try:
-        federation, summary = assemble(inputs, fabric)
+        federation, summary = assemble(plan, fabric)
         federation.stop = stop
         if communication.process_index() == 0:
             federation.folder.prepare(partition_record(inputs.rows, inputs.shards, config.data), summary.device)
@@ -66,10 +68,10 @@ def _callbacks(config: RunConfig, federation: Federation) -> list[Callback]:
     return callbacks
 
 
-def dry_run(config: RunConfig) -> None:
+def dry_run(inputs: Inputs) -> None:
     """Print sizes, bytes and memory of a run; the model is built without its weights."""
-    inputs = gather_inputs(config)
-    devices, num_nodes = communication.group_shape(config.compute)
+    quieten()
+    devices, num_nodes = communication.group_shape(inputs.config.compute)
     console = Console()
-    for line in describe_sizes(inputs, devices * num_nodes):
+    for line in describe_sizes(make_plan(inputs), devices * num_nodes):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 
 def stream_seed(seed: int, purpose: str, *, round_idx: int = 0, client_id: int = -1) -> int:
@@ -28,6 +27,8 @@ def torch_stream(seed: int, purpose: str, *, round_idx: int = 0, client_id: int 
     """Run the block on torch's global generators, all devices, seeded from one named stream; they are put back
     afterwards.
     """
+    import torch  # noqa: PLC0415  rows are dealt, and mistakes in them reported, before torch is imported
+
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(stream_seed(seed, purpose, round_idx=round_idx, client_id=client_id))

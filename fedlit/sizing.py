@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from fedlit.adapters import trainable
-from fedlit.assembly import Inputs, attach_adapter
+from fedlit.assembly import Plan, attach_adapter
 from fedlit.tensors import num_bytes, num_parameters
 from fedlit.units import readable_bytes
 
@@ -26,10 +26,10 @@ class Sizes:
     memory_bytes: dict[str, int]
 
 
-def measure(inputs: Inputs) -> Sizes:
+def measure(plan: Plan) -> Sizes:
     """Return the sizes of a run from a model on the meta device."""
-    model = attach_adapter(inputs, weights=False).model
-    method, config = inputs.method, inputs.config
+    model = attach_adapter(plan, weights=False).model
+    method, config = plan.method, plan.inputs.config
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
@@ -59,20 +59,20 @@ def _activation_bytes(model: nn.Module, num_rows: int, num_tokens: int) -> int:
     return 4 * num_rows * num_tokens * int(per_token)
 
 
-def describe_sizes(inputs: Inputs, num_processes: int) -> list[str]:
+def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
     """Return the lines that `dry_run=true` prints."""
-    config, sizes = inputs.config, measure(inputs)
-    population = len(inputs.clients)
-    shares = [len(range(process, inputs.cohort_size, num_processes)) for process in range(num_processes)]
+    config, sizes = plan.inputs.config, measure(plan)
+    population = len(plan.clients)
+    shares = [len(range(process, plan.cohort_size, num_processes)) for process in range(num_processes)]
     payload = readable_bytes(sizes.payload_bytes)
     memory = ", ".join(f"{name} {readable_bytes(value)}" for name, value in sizes.memory_bytes.items())
-    rows = [shard.num_examples for shard in inputs.clients]
+    rows = [shard.num_examples for shard in plan.clients]
     return [
         f"{config.method.name} of {config.model.name} on {config.data.name} (dry run: no weights are loaded)",
-        f"  clients    {population}, {inputs.cohort_size} in a round; {' + '.join(map(str, shares))} on "
+        f"  clients    {population}, {plan.cohort_size} in a round; {' + '.join(map(str, shares))} on "
         f"{num_processes} device{'s' if num_processes > 1 else ''}",
         f"  rows       {min(rows):,} to {max(rows):,} a client for training, "
-        f"{sum(len(shard.test) for shard in inputs.shards):,} for testing",
+        f"{sum(len(shard.test) for shard in plan.inputs.shards):,} for testing",
         f"  parameters {sizes.num_trainable:,} trainable ({sizes.num_shared:,} shared, {sizes.num_private:,} private), "
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {payload} up, {payload} down, a client and round",

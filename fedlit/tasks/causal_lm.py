@@ -133,7 +133,7 @@ class CausalLM:
         batch = collate(examples, self.pad_id, loss_on="all" if everywhere else "response").to(device)
         logits = self._logits(model, batch)
         losses = torch.split(
-            functional.cross_entropy(logits, batch.label_ids, reduction="none").cpu(), batch.num_labels
+            functional.cross_entropy(logits, batch.label_ids, reduction="none").cpu(), list(batch.num_labels)
         )
         scored = [
             loss[max(example.num_prompt_tokens, 1) - 1 :] if everywhere else loss

@@ -31,7 +31,7 @@ class Kettle(Base[int], metaclass=Meta, flag=True):
     More about kettles.
     """
 
-    async def boil(self, litres: int, /, *cups: str, lid: bool = (1, 2), **rest: object) -> None:
+    async def boil(self, litres: int, /, *cups: str, lid: bool = (1, 2), hot, **rest: object) -> None:
         """Boil the planted water."""
 
 if True:
@@ -89,10 +89,12 @@ def test_rows_agree_with_inspect(rows: Rows) -> None:
         (definition,) = ast.parse(f"{row['prompt']}: pass").body
         assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
         args = definition.args
-        positional = [arg.arg for arg in [*args.posonlyargs, *args.args]]
-        variadic = [arg.arg for arg in (args.vararg, args.kwarg) if arg]
-        names = {*positional, *variadic, *(arg.arg for arg in args.kwonlyargs)}
-        assert names == set(inspect.signature(found).parameters)
+        groups = [[*args.posonlyargs, *args.args], [args.vararg], args.kwonlyargs, [args.kwarg]]
+        names = [arg.arg for group in groups for arg in group if arg]
+        parameters = inspect.signature(found).parameters
+        assert names == list(parameters)
+        num_defaults = len(args.defaults) + sum(default is not None for default in args.kw_defaults)
+        assert num_defaults == sum(item.default is not inspect.Parameter.empty for item in parameters.values())
         num_compared += 1
     assert num_compared > 200
 
@@ -122,7 +124,7 @@ def test_planted_module_gives_exactly_its_documented_definitions(
     assert [(row["prompt"], row["response"], row["name"]) for row in pydoc.read_rows()] == [
         ("class Kettle(Base[int], metaclass=Meta, flag=True)", "A kettle that boils water.", "asyncio.Kettle"),
         (
-            "async def boil(self, litres, /, *cups, lid=(1, 2), **rest)",
+            "async def boil(self, litres, /, *cups, lid=(1, 2), hot, **rest)",
             "Boil the planted water.",
             "asyncio.Kettle.boil",
         ),

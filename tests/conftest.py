@@ -1,0 +1,98 @@
+"""Fixtures of all tests: one CPU thread, the packaged tokenizer, a random Llama smaller still, the shared folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from fedlit.config import DataConfig, EvalConfig
+from fedlit.data.collation import Example
+from fedlit.models import PACKAGED
+from fedlit.tasks.causal_lm import CausalLM
+
+SHARED = Path(__file__).parents[2] / "shared"
+VERBS = ("close", "read", "write", "merge", "sort", "open the", "compare", "send", "parse", "split", "join", "copy")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The number of threads changes the bits of a matrix product."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Real data sets and pretrained models beside the repository."""
+    if not SHARED.is_dir():
+        pytest.skip("there is no folder `shared` beside the repository")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(PACKAGED["tiny"])
+
+
+@pytest.fixture(scope="session")
+def small_llama() -> Callable[..., LlamaForCausalLM]:
+    """A frozen random Llama of 2 layers; q (32, 24), k and v (16, 24), o (24, 32): no square projection."""
+
+    def build(seed: int = 0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+        config = LlamaConfig(
+            vocab_size=2048,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            max_position_embeddings=256,
+            initializer_range=0.3,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(config)
+        return model.to(dtype).requires_grad_(False)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def make_task(tokenizer: Any) -> Callable[..., CausalLM]:
+    def build(loss_on: str = "response", max_length_tokens: int = 64, given: Any = None, **evaluation: Any) -> CausalLM:
+        return CausalLM(
+            tokenizer=given or tokenizer,
+            data=DataConfig(),
+            eval=EvalConfig(**evaluation),
+            max_length_tokens=max_length_tokens,
+            loss_on=loss_on,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict[str, str]]:
+    """Prompts and responses of unequal lengths."""
+    return [
+        {"prompt": f"def f{i}({', '.join('abcdef'[: i % 6])}):", "response": f"Return {verb} {i} " + "or more " * (i % 4)}
+        for i, verb in enumerate(VERBS)
+    ]
+
+
+@pytest.fixture(scope="session")
+def examples(make_task: Callable[..., CausalLM], rows: list[dict[str, str]]) -> list[Example]:
+    return make_task().encode(rows)
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    """One process without a group: what a client needs of Fabric is its precision and its backward."""
+    return Fabric(accelerator="cpu", devices=1)

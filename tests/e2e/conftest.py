@@ -1,0 +1,124 @@
+"""Runs of the command line, as a user starts them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "experiments" / "federate.py"
+SMALL = (
+    "num_clients=3 num_rounds=3 local.steps=2 local.batch_size=4 eval.max_examples=6 eval.max_new_tokens=8 "
+    "eval.batch_size=3 logging.wandb=disabled"
+).split()
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(launcher: str, num_processes: int) -> list[str]:
+    """Return the words that start the script under a launcher, up to its own arguments."""
+    bin_folder = Path(sys.executable).parent
+    if launcher == "fabric":
+        options = ["--accelerator=cpu", f"--devices={num_processes}", f"--main-port={free_port()}"]
+        return [str(bin_folder / "fabric"), "run", *options, str(SCRIPT)]
+    if launcher == "torchrun":
+        return [str(bin_folder / "torchrun"), "--standalone", f"--nproc-per-node={num_processes}", str(SCRIPT)]
+    assert launcher == "python"
+    return [sys.executable, str(SCRIPT), f"compute.devices={num_processes}"]
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which nothing of the test's own launcher is left."""
+    foreign = ("SLURM_", "LT_", "WANDB_", "TORCHELASTIC_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**clean, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false"}
+
+
+class CommandLine:
+    """Starts federations whose run folders lie in one temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(
+        self, name: str, *arguments: str, launcher: str = "python", num_processes: int = 1
+    ) -> subprocess.Popen[str]:
+        """Start a small federation called `name` and return its process, in a process group of its own."""
+        words = [*command(launcher, num_processes), *merge(SMALL, arguments), f"run.dir={self.folder}", f"run.name={name}"]
+        return subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(
+        self, name: str, *arguments: str, launcher: str = "python", num_processes: int = 1
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a small federation to its end."""
+        process = self.start(name, *arguments, launcher=launcher, num_processes=num_processes)
+        try:
+            out, err = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def result(self, name: str) -> tuple[dict[str, bytes], list[str]]:
+        """Return a run's final tensors, file by file, and its records without the times."""
+        folder = self.folder / name
+        tensors = {
+            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("adapter/**/*.safetensors"))
+        }
+        assert tensors, f"{folder} has no adapter"
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return tensors, [json.dumps(without_times(json.loads(line))) for line in lines]
+
+
+def merge(defaults: list[str], arguments: tuple[str, ...]) -> list[str]:
+    """Return defaults and arguments, the arguments winning where both give a key."""
+    given = {argument.split("=")[0] for argument in arguments}
+    return [*(default for default in defaults if default.split("=")[0] not in given), *arguments]
+
+
+def without_times(record: dict[str, object]) -> dict[str, object]:
+    """Return a record without the only keys in which two equal runs may differ."""
+    return {key: value for key, value in record.items() if not key.startswith("time/")}
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_command_line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool], subprocess.Popen[str]], None]:
+    """Wait until something is true of a running process."""
+    import time  # noqa: PLC0415
+
+    def wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 180
+        while not condition():
+            assert process.poll() is None, f"ended early: {process.communicate()}"
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.02)
+
+    return wait
