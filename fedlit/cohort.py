@@ -105,7 +105,8 @@ class Cohort:
         self._require_summable(update)
         scale = self.weights[update.client_id]
         for name, total in self._slices.items():
-            contribution = update.shared[name].reshape(-1).double().mul_(scale)
+            # A copy also of a float64 tensor, which the in-place product would otherwise change under its client.
+            contribution = update.shared[name].reshape(-1).to(torch.float64, copy=True).mul_(scale)
             total.add_(contribution.mul_(2.0**FRACTION_BITS).round_().long())
         self._added.add(update.client_id)
         if self._stacks:

@@ -54,7 +54,8 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
 
 def quieten() -> None:
     """Keep the libraries' own progress reports off the console, where they would stand between the rounds' lines."""
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # the latter takes over the former's when it is imported
+        logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
 
 

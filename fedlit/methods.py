@@ -102,7 +102,7 @@ def build_method(config: MethodConfig, local: LocalConfig) -> Method:
     # A learning rate is the local configuration's; every other option is the method's own.
     given = {"lr": local.lr, "weight_decay": local.weight_decay}
     built = {kind: _build(factory, {**config.options, **given}) for kind, factory in factories.items()}
-    used = {"weighting"}.union(*(_fields(factory) for factory in factories.values()))
+    used = {"weighting"}.union(*(_fields(factory) for factory in factories.values())) - given.keys()
     unused = sorted(set(config.options) - used)
     if unused:
         raise UserError(

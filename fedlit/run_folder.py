@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class RunFolder:
         """Raise a UserError if the folder holds a run of another configuration, or something that is no run."""
         stored = self.path / "config.yaml"
         if not stored.is_file():
-            if self.path.exists() and any(self.path.iterdir()):
+            # A run killed while it wrote config.yaml, the first of its files, leaves a hidden one.
+            if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise UserError(f"{self.path} exists and is no run folder (no config.yaml); choose another run.name")
             return
         changes = differences(load_yaml(stored.read_text(encoding="utf-8")), self.config)
@@ -56,12 +57,18 @@ class RunFolder:
 
     def prepare(self, partition: Mapping[str, Any], device: str) -> None:
         """Write config.yaml, environment.json and partition.json unless the folder has them."""
-        for folder in (self.path, self.checkpoints, self.plots):
-            folder.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.yaml").exists():
-            write_atomically(self.path / "environment.json", json.dumps(environment(device), indent=2) + "\n")
-            write_atomically(self.path / "partition.json", json.dumps(partition) + "\n")
-            write_atomically(self.path / "config.yaml", to_yaml(self.config))
+        self.path.mkdir(parents=True, exist_ok=True)
+        contents: dict[str, Callable[[], str]] = {
+            # First of all, since a folder without it is taken for somebody else's.
+            "config.yaml": lambda: to_yaml(self.config),
+            "environment.json": lambda: json.dumps(environment(device), indent=2) + "\n",
+            "partition.json": lambda: json.dumps(partition) + "\n",
+        }
+        for name, content in contents.items():
+            if not (self.path / name).exists():
+                write_atomically(self.path / name, content())
+        for folder in (self.checkpoints, self.plots):
+            folder.mkdir(exist_ok=True)
 
     def records(self) -> list[Record]:
         """Return the records so far."""

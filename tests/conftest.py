@@ -82,7 +82,10 @@ def make_task(tokenizer: Any) -> Callable[..., CausalLM]:
 def rows() -> list[dict[str, str]]:
     """Prompts and responses of unequal lengths."""
     return [
-        {"prompt": f"def f{i}({', '.join('abcdef'[: i % 6])}):", "response": f"Return {verb} {i} " + "or more " * (i % 4)}
+        {
+            "prompt": f"def f{i}({', '.join('abcdef'[: i % 6])}):",
+            "response": f"Return {verb} {i} " + "or more " * (i % 4),
+        }
         for i, verb in enumerate(VERBS)
     ]
 

@@ -83,7 +83,7 @@ def _mode(choice: str) -> str:
         return os.environ["WANDB_MODE"]
     import wandb  # noqa: PLC0415
 
-    return "online" if wandb.api.api_key else "offline"
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
 def _run_id(summary: RunSummary) -> str:

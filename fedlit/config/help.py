@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from fedlit.config.keys import TEXT_OR_LIST, describe, option_keys, run_keys, show
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, method_options, read_choice

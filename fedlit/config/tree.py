@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from functools import partial
 from typing import Any, cast, get_args
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 

@@ -81,8 +81,8 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
     return Batch(
         token_ids=token_ids,
         attention_mask=attention_mask,
-        label_positions=torch.tensor(positions),
-        label_ids=torch.tensor(labels),
+        label_positions=torch.tensor(positions, dtype=torch.int64),
+        label_ids=torch.tensor(labels, dtype=torch.int64),
         num_labels=tuple(counts),
     )
 

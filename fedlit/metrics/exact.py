@@ -30,11 +30,11 @@ def to_fixed_point(values: Tensor) -> Tensor:
     return scaled.round().to(torch.int64)
 
 
-class ExactMean(Metric):  # type: ignore[misc]  # torchmetrics is Any to mypy here
+class ExactMean(Metric):
     """sum of values / sum of counts; the base of every mean in this package.
 
     The state is one int64 tensor (3,): the upper words of the sum, its lower words, the sum of the counts. torchmetrics
-    gathers it with one collective at `compute()`, so a process may have had any number of values, also none.
+    gathers it at `compute()`; a process may have had any number of values, also none.
     """
 
     state: Tensor

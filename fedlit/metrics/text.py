@@ -102,7 +102,7 @@ class RougeL(ExactMean):
         return rouge_tokens(text, use_stemmer=self.use_stemmer)
 
 
-class Bleu4(Metric):  # type: ignore[misc]  # torchmetrics is Any to mypy here
+class Bleu4(Metric):
     """Corpus-level BLEU-4 in [0, 1], sacrebleu's default: 13a tokens, case kept, "exp" smoothing, several references.
 
     It is not the mean of the sentences' BLEU. The papers' released code calls nltk's `corpus_bleu` with smoothing

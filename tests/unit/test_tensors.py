@@ -12,7 +12,11 @@ from fedlit.tensors import checksum, copy_into, distance, num_bytes, num_paramet
 
 
 def test_sizes_count_scalars_and_their_own_bytes() -> None:
-    tensors = {"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16), "c": torch.zeros((), dtype=torch.double)}
+    tensors = {
+        "a": torch.zeros(3, 5),
+        "b": torch.zeros(7, dtype=torch.bfloat16),
+        "c": torch.zeros((), dtype=torch.int64),
+    }
     assert num_parameters(tensors) == 15 + 7 + 1
     assert num_bytes(tensors) == 60 + 14 + 8
     assert num_parameters({}) == num_bytes({}) == 0

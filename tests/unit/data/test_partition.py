@@ -109,6 +109,16 @@ def test_rows_of_a_label_are_drawn_at_random() -> None:
     assert abs(np.mean(drawn) - 149.5) < 6  # standard error about 1
 
 
+def test_no_client_is_favoured_when_labels_run_out() -> None:
+    winners = Counter(
+        client_id
+        for seed in range(800)
+        for client_id, shard in enumerate(dirichlet("abbb", 4, 1e6, rng(seed)))
+        if shard == [0]
+    )
+    assert all(abs(winners[client_id] / 800 - 0.25) < 0.07 for client_id in range(4))  # standard error 0.015
+
+
 def test_log_dirichlet_is_a_dirichlet() -> None:
     shape = np.array([0.3, 1.5, 4.0])
     log_q = _log_dirichlet(shape, 40_000, rng())

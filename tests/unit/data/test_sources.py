@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fedlit.config.schema import DataConfig
-from fedlit.data.prompts import render, template_columns
+from fedlit.data.prompts import render
 from fedlit.data.sources import column_values, load_rows
 from fedlit.errors import UserError
 
@@ -165,9 +165,6 @@ def test_pydoc_is_read_without_options() -> None:
     assert all(render(row, DataConfig())[0].strip() for row in rows)
 
 
-# ---- the hub, on local folders ----
-
-
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
@@ -203,58 +200,14 @@ def test_hub_errors_suggest_a_local_file(tmp_path: Path) -> None:
     fails(DataConfig(source="hub", hub_id=str(tmp_path / "bad")), "data.path=")
 
 
-# ---- templates ----
-
-
-@pytest.mark.parametrize(
-    ("template", "parts"),
-    [
-        ("{prompt", ["data.template", "expected '}'", "{{ or }}"]),
-        ("prompt}", ["data.template", "Single '}'", "{{ or }}"]),
-        ("{}", ["{} is not a plain field"]),
-        ("{0}", ["{0} is not a plain field"]),
-        ("{prompt.x}", ["{prompt.x} is not a plain field"]),
-        ("{prompt[0]}", ["{prompt[0]} is not a plain field"]),
-        ("{prompt!r}", ["{prompt!r} is not a plain field"]),
-        ("{prompt:>9}", ["{prompt:>9} is not a plain field"]),
-        ("{{prompt}}", ["has no {column}"]),
-        ("", ["has no {column}"]),
-    ],
-)
-def test_bad_templates_fail_before_anything_is_read(template: str, parts: list[str]) -> None:
-    fails(DataConfig(template=template, path="/nowhere.jsonl"), *parts)
-
-
-def test_template_columns_once_each_in_order() -> None:
-    assert template_columns("{b} {{x}} {a}{b} {two words}") == ["b", "a", "two words"]
-
-
-COLUMN = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
-
-
-@given(question=COLUMN, context=COLUMN, response=COLUMN)
-def test_render_is_format_where_no_column_is_blank(question: str, context: str, response: str) -> None:
-    config = DataConfig(template="{{{q}}}\n\n\n\n{c}: {q}\n\n\n!", response="r")
-    expected = config.template.format(q=question, c=context)
-    assert render({"q": question, "c": context, "r": response}, config) == (expected, response)
-
-
-def test_blank_column_leaves_no_gap_and_other_columns_stay() -> None:
-    config = from_yaml("dolly")
-    dolly = {"instruction": "One\n\n\n\ntwo", "context": "", "response": "r"}
-    assert render(dolly, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\n### Response:\n"
-    assert render(dolly | {"context": " \n"}, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\n### Response:\n"
-    assert render(dolly | {"context": "C\n"}, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\nC\n\n\n### Response:\n"
-    assert render({"p": "", "r": "x"}, DataConfig(template="{p}\n\n\n\nend", response="r"))[0] == "\n\nend"
+def test_bad_templates_fail_before_anything_is_read() -> None:
+    fails(DataConfig(template="{prompt!r}", path="/nowhere.jsonl"), "{prompt!r} is not a plain field")
 
 
 def test_null_in_a_template_column_counts_as_blank(tmp_path: Path) -> None:
     rows = [{"instruction": "Do", "context": None, "response": "r", "category": "a"}]
     config = from_yaml("dolly", path=write(tmp_path / "rows.jsonl", rows))
     assert render(load_rows(config, 0)[0], config)[0] == "### Instruction:\nDo\n\n### Response:\n"
-
-
-# ---- samples ----
 
 
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=8), data=st.data())
@@ -275,6 +228,12 @@ def test_sample_is_proportional_seeded_and_ordered(
     assert rows == load_rows(DataConfig(path=path, sample=num), 1)
 
 
+def test_sample_gives_the_largest_remainders_one_more(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [row(i, "a" if i < 3 else "b") for i in range(10)])
+    drawn = Counter(r["label"] for r in load_rows(DataConfig(path=path, sample=8), 0))
+    assert drawn == {"a": 2, "b": 6}  # of 2.4 and 5.6
+
+
 def test_sample_depends_on_the_seed_and_not_on_labels_being_there(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [row(i) for i in range(100)])
     draws = [str(load_rows(DataConfig(path=path, sample=50), seed)) for seed in range(5)]
@@ -286,9 +245,6 @@ def test_sample_depends_on_the_seed_and_not_on_labels_being_there(tmp_path: Path
 def test_sample_size_must_fit(tmp_path: Path, num: int) -> None:
     path = write(tmp_path / "rows.jsonl", [row(i) for i in range(3)])
     fails(DataConfig(path=path, sample=num), f"data.sample={num}", "rows.jsonl has 3 rows", "choose 1 to 3")
-
-
-# ---- the data sets of the configuration files ----
 
 
 @pytest.mark.parametrize("name", ["medquad", "dolly", "jsonl"])

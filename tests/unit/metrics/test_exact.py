@@ -49,6 +49,13 @@ def test_error_is_within_the_stated_bound(rows: list[tuple[float, int]]) -> None
     assert abs(Fraction(mean_of(rows)) - exact) <= bound
 
 
+def test_values_are_rounded_to_nearest_and_ties_to_even() -> None:
+    values = torch.randn(2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ties = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5]) * 2.0**-FRACTION_BITS
+    for part in (values, ties):
+        assert to_fixed_point(part).tolist() == [round(Fraction(v) * 2**FRACTION_BITS) for v in part.tolist()]
+
+
 def test_a_float_sum_would_have_depended_on_the_order() -> None:
     rows = [(2.0**30, 1), (2.0**-30, 1), (-(2.0**30), 1)]
     values = torch.tensor([s for s, _ in rows], dtype=torch.float32)

@@ -1,0 +1,160 @@
+"""A recipe's parts are what its name, its YAML and the command line say; a misspelt name never passes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedlit.adapters import trainable
+from fedlit.adapters.lora import Lora
+from fedlit.aggregation.fedavg import FedAvg, NoAggregation
+from fedlit.cohort import uniform_weights, weights_by_examples
+from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, load_config
+from fedlit.errors import UserError
+from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, Method, build_method
+from fedlit.models import PROJECTIONS
+from fedlit.optimizers.torch_optimizers import SGD, AdamW
+
+YAMLS = sorted(Path(CONFIG_DIR).glob("method/*.yaml"))
+LOCAL = LocalConfig(lr=0.25, weight_decay=0.5)
+
+
+def build(name: str = "fedit", **given: object) -> Method:
+    return build_method(MethodConfig(name=name, **given), LOCAL)  # type: ignore[arg-type]
+
+
+def test_every_recipe_has_a_yaml_and_every_yaml_a_recipe() -> None:
+    assert {path.stem for path in YAMLS} == set(RECIPES)
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_every_yaml_builds(path: Path) -> None:
+    config = load_config([f"method={path.stem}", "local.lr=0.125"])
+    method = build_method(config.method, config.local)
+    recipe = RECIPES[path.stem]
+    assert method.name == path.stem
+    assert method.pooled == recipe.pooled
+    assert method.optimizer == OPTIMIZERS[recipe.optimizer](lr=0.125, weight_decay=0.0)
+    assert type(method.rule) is type(RULES[recipe.rule]())
+    options = config.method.options
+    for option in ("lora_rank", "lora_alpha", "lora_dropout", "target_modules", "use_rslora"):
+        assert getattr(method.adapter, option) == options[option]
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
+def test_every_option_of_a_yaml_arrives(path: Path) -> None:
+    given = {"lora_rank": 3, "lora_alpha": 5.0, "lora_dropout": 0.5, "target_modules": "mlp", "use_rslora": True}
+    config = load_config([f"method={path.stem}", *(f"method.{name}={value}" for name, value in given.items())])
+    adapter = build_method(config.method, config.local).adapter
+    assert {name: getattr(adapter, name) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "trains", "shares"),
+    [
+        ("fedit", (FedAvg, AdamW), "AB", "AB"),
+        ("ffa_lora", (FedAvg, AdamW), "B", "B"),
+        ("fedsa_lora", (FedAvg, AdamW), "AB", "A"),
+        ("centralized", (FedAvg, AdamW), "AB", "AB"),
+        ("local_only", (NoAggregation, AdamW), "AB", "AB"),
+    ],
+)
+def test_the_recipes(name: str, parts: tuple[type, type], trains: str, shares: str) -> None:
+    method = build(name)
+    assert (type(method.rule), type(method.optimizer)) == parts
+    assert isinstance(method.adapter, Lora)
+    assert (method.adapter.trains, method.adapter.shares) == (trains, shares)
+    assert method.pooled == (name == "centralized")
+    assert method.communicates == (name != "local_only")
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "private"),
+    [("fedit", "AB", ""), ("ffa_lora", "B", ""), ("fedsa_lora", "A", "B"), ("local_only", "", "AB")],
+)
+def test_what_travels_and_what_stays(
+    name: str, shared: str, private: str, small_llama: Callable[..., nn.Module]
+) -> None:
+    method, model = build(name), small_llama()
+    method.adapter.attach(model, PROJECTIONS["llama"])
+    travels, stays = method.shared(model), method.private(model)
+    assert travels.keys() | stays.keys() == trainable(model).keys()
+    assert not travels.keys() & stays.keys()
+    for tensors, factors in ((travels, shared), (stays, private)):
+        assert {name.split(".lora_")[1][0] for name in tensors} == set(factors)
+        assert len(tensors) == 2 * 3 * len(factors)  # layers, q k v
+        parameters = dict(model.named_parameters())
+        assert all(tensor.data_ptr() == parameters[name].data_ptr() for name, tensor in tensors.items()), "live"
+
+
+def test_a_part_may_be_replaced() -> None:
+    method = build(optimizer="sgd", rule="none", adapter="lora_train_b", options={"momentum": 0.5})
+    assert method.optimizer == SGD(lr=0.25, weight_decay=0.5, momentum=0.5)
+    assert isinstance(method.rule, NoAggregation)
+    assert method.adapter == Lora(trains="B", shares="B")
+
+
+def test_the_optimizers_are_torch_s_with_the_local_settings() -> None:
+    parameters = [nn.Parameter(torch.zeros(2, 3))]
+    for optimizer, kind in ((build().optimizer, torch.optim.AdamW), (build(optimizer="sgd").optimizer, torch.optim.SGD)):
+        built = optimizer.build(parameters)
+        assert type(built) is kind
+        assert built.param_groups[0]["lr"] == 0.25
+        assert built.param_groups[0]["weight_decay"] == 0.5
+        assert built.param_groups[0]["params"] == parameters
+
+
+def test_weights_by_examples_unless_uniform() -> None:
+    assert build().weights is weights_by_examples
+    assert build(options={"weighting": "uniform"}).weights is uniform_weights
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "fedlt"}, "method=fedlt is not known; did you mean fedit? valid are centralized, "),
+        ({"name": "ffa-lora"}, "did you mean ffa_lora?"),
+        ({"name": "zzz"}, "method=zzz is not known; valid are "),
+        ({"adapter": "lroa"}, "method.adapter=lroa is not known; did you mean lora?"),
+        ({"optimizer": "adam"}, "method.optimizer=adam is not known; did you mean adamw?"),
+        ({"rule": "fedavgg"}, "method.rule=fedavgg is not known; did you mean fedavg?"),
+        ({"options": {"weighting": "unifrom"}}, "method.weighting=unifrom is not known; did you mean uniform?"),
+    ],
+)
+def test_an_unknown_name_gives_the_nearest(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(**given)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_valid_ones() -> None:
+    for key, table in (("adapter", ADAPTERS), ("optimizer", OPTIMIZERS), ("rule", RULES)):
+        with pytest.raises(UserError) as caught:
+            build(**{key: "?"})  # type: ignore[arg-type]
+        assert f"valid are {', '.join(sorted(table))}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"options": {"lora_rnak": 4}}, "lora_rnak"),
+        ({"options": {"momentum": 0.9}}, "momentum"),  # AdamW has none
+        ({"name": "ffa_lora", "options": {"trains": "A"}}, "trains"),  # is what the recipe stands for
+        ({"options": {"lr": 0.1}}, "lr"),  # local.lr is the learning rate
+        ({"options": {"weight_decay": 0.1}}, "weight_decay"),
+    ],
+)
+def test_an_option_that_no_part_takes_is_an_error(given: dict[str, object], option: str) -> None:
+    with pytest.raises(UserError, match=rf"method\.{option} "):
+        build(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"lora_rank": 0}, {"lora_alpha": 0.0}, {"lora_alpha": float("nan")}, {"lora_dropout": 1.0}]
+)
+def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=rf"method\.{next(iter(options))}="):
+        build(options=options)
