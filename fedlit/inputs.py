@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
-from fedlit.data.shards import Shard, make_shards
+from fedlit.data.shards import Shard, make_shards, rows_checksum
 from fedlit.data.sources import load_rows
 from fedlit.run_folder import RunFolder
 
@@ -20,7 +20,9 @@ class Inputs:
 
 def gather_inputs(config: RunConfig) -> Inputs:
     """Read and deal the rows; a run folder of another configuration and every mistake in the data is a UserError."""
-    RunFolder(config).require_same_run()
+    folder = RunFolder(config)
+    folder.require_same_run()
     rows = load_rows(config.data, config.seed)
+    folder.require_same_rows(rows_checksum(rows))
     shards = make_shards(rows, config.data, config.partition, config.num_clients, config.seed)
     return Inputs(config=config, rows=rows, shards=shards)

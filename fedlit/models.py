@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
@@ -97,6 +97,8 @@ def load_backbone(config: ModelConfig, *, weights: bool = True) -> Backbone:
     except Exception as error:
         raise _not_loadable(config, "model", error) from error
     model.requires_grad_(False)
+    # A checkpoint may come with generation settings, a repetition penalty say, under which decoding is not greedy.
+    model.generation_config = GenerationConfig()
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and config.max_length_tokens > longest:
         raise UserError(

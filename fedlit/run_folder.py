@@ -55,6 +55,15 @@ class RunFolder:
                 "choose another run.name, or move the folder away"
             )
 
+    def require_same_rows(self, checksum: str) -> None:
+        """Raise a UserError if the folder's run began with other rows: an edited file, another Python's docstrings."""
+        stored = self.path / "partition.json"
+        if stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("rows_sha256", checksum) != checksum:
+            raise UserError(
+                f"{self.path} began with other rows than data.name={self.config.data.name} gives today; "
+                "bring the data back, or choose another run.name"
+            )
+
     def prepare(self, partition: Mapping[str, Any], device: str) -> None:
         """Write config.yaml, environment.json and partition.json unless the folder has them."""
         self.path.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from fedlit.config import DataConfig, EvalConfig
+from fedlit.client import ClientModule, LocalTrainer
+from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig
 from fedlit.data.collation import Example
-from fedlit.models import PACKAGED
+from fedlit.methods import build_method
+from fedlit.models import PACKAGED, PROJECTIONS
+from fedlit.seeding import torch_stream
 from fedlit.tasks.causal_lm import CausalLM
 
 SHARED = Path(__file__).parents[2] / "shared"
+SEED = 11
 VERBS = ("close", "read", "write", "merge", "sort", "open the", "compare", "send", "parse", "split", "join", "copy")
 
 
@@ -84,7 +89,7 @@ def rows() -> list[dict[str, str]]:
     return [
         {
             "prompt": f"def f{i}({', '.join('abcdef'[: i % 6])}):",
-            "response": f"Return {verb} {i} " + "or more " * (i % 4),
+            "response": f"Return {verb} {i}" + " or more" * (i % 4),
         }
         for i, verb in enumerate(VERBS)
     ]
@@ -99,3 +104,34 @@ def examples(make_task: Callable[..., CausalLM], rows: list[dict[str, str]]) -> 
 def fabric() -> Fabric:
     """One process without a group: what a client needs of Fabric is its precision and its backward."""
     return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture
+def make_trainer(
+    fabric: Fabric, small_llama: Callable[..., nn.Module], make_task: Callable[..., CausalLM]
+) -> Callable[..., LocalTrainer]:
+    """Return a function that builds a trainer of one method on the small Llama; other names are local.*."""
+
+    def build(
+        method: str = "fedit",
+        options: dict[str, Any] | None = None,
+        optimizer: str | None = None,
+        task: Any = None,
+        precision: Any = None,
+        **local: Any,
+    ) -> LocalTrainer:
+        settings = LocalConfig(**{"steps": 3, "batch_size": 4, "lr": 0.05, **local})
+        options = {"lora_rank": 2, "lora_alpha": 3.0, "target_modules": "attention", **(options or {})}
+        parts = build_method(MethodConfig(name=method, optimizer=optimizer, options=options), settings)
+        model = small_llama()
+        with torch_stream(SEED, "adapter"):
+            parts.adapter.attach(model, PROJECTIONS["llama"])
+        return LocalTrainer(
+            fabric=Fabric(accelerator="cpu", devices=1, precision=precision) if precision else fabric,
+            module=ClientModule(model, task or make_task(), parts),
+            method=parts,
+            local=settings,
+            seed=SEED,
+        )
+
+    return build

@@ -117,8 +117,9 @@ class Shape:
 def bare_steps(model: Any, optimizer: Optimizer, batches: Sequence[Batch]) -> list[float]:
     """Run the bare loop and return its losses, read once at the end as a loop that does not wait for its device reads them.
 
-    No attention mask is given, since nothing is padding, and the model is in training mode already.
+    No attention mask is given, since nothing is padding.
     """
+    model.train()
     losses = []
     for batch in batches:
         hidden = model.model(input_ids=batch.token_ids, use_cache=False).last_hidden_state
@@ -166,6 +167,8 @@ class Workload:
             assert losses is not None
             return losses
 
+        gc.collect()
+        gc.freeze()  # a collection before each block then looks through what the loops make, not through every library
         expected, weights = self.train(bare)[0], self.weights()
         self.train(fedlit, expected)
         assert self.weights() == weights, "the loops end in different weights"
@@ -181,7 +184,7 @@ class Workload:
         """Run `loop` once, with a new optimizer; return its losses, which must be `expected`, and its time."""
         copy_into(self.method.shared(self.model), self.initial)
         optimizer = self.module.configure_optimizers()
-        gc.collect()
+        gc.collect()  # so that a collection inside a block is not left over from the block before
         watch = Stopwatch()
         losses = loop(optimizer)
         elapsed = watch.elapsed()

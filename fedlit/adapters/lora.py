@@ -71,6 +71,14 @@ class Lora:
         for name, parameter in model.named_parameters():
             factor = _factor(name)
             parameter.requires_grad_(factor is not None and factor in self.trains)
+        adapted = [f".{name}" for name, _ in model.named_parameters() if _factor(name) == "A"]
+        for target in projections.select(self.target_modules):
+            # peft is content with a list of which one name exists; a misspelt one would go untrained without a word.
+            if not any(f".{target}.lora_A." in name for name in adapted):
+                raise UserError(
+                    f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "
+                    "give names of linear layers of this model"
+                )
 
     def shared(self, model: nn.Module) -> TensorDict:
         """Return the factors that travel."""
@@ -88,7 +96,8 @@ class Lora:
         """Write adapter_model.safetensors and adapter_config.json, which peft's PeftModel.from_pretrained reads."""
         folder.mkdir(parents=True, exist_ok=True)
         config: LoraConfig = model.peft_config["default"]  # type: ignore[index]
-        tensors: dict[str, Tensor] = get_peft_model_state_dict(model)
+        # By default peft asks the hub whether the vocabulary has grown; no embedding is trained here.
+        tensors: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
         # peft's files name a parameter from its PeftModel shell, two attributes above the model itself.
         named = {f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()}
         save_file(named, folder / "adapter_model.safetensors")

@@ -15,6 +15,7 @@ WITHOUT_INFLUENCE = (
     "run.",
     "logging.",
     "dry_run",
+    "data.path",  # a file may move; its rows are compared by their checksum
     "compute.devices",
     "compute.num_nodes",
     "compute.backend",

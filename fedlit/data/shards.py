@@ -4,6 +4,8 @@ Question sets repeat their questions (MedQuAD: 16,407 pairs, 14,979 questions), 
 prompt that one client trains on and another tests on would be a leak, so a prompt is for testing in all or none.
 """
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -78,6 +80,7 @@ def partition_record(rows: Sequence[Row], shards: Sequence[Shard], data: DataCon
         "data": data.name,
         "label": data.label,
         "num_rows": len(rows),
+        "rows_sha256": rows_checksum(rows),
         "num_rows_left_over": len(rows) - sum(len(shard.train) + len(shard.test) for shard in shards),
         "clients": [
             {
@@ -92,6 +95,14 @@ def partition_record(rows: Sequence[Row], shards: Sequence[Shard], data: DataCon
             for shard in shards
         ],
     }
+
+
+def rows_checksum(rows: Sequence[Row]) -> str:
+    """Return the SHA-256 of the rows and their order: a run goes on only with the rows it began with."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
 def _count(rows: Sequence[Row], numbers: Sequence[int], label: str | None) -> dict[str, int]:

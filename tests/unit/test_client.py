@@ -6,56 +6,24 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from fedlit.adapters import trainable
-from fedlit.client import ClientModule, ClientState, LocalTrainer
+from fedlit.client import ClientState, LocalTrainer
 from fedlit.cohort import ClientUpdate
-from fedlit.config import LocalConfig, MethodConfig
 from fedlit.data.collation import Batch, Example, training_order
 from fedlit.errors import DivergenceError
-from fedlit.methods import build_method
-from fedlit.models import PROJECTIONS
 from fedlit.seeding import stream_seed, torch_stream
 from fedlit.tasks.causal_lm import CausalLM
 from fedlit.tensors import TensorDict, checksum, copy_into, num_parameters, snapshot
 
-SEED = 11
 MakeTrainer = Callable[..., LocalTrainer]
-
-
-@pytest.fixture
-def make_trainer(fabric: Fabric, small_llama: Callable[..., nn.Module], make_task: Callable[..., CausalLM]) -> MakeTrainer:
-    def build(
-        method: str = "fedit",
-        options: dict[str, Any] | None = None,
-        optimizer: str | None = None,
-        task: Any = None,
-        precision: Any = None,
-        **local: Any,
-    ) -> LocalTrainer:
-        settings = LocalConfig(**{"steps": 3, "batch_size": 4, "lr": 0.05, **local})
-        options = {"lora_rank": 2, "lora_alpha": 3.0, "target_modules": "attention", **(options or {})}
-        parts = build_method(MethodConfig(name=method, optimizer=optimizer, options=options), settings)
-        model = small_llama()
-        with torch_stream(SEED, "adapter"):
-            parts.adapter.attach(model, PROJECTIONS["llama"])
-        return LocalTrainer(
-            fabric=Fabric(accelerator="cpu", devices=1, precision=precision) if precision else fabric,
-            module=ClientModule(model, task or make_task(), parts),
-            method=parts,
-            local=settings,
-            seed=SEED,
-        )
-
-    return build
 
 
 def initial(trainer: LocalTrainer) -> tuple[TensorDict, ClientState]:
     """Return shared tensors with no zero factor, so that A and B both learn, and a client's first state."""
     model, method = trainer.module.model, trainer.method
-    with torch_stream(SEED, "start"):
+    with torch_stream(trainer.seed, "start"):
         shared = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in method.shared(model).items()}
     return shared, ClientState(private=snapshot(method.private(model)))
 
@@ -111,8 +79,8 @@ def test_training_is_a_bare_loop(
     else:
         optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
     losses = []
-    torch.manual_seed(stream_seed(SEED, "dropout", round_idx=2, client_id=5))
-    for rows in training_order(len(examples), 4, SEED, 5, skip=6, num_steps=3):
+    torch.manual_seed(stream_seed(trainer.seed, "dropout", round_idx=2, client_id=5))
+    for rows in training_order(len(examples), 4, trainer.seed, 5, skip=6, num_steps=3):
         loss = task.loss(model, task.collate([examples[row] for row in rows]))
         optimizer.zero_grad()
         loss.backward()

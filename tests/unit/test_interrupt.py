@@ -60,6 +60,8 @@ def test_the_exit_code_means_try_again() -> None:
 
 
 def test_nothing_heavy_is_imported_before_the_handler_stands() -> None:
-    code = "import sys, fedlit.interrupt; print(sorted({'torch', 'numpy', 'lightning', 'omegaconf'} & set(sys.modules)))"
+    code = (
+        "import sys, fedlit.interrupt; print(sorted({'torch', 'numpy', 'lightning', 'omegaconf'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -98,7 +98,10 @@ def test_a_part_may_be_replaced() -> None:
 
 def test_the_optimizers_are_torch_s_with_the_local_settings() -> None:
     parameters = [nn.Parameter(torch.zeros(2, 3))]
-    for optimizer, kind in ((build().optimizer, torch.optim.AdamW), (build(optimizer="sgd").optimizer, torch.optim.SGD)):
+    for optimizer, kind in (
+        (build().optimizer, torch.optim.AdamW),
+        (build(optimizer="sgd").optimizer, torch.optim.SGD),
+    ):
         built = optimizer.build(parameters)
         assert type(built) is kind
         assert built.param_groups[0]["lr"] == 0.25

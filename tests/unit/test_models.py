@@ -151,6 +151,4 @@ def test_an_unknown_architecture_needs_its_names(unknown: Path) -> None:
 
 def test_given_names_win_over_the_table() -> None:
     backbone = load_backbone(ModelConfig(mlp=["up_proj", "down_proj"]), weights=False)
-    assert backbone.projections == Projections(
-        attention=PROJECTIONS["llama"].attention, mlp=("up_proj", "down_proj")
-    )
+    assert backbone.projections == Projections(attention=PROJECTIONS["llama"].attention, mlp=("up_proj", "down_proj"))

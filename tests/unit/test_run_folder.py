@@ -169,3 +169,13 @@ def test_the_environment_without_git_or_a_package(monkeypatch: pytest.MonkeyPatc
     assert environment["commit"] is None
     assert set(environment["packages"].values()) == {None}
     assert environment["device"] == "cuda:0"
+
+
+def test_other_rows_are_refused(config: RunConfig) -> None:
+    """An edited data file, or another Python's docstrings, would give a run that no one command repeats."""
+    folder = RunFolder(config)
+    folder.require_same_rows("abc")
+    folder.prepare({"rows_sha256": "abc"}, "cpu")
+    folder.require_same_rows("abc")
+    with pytest.raises(UserError, match=r"began with other rows .* choose another run\.name"):
+        folder.require_same_rows("abd")

@@ -81,6 +81,7 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
     config = RunConfig(method=MethodConfig(options={"lora_rank": 8}))
     left_out = set(run_keys(config.method.options)) - set(fingerprint(config))
     assert left_out == {
+        "data.path",
         "run.dir",
         "run.name",
         "run.keep_checkpoints",
