@@ -1,6 +1,5 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +9,6 @@ from fedlit import communication
 from fedlit.adapters import trainable
 from fedlit.callbacks import RunSummary
 from fedlit.client import ClientModule, LocalTrainer
-from fedlit.data.collation import Example
-from fedlit.data.prompts import Row
 from fedlit.data.shards import Shard, label_counts
 from fedlit.evaluation import Evaluator, fixed_subset
 from fedlit.federation import Federation
@@ -20,7 +17,6 @@ from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, load_backbone
 from fedlit.run_folder import RunFolder
 from fedlit.seeding import torch_stream
-from fedlit.tasks import Task
 from fedlit.tasks.causal_lm import CausalLM
 from fedlit.tensors import num_parameters
 
@@ -66,27 +62,6 @@ def make_plan(inputs: Inputs) -> Plan:
     return Plan(inputs=inputs, method=build_method(inputs.config.method, inputs.config.local))
 
 
-class ShardExamples(Mapping[int, Sequence[Example]]):
-    """The training examples of each client, tokenised when this process first needs them."""
-
-    def __init__(self, task: Task, rows: Sequence[Row], shards: Sequence[Shard]) -> None:
-        self._task = task
-        self._rows = rows
-        self._shards = {shard.client_id: shard for shard in shards}
-        self._encoded: dict[int, list[Example]] = {}
-
-    def __getitem__(self, client_id: int) -> Sequence[Example]:
-        if client_id not in self._encoded:
-            self._encoded[client_id] = self._task.encode([self._rows[row] for row in self._shards[client_id].train])
-        return self._encoded[client_id]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._shards)
-
-    def __len__(self) -> int:
-        return len(self._shards)
-
-
 def attach_adapter(plan: Plan, *, weights: bool = True) -> Backbone:
     """Return the backbone with the method's adapter, initialised from one named stream, the same everywhere."""
     config = plan.inputs.config
@@ -130,8 +105,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             task=task,
             batches=task.evaluation_batches(evaluated, config.eval.batch_size),
         ),
-        num_examples=[shard.num_examples for shard in plan.clients],
-        examples=ShardExamples(task, inputs.rows, plan.clients),
+        rows=[[inputs.rows[row] for row in shard.train] for shard in plan.clients],
         folder=folder,
     )
     parameters = {name: parameter.data for name, parameter in trainable(backbone.model).items()}
@@ -146,7 +120,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         num_shared=num_parameters(method.shared(backbone.model)),
         num_private=num_parameters(method.private(backbone.model)),
         num_frozen=sum(parameter.numel() for parameter in backbone.model.parameters()) - num_trainable,
-        num_train_examples=tuple(federation.num_examples),
+        num_train_examples=tuple(map(len, federation.rows)),
         num_test_examples=len(test_rows),
         num_evaluated=len(evaluated),
         label_counts=label_counts(inputs.rows, inputs.shards, config.data.label),

@@ -1,7 +1,7 @@
 """One client's local training: its state is swapped into the process's one model, trained, and swapped out again."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from fedlit.adapters import trainable
 from fedlit.cohort import ClientUpdate
 from fedlit.config import LocalConfig
-from fedlit.data.collation import Batch, Example, steps_of_epochs, training_order
+from fedlit.data.collation import Batch, steps_of_epochs, training_order
+from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.methods import Method
 from fedlit.seeding import torch_stream
@@ -73,13 +74,13 @@ class LocalTrainer:
     def train(
         self,
         client_id: int,
-        examples: Sequence[Example],
+        rows: Sequence[Row],
         shared: Mapping[str, Tensor],
         state: ClientState,
         round_idx: int,
         on_step: Callable[[], bool],
     ) -> tuple[ClientUpdate, ClientState] | None:
-        """Train one client from the server's `shared` tensors and its own `state`, neither of which is changed.
+        """Train one client on its `rows` from the server's `shared` tensors and its own `state`; both stay unchanged.
 
         `on_step` is called after every step; when it returns False the client is abandoned and None is returned.
 
@@ -92,11 +93,8 @@ class LocalTrainer:
         optimizer = self.module.configure_optimizers()
         if state.optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(state.optimizer))  # it would step the given tensors themselves
-        num_steps = self.num_steps(len(examples))
-        order = training_order(
-            len(examples), self.local.batch_size, self.seed, client_id, skip=round_idx * num_steps, num_steps=num_steps
-        )
-        batches = (self.module.task.collate([examples[row] for row in rows]) for rows in order)
+        num_steps = self.num_steps(len(rows))
+        batches = self._batches(client_id, rows, skip=round_idx * num_steps, num_steps=num_steps)
         with torch_stream(self.seed, "dropout", round_idx=round_idx, client_id=client_id):
             losses = self.steps(optimizer, batches, on_step)
         if losses is None:
@@ -105,7 +103,7 @@ class LocalTrainer:
         trained = snapshot(self.method.shared(model))
         update = ClientUpdate(
             client_id=client_id,
-            num_examples=len(examples),
+            num_examples=len(rows),
             shared=trained,
             metrics={
                 "train_loss": sum(losses) / len(losses),
@@ -115,7 +113,16 @@ class LocalTrainer:
         )
         return update, self._state_after(optimizer)
 
-    def steps(self, optimizer: Optimizer, batches: Any, on_step: Callable[[], bool]) -> list[float] | None:
+    def _batches(self, client_id: int, rows: Sequence[Row], *, skip: int, num_steps: int) -> Iterator[Batch]:
+        """Yield the round's batches; of a large shard only the rows of this round are tokenised, all at once."""
+        task, size = self.module.task, self.local.batch_size
+        order = list(training_order(len(rows), size, self.seed, client_id, skip=skip, num_steps=num_steps))
+        wanted = sorted({row for batch in order for row in batch})
+        examples = dict(zip(wanted, task.encode([rows[row] for row in wanted]), strict=True))
+        for batch in order:
+            yield task.collate([examples[row] for row in batch])
+
+    def steps(self, optimizer: Optimizer, batches: Iterable[Batch], on_step: Callable[[], bool]) -> list[float] | None:
         """Run the training loop and return its losses; None if `on_step` stopped it. Nothing in it waits for the
         device.
         """

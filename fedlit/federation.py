@@ -7,7 +7,7 @@ of the model after r rounds.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fedlit import communication
@@ -16,7 +16,7 @@ from fedlit.checkpoint import Checkpoints
 from fedlit.client import ClientState, LocalTrainer
 from fedlit.cohort import Cohort, sample_cohort
 from fedlit.config import RunConfig
-from fedlit.data.collation import Example
+from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.evaluation import Evaluator, mean_and_spread
 from fedlit.interrupt import StopRequest
@@ -43,8 +43,7 @@ class _LocalWork:
 class Federation:
     """One run: a population of clients, one server, and this process's share of the work.
 
-    num_examples: training rows of every client of the population.
-    examples: the training examples of every client, by client id; a process looks up those it trains.
+    rows: the training rows of every client, by client id; a process looks up those it trains.
 
     A client with a state that outlives the round (private tensors, a kept optimizer) always trains on the same process.
     Clients without one are dealt evenly, cohort by cohort.
@@ -58,8 +57,7 @@ class Federation:
         cohort_size: int,
         trainer: LocalTrainer,
         evaluator: Evaluator,
-        num_examples: Sequence[int],
-        examples: Mapping[int, Sequence[Example]],
+        rows: Sequence[Sequence[Row]],
         folder: RunFolder,
     ) -> None:
         self.config = config
@@ -67,8 +65,7 @@ class Federation:
         self.cohort_size = cohort_size
         self.trainer = trainer
         self.evaluator = evaluator
-        self.num_examples = tuple(num_examples)
-        self.examples = examples
+        self.rows = rows
         self.folder = folder
         self.callbacks: Sequence[Callback] = ()
         self.stop = StopRequest()
@@ -77,7 +74,7 @@ class Federation:
         self.server = ServerState(shared=snapshot(method.shared(self.model)))
         initial = ClientState(private=snapshot(method.private(self.model), device="cpu"))
         self.stateful = bool(initial.private) or config.local.optimizer_state == "keep"
-        mine = _share(range(len(self.num_examples))) if self.stateful else ()
+        mine = _share(range(len(self.rows))) if self.stateful else ()
         self.clients = dict.fromkeys(mine, initial)
         self._started = False
 
@@ -116,18 +113,18 @@ class Federation:
     def _train(self) -> tuple[Cohort, Record]:
         """Let every client of this round's cohort train from the server's state."""
         round_idx = self.server.round_idx
-        ids = sample_cohort(len(self.num_examples), self.cohort_size, self.config.seed, round_idx)
-        weights = self.method.weights([self.num_examples[client_id] for client_id in ids])
+        ids = sample_cohort(len(self.rows), self.cohort_size, self.config.seed, round_idx)
+        weights = self.method.weights([len(self.rows[client_id]) for client_id in ids])
         cohort = Cohort(ids, weights, self.server.shared, round_idx=round_idx, stacks=self.method.rule.stacks)
         mine = [client_id for client_id in ids if client_id in self.clients] if self.stateful else _share(ids)
-        num_steps = sum(self.trainer.num_steps(self.num_examples[client_id]) for client_id in mine)
+        num_steps = sum(self.trainer.num_steps(len(self.rows[client_id])) for client_id in mine)
         self.tell(lambda callback: callback.on_round_start(round_idx + 1, num_steps))
         work, states = _LocalWork(), {}
         try:
             for client_id in mine:
                 state = self.clients.get(client_id, ClientState())
                 result = self.trainer.train(
-                    client_id, self.examples[client_id], self.server.shared, state, round_idx, self._on_step
+                    client_id, self.rows[client_id], self.server.shared, state, round_idx, self._on_step
                 )
                 if result is None:
                     break
@@ -202,7 +199,7 @@ class Federation:
         if not self.method.private(self.model):
             scores, samples = self.evaluator.together()
         else:
-            by_client = self.evaluator.of_each_client(len(self.num_examples), self.clients.keys(), self._load_client)
+            by_client = self.evaluator.of_each_client(len(self.rows), self.clients.keys(), self._load_client)
             for client_id, client_scores in enumerate(by_client):
                 record.update({f"client/{client_id}/{name}": value for name, value in client_scores.items()})
             scores = mean_and_spread(by_client)

@@ -1,6 +1,7 @@
 """Run a configuration from the process group to the final table."""
 
 import logging
+import warnings
 
 import transformers
 from rich.console import Console
@@ -57,6 +58,7 @@ def quieten() -> None:
     for name in ("lightning.fabric", "lightning.pytorch"):  # the latter takes over the former's when it is imported
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="The .srun. command is available on your system but is not used")
 
 
 def _callbacks(config: RunConfig, federation: Federation) -> list[Callback]:

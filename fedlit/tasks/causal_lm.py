@@ -62,8 +62,10 @@ class CausalLM:
         texts = [render(dict(row), self.data) for row in rows]
         if not texts:
             return []
-        prompts = self.tokenizer([prompt for prompt, _ in texts])["input_ids"]
-        responses = self.tokenizer([response for _, response in texts], add_special_tokens=False)["input_ids"]
+        prompts = self.tokenizer([prompt for prompt, _ in texts], verbose=False)["input_ids"]
+        responses = self.tokenizer([response for _, response in texts], add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         return [
             self._example(text, prompt_ids, response_ids)
             for text, prompt_ids, response_ids in zip(texts, prompts, responses, strict=True)

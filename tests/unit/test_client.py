@@ -31,11 +31,11 @@ def initial(trainer: LocalTrainer) -> tuple[TensorDict, ClientState]:
 def train(
     trainer: LocalTrainer,
     client_id: int,
-    examples: Sequence[Example],
+    rows: Sequence[dict[str, str]],
     start: tuple[TensorDict, ClientState],
     round_idx: int = 0,
 ) -> tuple[ClientUpdate, ClientState]:
-    result = trainer.train(client_id, examples, *start, round_idx, lambda: True)
+    result = trainer.train(client_id, rows, *start, round_idx, lambda: True)
     assert result is not None
     return result
 
@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_training_is_a_bare_loop(
-    variant: str, make_trainer: MakeTrainer, make_task: Callable[..., CausalLM], examples: list[Example]
+    variant: str, make_trainer: MakeTrainer, make_task: Callable[..., CausalLM], rows: list[dict[str, str]]
 ) -> None:
     given = VARIANTS[variant]
     task = make_task(given.get("loss_on", "response"))
@@ -80,8 +80,9 @@ def test_training_is_a_bare_loop(
         optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
     losses = []
     torch.manual_seed(stream_seed(trainer.seed, "dropout", round_idx=2, client_id=5))
-    for rows in training_order(len(examples), 4, trainer.seed, 5, skip=6, num_steps=3):
-        loss = task.loss(model, task.collate([examples[row] for row in rows]))
+    examples = task.encode(rows)
+    for batch in training_order(len(rows), 4, trainer.seed, 5, skip=6, num_steps=3):
+        loss = task.loss(model, task.collate([examples[row] for row in batch]))
         optimizer.zero_grad()
         loss.backward()
         if "max_grad_norm" in given:
@@ -89,14 +90,14 @@ def test_training_is_a_bare_loop(
         optimizer.step()
         losses.append(float(loss.detach()))
 
-    update, after = train(trainer, 5, examples, (shared, state), round_idx=2)
+    update, after = train(trainer, 5, rows, (shared, state), round_idx=2)
     reached = {**update.shared, **after.private}
     assert reached.keys() == trainable(trainer.module.model).keys()
     for name, value in reached.items():
         assert torch.equal(value, named[name]), name
         assert not torch.equal(value, {**shared, **state.private}[name]), f"{name} did not learn"
     assert update.client_id == 5
-    assert update.num_examples == len(examples)
+    assert update.num_examples == len(rows)
     assert update.metrics["num_steps"] == 3
     assert update.metrics["train_loss"] == pytest.approx(sum(losses) / 3, rel=1e-15)
     squares = [(named[name].detach().double() - shared[name].double()).square().sum() for name in shared]
@@ -104,24 +105,26 @@ def test_training_is_a_bare_loop(
 
 
 def test_a_kept_optimizer_goes_on_and_a_reset_one_starts_anew(
-    make_trainer: MakeTrainer, examples: list[Example]
+    make_trainer: MakeTrainer, rows: list[dict[str, str]]
 ) -> None:
     """Two rounds of 2 steps with kept moments are one round of 4 steps; with new moments they are not."""
     whole = make_trainer(steps=4)
     shared, state = initial(whole)
-    expected = checksum(train(whole, 1, examples, (shared, state))[0].shared)
+    expected = checksum(train(whole, 1, rows, (shared, state))[0].shared)
     for kept in ("keep", "reset"):
         halves = make_trainer(steps=2, optimizer_state=kept)
-        first, between = train(halves, 1, examples, (shared, state), round_idx=0)
-        second, _ = train(halves, 1, examples, (first.shared, between), round_idx=1)
+        first, between = train(halves, 1, rows, (shared, state), round_idx=0)
+        second, _ = train(halves, 1, rows, (first.shared, between), round_idx=1)
         assert (checksum(second.shared) == expected) == (kept == "keep")
         assert (between.optimizer is not None) == (kept == "keep")
 
 
 @pytest.mark.parametrize("method", ["fedit", "fedsa_lora", "local_only"])
-def test_nothing_leaks_from_client_to_client(method: str, make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_nothing_leaks_from_client_to_client(
+    method: str, make_trainer: MakeTrainer, rows: list[dict[str, str]]
+) -> None:
     """Three rounds of clients 0, 1 and 2 in turn, against client 1 on a model of its own."""
-    shards = [examples[:5], examples[5:9], examples[9:]]
+    shards = [rows[:5], rows[5:9], rows[9:]]
 
     def rounds(clients: Sequence[int]) -> list[list[str]]:
         trainer = make_trainer(method=method, options={"lora_dropout": 0.2}, optimizer_state="keep")
@@ -141,60 +144,60 @@ def test_nothing_leaks_from_client_to_client(method: str, make_trainer: MakeTrai
     assert len({row[0] if method != "local_only" else row[1] for row in alone}) == 3
 
 
-def test_a_leak_would_be_seen(make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_a_leak_would_be_seen(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     """Clients 0 and 1 do reach different private tensors, so the equality above says something."""
     trainer = make_trainer(method="fedsa_lora", optimizer_state="keep")
     start = initial(trainer)
-    states = [train(trainer, client, examples[client::2], start)[1] for client in (0, 1)]
+    states = [train(trainer, client, rows[client::2], start)[1] for client in (0, 1)]
     assert all(left != right for left, right in zip(*map(bits_of, states), strict=True))
 
 
 @pytest.mark.parametrize("method", ["fedit", "fedsa_lora", "local_only"])
 def test_what_is_given_and_what_is_returned_stay_as_they_are(
-    method: str, make_trainer: MakeTrainer, examples: list[Example]
+    method: str, make_trainer: MakeTrainer, rows: list[dict[str, str]]
 ) -> None:
     trainer = make_trainer(method=method, optimizer_state="keep")
     shared, state = initial(trainer)
-    update, state = train(trainer, 0, examples, (shared, state), round_idx=0)
+    update, state = train(trainer, 0, rows, (shared, state), round_idx=0)
     before = [checksum(shared), checksum(update.shared), *bits_of(state)]
-    train(trainer, 0, examples, (update.shared, state), round_idx=1)
-    train(trainer, 1, examples, (shared, state), round_idx=1)
+    train(trainer, 0, rows, (update.shared, state), round_idx=1)
+    train(trainer, 1, rows, (shared, state), round_idx=1)
     with torch.no_grad():
         for parameter in trainer.module.model.parameters():
             parameter.zero_()
     assert [checksum(shared), checksum(update.shared), *bits_of(state)] == before
 
 
-def test_the_backbone_is_not_touched(make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_the_backbone_is_not_touched(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     trainer = make_trainer(weight_decay=0.5)
     model = trainer.module.model
     frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
     before = checksum(frozen)
-    train(trainer, 0, examples, initial(trainer))
+    train(trainer, 0, rows, initial(trainer))
     assert checksum(frozen) == before
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("last", [1, 3])
-def test_a_client_is_abandoned_when_asked(last: int, make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_a_client_is_abandoned_when_asked(last: int, make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     trainer = make_trainer(method="fedsa_lora", optimizer_state="keep")
     start = initial(trainer)
-    expected = checksum(train(trainer, 0, examples, start)[0].shared)
+    expected = checksum(train(trainer, 0, rows, start)[0].shared)
     calls: list[None] = []
 
     def on_step() -> bool:
         calls.append(None)
         return len(calls) < last
 
-    assert trainer.train(0, examples, *start, 0, on_step) is None
+    assert trainer.train(0, rows, *start, 0, on_step) is None
     assert len(calls) == last
-    assert checksum(train(trainer, 0, examples, start)[0].shared) == expected
+    assert checksum(train(trainer, 0, rows, start)[0].shared) == expected
 
 
-def test_every_step_is_reported(make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_every_step_is_reported(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     calls: list[bool] = []
     trainer = make_trainer(steps=5)
-    trainer.train(0, examples, *initial(trainer), 0, lambda: calls.append(True) or True)  # type: ignore[func-returns-value]
+    trainer.train(0, rows, *initial(trainer), 0, lambda: calls.append(True) or True)  # type: ignore[func-returns-value]
     assert len(calls) == 5
 
 
@@ -203,6 +206,9 @@ class Spoilt:
 
     def __init__(self, task: CausalLM, value: float, step: int) -> None:
         self.task, self.value, self.left = task, value, step
+
+    def encode(self, rows: Sequence[dict[str, str]]) -> list[Example]:
+        return self.task.encode(rows)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         return self.task.collate(examples)
@@ -216,12 +222,12 @@ class Spoilt:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_loss_that_is_not_finite_is_named(
-    value: float, step: int, make_trainer: MakeTrainer, make_task: Callable[..., CausalLM], examples: list[Example]
+    value: float, step: int, make_trainer: MakeTrainer, make_task: Callable[..., CausalLM], rows: list[dict[str, str]]
 ) -> None:
     # Plain SGD with a zero gradient: only the spoilt step is not finite.
     trainer = make_trainer(task=Spoilt(make_task(), value, step), optimizer="sgd")
     with pytest.raises(DivergenceError) as caught:
-        trainer.train(7, examples, *initial(trainer), 4, lambda: True)
+        trainer.train(7, rows, *initial(trainer), 4, lambda: True)
     message = str(caught.value)
     assert f"round 5, client 7: the loss is {value} at local step {step}" in message
     assert "local.lr" in message
@@ -230,35 +236,35 @@ def test_a_loss_that_is_not_finite_is_named(
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
 def test_the_products_run_in_the_precision_asked_for(
-    precision: str, dtype: torch.dtype, make_trainer: MakeTrainer, examples: list[Example]
+    precision: str, dtype: torch.dtype, make_trainer: MakeTrainer, rows: list[dict[str, str]]
 ) -> None:
     trainer = make_trainer(precision=precision)
     linear = trainer.module.model.get_submodule("model.layers.1.mlp.down_proj")
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     linear.register_forward_hook(lambda module, inputs, output: seen.append((output.dtype, module.weight.dtype)))
-    update, _ = train(trainer, 0, examples, initial(trainer))
+    update, _ = train(trainer, 0, rows, initial(trainer))
     assert seen == [(dtype, torch.float32)] * 3
     assert {tensor.dtype for tensor in update.shared.values()} == {torch.float32}
 
 
-def test_dropout_is_on_after_an_evaluation(make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_dropout_is_on_after_an_evaluation(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     trainer = make_trainer(options={"lora_dropout": 0.5})
     start = initial(trainer)
-    expected = checksum(train(trainer, 0, examples, start)[0].shared)
+    expected = checksum(train(trainer, 0, rows, start)[0].shared)
     trainer.module.model.eval()
-    assert checksum(train(trainer, 0, examples, start)[0].shared) == expected
+    assert checksum(train(trainer, 0, rows, start)[0].shared) == expected
     without = make_trainer()
-    assert checksum(train(without, 0, examples, start)[0].shared) != expected
+    assert checksum(train(without, 0, rows, start)[0].shared) != expected
 
 
-def test_the_draws_of_others_do_not_matter(make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_the_draws_of_others_do_not_matter(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     trainer = make_trainer(options={"lora_dropout": 0.5})
     start = initial(trainer)
     results = []
     for outside in (0, 1):
         torch.manual_seed(outside)
         before = torch.get_rng_state()
-        results.append(checksum(train(trainer, 0, examples, start)[0].shared))
+        results.append(checksum(train(trainer, 0, rows, start)[0].shared))
         assert torch.equal(torch.get_rng_state(), before)
     assert results[0] == results[1]
 
@@ -266,7 +272,7 @@ def test_the_draws_of_others_do_not_matter(make_trainer: MakeTrainer, examples: 
 def test_the_number_of_steps(make_trainer: MakeTrainer) -> None:
     assert make_trainer(steps=7).num_steps(5) == 7
     by_epochs = make_trainer(steps=None, epochs=3)
-    assert [by_epochs.num_steps(rows) for rows in (1, 4, 5, 8, 12)] == [3, 3, 4, 6, 9]
+    assert [by_epochs.num_steps(count) for count in (1, 4, 5, 8, 12)] == [3, 3, 4, 6, 9]
     pooled = make_trainer(steps=7)
     pooled = LocalTrainer(**{**vars(pooled), "num_step_multiples": 4})
     assert pooled.num_steps(5) == 28
@@ -280,13 +286,13 @@ def test_a_new_optimizer_steps_the_trainable_parameters_alone(make_trainer: Make
     assert num_parameters(named) == 2 * 2 * (32 + 16 + 16 + 24)
 
 
-def test_a_step_lowers_the_loss(make_trainer: MakeTrainer, examples: list[Example]) -> None:
+def test_a_step_lowers_the_loss(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     trainer = make_trainer(steps=30, lr=0.02)
     shared, state = initial(trainer)
     model, task = trainer.module.model, trainer.module.task
     losses = []
-    for values in (shared, train(trainer, 0, examples, (shared, state))[0].shared):
+    for values in (shared, train(trainer, 0, rows, (shared, state))[0].shared):
         copy_into(trainer.method.shared(model), values)
         with torch.no_grad():
-            losses.append(float(task.loss(model.eval(), task.collate(examples))))
+            losses.append(float(task.loss(model.eval(), task.collate(task.encode(rows)))))
     assert losses[1] < losses[0] - 0.5

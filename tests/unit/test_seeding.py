@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedlit.seeding import numpy_generator, stream_seed, torch_stream
@@ -17,6 +17,9 @@ def seed_of(name: tuple[int, str, int, int]) -> int:
 
 
 @given(NAMES, NAMES)
+@example((0, "a", 1, 12), (0, "a", 11, 2))
+@example((0, "a/1", 2, 3), (0, "a", 1, 23))
+@example((1, "2a", 0, 0), (12, "a", 0, 0))
 def test_two_names_are_two_streams(left: tuple[int, str, int, int], right: tuple[int, str, int, int]) -> None:
     assert (seed_of(left) == seed_of(right)) == (left == right)
     assert 0 <= seed_of(left) < 2**63
