@@ -59,9 +59,11 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     Raises:
         UserError: the group that came up is not the one asked for.
     """
-    if compute.accelerator != "cuda":
-        # Before the first operation: the number of threads changes the bits of a matrix product.
-        torch.set_num_threads(compute.threads)
+    # Before the first operation: the number of threads changes the bits of a matrix product on a CPU.
+    torch.set_num_threads(compute.threads)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=timedelta(seconds=compute.timeout_s))
     precision: Any = compute.precision
     devices, num_nodes = group_shape(compute, environ)

@@ -109,9 +109,7 @@ class Shape:
                 token_ids=token_ids, num_prompt_tokens=num_prompt_tokens, prompt="", response="", truncated=False
             )
 
-        return [
-            collate([example() for _ in range(self.batch_size)], 0, loss_on="response") for _ in range(num_batches)
-        ]
+        return [collate([example() for _ in range(self.batch_size)], 0, loss_on="response") for _ in range(num_batches)]
 
 
 def bare_steps(model: Any, optimizer: Optimizer, batches: Sequence[Batch]) -> list[float]:

@@ -43,7 +43,9 @@ def imported_rooms(source: str) -> set[str]:
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, "absolute imports only"
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "fedlit" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "fedlit" else [node.module]
+            )
             modules.update(names)
     return {module.split(".")[1] for module in modules if module.startswith("fedlit.")}
 
@@ -84,7 +86,8 @@ def test_files_and_functions_are_small() -> None:
 
 @pytest.mark.parametrize("module", ["fedlit.config", "fedlit.inputs"])
 def test_mistakes_are_told_before_torch_is_imported(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in ('torch', 'lightning', 'transformers', 'datasets') if m in sys.modules])"
+    heavy = ("torch", "lightning", "transformers", "datasets")
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
 

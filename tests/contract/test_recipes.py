@@ -25,10 +25,19 @@ ROWS = [
     for number in range(8)
     for word in WORDS
 ]
-OPTIONS = (
-    "num_clients=3 num_rounds=2 local.steps=2 local.batch_size=2 local.optimizer_state=keep local.lr=0.01 partition.alpha=1 "
-    "partition.min_test_rows=2 eval.max_examples=4 eval.max_new_tokens=4 logging.wandb=disabled"
-).split()
+OPTIONS = [
+    "num_clients=3",
+    "num_rounds=2",
+    "local.steps=2",
+    "local.batch_size=2",
+    "local.optimizer_state=keep",
+    "local.lr=0.01",
+    "partition.alpha=1",
+    "partition.min_test_rows=2",
+    "eval.max_examples=4",
+    "eval.max_new_tokens=4",
+    "logging.wandb=disabled",
+]
 
 
 @pytest.fixture(params=sorted(RECIPES))
@@ -149,7 +158,9 @@ def test_private_tensors_stay_with_their_client(build: Callable[..., Federation]
     seen: dict[int, TensorDict] = {}
     train = type(federation.trainer).train
 
-    def checked(trainer: object, client_id: int, examples: object, shared: object, state: object, *rest: object) -> object:
+    def checked(
+        trainer: object, client_id: int, examples: object, shared: object, state: object, *rest: object
+    ) -> object:
         if client_id in seen:
             assert_equal(state.private, seen[client_id])  # type: ignore[attr-defined]
         result = train(trainer, client_id, examples, shared, state, *rest)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,16 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "experiments" / "federate.py"
-SMALL = (
-    "num_clients=3 num_rounds=3 local.steps=2 local.batch_size=4 eval.max_examples=6 eval.max_new_tokens=8 "
-    "eval.batch_size=3 logging.wandb=disabled"
-).split()
+SMALL = [
+    "num_clients=3",
+    "num_rounds=3",
+    "local.steps=2",
+    "local.batch_size=4",
+    "eval.max_examples=6",
+    "eval.max_new_tokens=8",
+    "eval.batch_size=3",
+    "logging.wandb=disabled",
+]
 
 
 def free_port() -> int:
@@ -54,7 +61,12 @@ class CommandLine:
         self, name: str, *arguments: str, launcher: str = "python", num_processes: int = 1
     ) -> subprocess.Popen[str]:
         """Start a small federation called `name` and return its process, in a process group of its own."""
-        words = [*command(launcher, num_processes), *merge(SMALL, arguments), f"run.dir={self.folder}", f"run.name={name}"]
+        words = [
+            *command(launcher, num_processes),
+            *merge(SMALL, arguments),
+            f"run.dir={self.folder}",
+            f"run.name={name}",
+        ]
         return subprocess.Popen(
             words,
             cwd=self.folder,
@@ -112,7 +124,6 @@ def module_command_line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool], subprocess.Popen[str]], None]:
     """Wait until something is true of a running process."""
-    import time  # noqa: PLC0415
 
     def wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + 180

@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from conftest import SCRIPT, CommandLine, environment
 
 GOOD_ROWS = [{"prompt": f"p{number}", "response": f"r{number}", "label": "ab"[number % 2]} for number in range(40)]
 
@@ -63,9 +65,6 @@ def test_one_clear_line(files: CommandLine, case: str) -> None:
 
 def test_strategy_of_fabric_run(files: CommandLine) -> None:
     """torch's launcher adds its own report and exits with 1; the script's line and code are in it."""
-    from conftest import SCRIPT, environment  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
 
     fabric = Path(sys.executable).parent / "fabric"
     words = [str(fabric), "run", "--accelerator=cpu", "--strategy=ddp", str(SCRIPT)]

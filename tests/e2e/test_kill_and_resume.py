@@ -47,7 +47,7 @@ def test_killed_twice_on_other_numbers_of_processes(reference: CommandLine, wait
 def test_killed_while_a_checkpoint_is_written(reference: CommandLine, wait_for: Wait) -> None:
     folder = reference.folder / "killed-in-checkpoint"
     process = reference.start(folder.name, *ARGUMENTS)
-    wait_for(lambda: (folder / "checkpoints" / "round-0002.partial").exists(), process)
+    wait_for((folder / "checkpoints" / "round-0002.partial").exists, process)
     kill(process)
     done = reference.run(folder.name, *ARGUMENTS)
     assert done.returncode == 0, done.stderr

@@ -53,5 +53,11 @@ def test_the_record_has_its_keys(module_command_line: CommandLine, method: str) 
         assert record["communication/downlink_bytes"] == 3 * 4 * 25_600
         assert record["aggregation/update_norm"] > 0
     folder = module_command_line.folder / method
-    for path in ("config.yaml", "environment.json", "partition.json", "plots/curves.png", "plots/label_distribution.png"):
+    for path in (
+        "config.yaml",
+        "environment.json",
+        "partition.json",
+        "plots/curves.png",
+        "plots/label_distribution.png",
+    ):
         assert (folder / path).stat().st_size > 0, path
