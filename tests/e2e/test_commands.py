@@ -77,7 +77,9 @@ def test_own_data_under_its_own_column_names(command_line: CommandLine) -> None:
     path = command_line.folder / "sums.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = ["data.template={q}", "data.required=[q]", "data.response=a", "data.label=topic"]
-    done = command_line.run("own", "data=jsonl", f"data.path={path}", *columns, "num_rounds=1", "local.epochs=1")
+    done = command_line.run(
+        "own", "data=jsonl", f"data.path={path}", *columns, "num_rounds=1", "local.steps=null", "local.epochs=1"
+    )
     assert done.returncode == 0, done.stderr
     partition = json.loads((command_line.folder / "own" / "partition.json").read_text())
     assert sum(client["num_train"] + client["num_test"] for client in partition["clients"]) == 60
