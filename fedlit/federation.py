@@ -196,10 +196,13 @@ class Federation:
             return {}, []
         record: Record = {"eval/protocol": self.config.eval.protocol}
         samples: list[Sample] = []
-        if not self.method.private(self.model):
+        private = bool(self.method.private(self.model))
+        if not private or round_number == 0:  # before the first round all clients have one model
             scores, samples = self.evaluator.together()
+            by_client = [scores] * len(self.rows)
         else:
             by_client = self.evaluator.of_each_client(len(self.rows), self.clients.keys(), self._load_client)
+        if private:
             for client_id, client_scores in enumerate(by_client):
                 record.update({f"client/{client_id}/{name}": value for name, value in client_scores.items()})
             scores = mean_and_spread(by_client)
