@@ -17,6 +17,7 @@ from fedlit.data.shards import partition_record
 from fedlit.federation import Federation, StoppedBySignal
 from fedlit.inputs import Inputs
 from fedlit.interrupt import StopRequest
+from fedlit.memory import keep_freed_memory
 from fedlit.sizing import describe_sizes
 
 __all__ = ["StoppedBySignal", "dry_run", "federate"]
@@ -31,6 +32,7 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
     """
     config = inputs.config
     quieten()
+    keep_freed_memory()
     plan = make_plan(inputs)
     fabric = communication.launch(config.compute)
     try:

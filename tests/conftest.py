@@ -23,6 +23,12 @@ SEED = 11
 VERBS = ("close", "read", "write", "merge", "sort", "open the", "compare", "send", "parse", "split", "join", "copy")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fast_allocator() -> None:
+    """As in a run: a third of the suite's time would be page faults."""
+    keep_freed_memory()
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """The number of threads changes the bits of a matrix product."""

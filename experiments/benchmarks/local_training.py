@@ -23,7 +23,7 @@ import lightning
 import peft
 import torch
 import transformers
-from paired_timing import Elapsed, Ratio, Stopwatch, interleave, median, pin_allocator, verdict
+from paired_timing import Elapsed, Ratio, Stopwatch, interleave, median, pin, verdict
 from torch.nn import functional
 from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -253,7 +253,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     """Measure every shape; return 0 if all met their target, else 1."""
-    pin_allocator()
+    pin()
     options = parse_arguments(arguments)
     quieten()
     fabric = communication.launch(ComputeConfig(accelerator="cpu", threads=1))

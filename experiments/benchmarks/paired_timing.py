@@ -1,4 +1,4 @@
-"""Paired timing: variants of one piece of work, interleaved in random order, on an allocator that keeps its memory.
+"""Paired timing: variants of one piece of work, interleaved in random order, in an environment that does not disturb it.
 
 On a shared machine two timings taken minutes apart differ by more than the effect looked for. Here every pair is taken side
 by side and only the median of the pairs' ratios is reported, next to a null control: the first variant against itself.
@@ -14,20 +14,22 @@ from dataclasses import dataclass
 
 NULL_TOLERANCE = 0.01
 
-# By default glibc gives large temporaries back to the kernel, so that a step takes thousands of page faults, in a number that
-# differs between two copies of the same model; the effect is larger than the one looked for.
-PINNED_ALLOCATOR = {
+PINNED = {
+    # By default glibc gives large temporaries back to the kernel, so that a step takes thousands of page faults, in a number
+    # that differs between two copies of the same model; the effect is larger than the one looked for.
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
+    # CPU time counts what a second thread spends waiting for the first.
+    "OMP_NUM_THREADS": "1",
 }
 
 
-def pin_allocator() -> None:
-    """Start this command anew under PINNED_ALLOCATOR, which the C library reads only at its start, unless it is set."""
-    if any(os.environ.get(name) != value for name, value in PINNED_ALLOCATOR.items()):
+def pin() -> None:
+    """Start this command anew with PINNED in its environment, which libraries read only at their start, unless it is."""
+    if any(os.environ.get(name) != value for name, value in PINNED.items()):
         sys.stdout.flush()
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, **PINNED_ALLOCATOR})
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **PINNED})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +78,7 @@ def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[fl
     num = len(values)
     outside, narrowest = 0.0, None
     for rank in range(num // 2):
-        outside += 2 * math.comb(num, rank) * 0.5**num  # coverage of the interval from value `rank` to its mirror image
+        outside += 2 * math.comb(num, rank) / 2**num  # integers: 0.5**num underflows beyond a thousand values
         if outside > 1 - coverage:
             break
         narrowest = rank

@@ -12,7 +12,7 @@ PACKAGE = REPOSITORY / "fedlit"
 
 # From the cellar up; a folder of the package is one room.
 FLOORS = (
-    {"errors", "units", "interrupt"},
+    {"errors", "interrupt", "memory", "units"},
     {"config"},
     {"seeding", "tensors"},
     {"communication", "data", "metrics", "models", "run_folder", "server"},

@@ -101,7 +101,10 @@ def test_without_aggregation_the_server_stays() -> None:
 
 
 class DoubleLoss:
-    """The mean over response tokens in float64 throughout; the package's own loss ends in float32."""
+    """A task of rows that are examples, with the loss in float64 throughout; the package's own ends in float32."""
+
+    def encode(self, rows: Sequence[Example]) -> list[Example]:
+        return list(rows)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         return collate(examples, 0, loss_on="response")
