@@ -1,11 +1,9 @@
 """Local training against a bare PyTorch loop: `python experiments/benchmarks/local_training.py`.
 
-Measures LocalTrainer.steps (Fabric, autocast, ClientModule.training_step, loss at the labelled positions, fused AdamW, peft's
-LoRA layers) and a loop that a careful engineer would write without any of them. Both train the same model instance from the
-same values on the same batches; every block must give the same losses, and the first ones the same weights, bit for bit.
-
-The data pipeline is on neither side: batches are collated beforehand. The bare loop uses the same transformers and peft
-layers, so what is measured is what fedlit adds, not what these libraries cost.
+Measures LocalTrainer.steps (Fabric, its autocast, ClientModule.training_step, CausalLM.loss) and the loop that a careful
+engineer would write without them, with the same fused AdamW and the same transformers and peft layers. Both train one
+model instance from the same values on the same batches; every block must give the same losses, and the first ones the
+same weights, bit for bit. The data pipeline is on neither side: batches are collated beforehand.
 """
 
 import argparse
@@ -113,7 +111,7 @@ class Shape:
 
 
 def bare_steps(model: Any, optimizer: Optimizer, batches: Sequence[Batch]) -> list[float]:
-    """Run the bare loop and return its losses, read once at the end as a loop that does not wait for its device reads them.
+    """Run the bare loop and return its losses, which are read once, at the end.
 
     No attention mask is given, since nothing is padding.
     """
@@ -123,7 +121,7 @@ def bare_steps(model: Any, optimizer: Optimizer, batches: Sequence[Batch]) -> li
         hidden = model.model(input_ids=batch.token_ids, use_cache=False).last_hidden_state
         labelled = hidden.view(-1, hidden.shape[-1]).index_select(0, batch.label_positions)
         loss = functional.cross_entropy(model.lm_head(labelled), batch.label_ids)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.detach())
@@ -139,8 +137,8 @@ class Workload:
         self.method = build_method(MethodConfig(name="fedit"), local)
         with torch_stream(0, "benchmark/adapter"):
             self.method.adapter.attach(backbone.model, backbone.projections)
-        self.model: Any = backbone.model
-        self.batches = shape.batches(num_steps, self.model.config.vocab_size)
+        self.model = backbone.model
+        self.batches = shape.batches(num_steps, backbone.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         task = CausalLM(
             tokenizer=backbone.tokenizer,
             data=DataConfig(),
@@ -195,7 +193,7 @@ class Workload:
 
 
 def measure(shape: Shape, fabric: Any, *, num_pairs: int, num_steps: int, seed: int) -> dict[str, Any]:
-    """Return the result of one shape as plain values: names end in their units, a ratio above 1 says fedlit is faster."""
+    """Return the result of one shape as plain values; a ratio above 1 says that the variant is faster than `bare`."""
     workload = Workload(shape, num_steps)
     timings = interleave(workload.variants(fabric), num_pairs, seed)
     result: dict[str, Any] = {"shape": str(shape), "num_pairs": num_pairs, "steps_per_block": num_steps}

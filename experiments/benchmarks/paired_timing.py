@@ -1,7 +1,7 @@
-"""Paired timing: variants of one piece of work, interleaved in random order, in an environment that does not disturb it.
+"""Paired timing: variants of one piece of work, interleaved in random order.
 
-On a shared machine two timings taken minutes apart differ by more than the effect looked for. Here every pair is taken side
-by side and only the median of the pairs' ratios is reported, next to a null control: the first variant against itself.
+On a shared machine two timings taken minutes apart differ by more than the effect looked for. Here every pair is taken
+side by side and the median of the pairs' ratios is reported, next to a null control: one variant against itself.
 """
 
 import math
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 NULL_TOLERANCE = 0.01
 
 PINNED = {
-    # By default glibc gives large temporaries back to the kernel, so that a step takes thousands of page faults, in a number
-    # that differs between two copies of the same model; the effect is larger than the one looked for.
+    # By default glibc gives large temporaries back to the kernel: a step then takes thousands of page faults, in a number
+    # that differs between two copies of the same model, and the effect is larger than the one looked for.
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
@@ -26,7 +26,7 @@ PINNED = {
 
 
 def pin() -> None:
-    """Start this command anew with PINNED in its environment, which libraries read only at their start, unless it is."""
+    """Start this command anew with PINNED in its environment, which libraries read at their start, unless it is."""
     if any(os.environ.get(name) != value for name, value in PINNED.items()):
         sys.stdout.flush()
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **PINNED})
@@ -72,8 +72,8 @@ def median(values: Sequence[float]) -> float:
 def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[float, float] | None:
     """Return the narrowest symmetric order-statistics interval that covers the median with at least `coverage`.
 
-    It supposes independent values and nothing of their distribution: as many of n values lie below the median as n coins show
-    heads. None where even the whole range covers too little (fewer than 6 values for 0.95).
+    It supposes independent values and nothing of their distribution: as many of n values lie below the median as n coins
+    show heads. None where even the whole range covers too little (fewer than 6 values for 0.95).
     """
     num = len(values)
     outside, narrowest = 0.0, None

@@ -90,7 +90,7 @@ def test_the_interval_covers_the_median_as_often_as_it_says(timing: ModuleType, 
         low, high = timing.median_interval(values)
         assert low <= timing.median(values) == statistics.median(values) <= high
         covered += low <= 0.6931471805599453 <= high
-    assert 0.94 <= covered / num_trials <= 0.985  # order statistics are discrete: 0.969 at 6 values
+    assert 0.94 <= covered / num_trials <= 0.995  # order statistics are discrete: 0.984 at 7 values
 
 
 def test_an_interval_needs_six_values_and_bears_thousands(timing: ModuleType) -> None:
