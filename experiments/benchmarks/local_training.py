@@ -1,6 +1,6 @@
 """Local training against a bare PyTorch loop: `python experiments/benchmarks/local_training.py`.
 
-Measures LocalTrainer.steps (Fabric, its autocast, ClientModule.training_step, CausalLM.loss) and the loop that a careful
+Measures LocalTrainer.steps (Fabric, its autocast, ClientModule.training_step, CausalLM.loss) and the loop that a good
 engineer would write without them, with the same fused AdamW and the same transformers and peft layers. Both train one
 model instance from the same values on the same batches; every block must give the same losses, and the first ones the
 same weights, bit for bit. The data pipeline is on neither side: batches are collated beforehand.
@@ -242,8 +242,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         default=[Shape.parse(text) for text in DEFAULT_SHAPES],
         help="hidden/layers/rows/tokens of a random Llama, or tiny/rows/tokens",
     )
-    parser.add_argument("--pairs", type=int, default=30, help="pairs of blocks of one shape")
-    parser.add_argument("--steps-per-block", type=int, default=10, help="optimizer steps of one block")
+    parser.add_argument("--pairs", type=int, default=60, help="pairs of blocks of one shape")
+    parser.add_argument("--steps-per-block", type=int, default=4, help="optimizer steps of one block")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the blocks")
     parser.add_argument("--json", type=Path, help="file to write the results to")
     return parser.parse_args(arguments)

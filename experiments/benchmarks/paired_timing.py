@@ -15,8 +15,8 @@ from dataclasses import dataclass
 NULL_TOLERANCE = 0.01
 
 PINNED = {
-    # By default glibc gives large temporaries back to the kernel: a step then takes thousands of page faults, in a number
-    # that differs between two copies of the same model, and the effect is larger than the one looked for.
+    # By default glibc gives large temporaries back to the kernel: a step then takes thousands of page faults, in a
+    # number that differs between two copies of the same model, and the effect is larger than the one looked for.
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
@@ -72,8 +72,8 @@ def median(values: Sequence[float]) -> float:
 def median_interval(values: Sequence[float], coverage: float = 0.95) -> tuple[float, float] | None:
     """Return the narrowest symmetric order-statistics interval that covers the median with at least `coverage`.
 
-    It supposes independent values and nothing of their distribution: as many of n values lie below the median as n coins
-    show heads. None where even the whole range covers too little (fewer than 6 values for 0.95).
+    It supposes independent values and nothing of their distribution: as many of n values lie below the median as n
+    coins show heads. None where even the whole range covers too little (fewer than 6 values for 0.95).
     """
     num = len(values)
     outside, narrowest = 0.0, None

@@ -9,7 +9,7 @@ CODE = """
 import resource, sys, torch
 from fedlit.memory import keep_freed_memory
 agreed = keep_freed_memory() if sys.argv[1] == "keep" else True
-source = torch.ones(1024, 4096)
+source = torch.ones(4096, 4096)
 for turn in range(20):
     if turn == 10:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
