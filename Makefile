@@ -1,4 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+# Bytecode is left to the first import: compiling all of every package at install takes longer than the demo.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,7 +29,7 @@ format: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[test]"
 	touch $@
 
 clean:
