@@ -129,8 +129,8 @@ def _client_file(client_id: int) -> str:
 
 def _complete(folder: Path) -> list[Path]:
     """Return the renamed checkpoints, oldest first."""
-    paths = [path for path in folder.glob("round-*") if path.suffix != ".partial"]
-    return sorted(paths, key=lambda path: int(path.name.removeprefix("round-")))
+    rounds = {path: path.name.removeprefix("round-") for path in folder.glob("round-*")}
+    return sorted((path for path, number in rounds.items() if number.isdigit()), key=lambda path: int(rounds[path]))
 
 
 def _problem(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Keep freed memory in the process on a CPU: glibc hands large temporaries back to the kernel and faults them in again."""
+"""Keep freed memory in the process: glibc hands large temporaries back to the kernel and faults them in again."""
 
 import ctypes
 import sys
@@ -20,4 +20,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     settings = {_M_MMAP_THRESHOLD: 2**30, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28}
-    return all([mallopt(ctypes.c_int(option), ctypes.c_int(value)) == 1 for option, value in settings.items()])
+    answers = [mallopt(ctypes.c_int(option), ctypes.c_int(value)) for option, value in settings.items()]
+    return all(answer == 1 for answer in answers)

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from fedlit.client import ClientModule, LocalTrainer
 from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig
 from fedlit.data.collation import Example
-from fedlit.methods import build_method
 from fedlit.memory import keep_freed_memory
+from fedlit.methods import build_method
 from fedlit.models import PACKAGED, PROJECTIONS
 from fedlit.seeding import torch_stream
 from fedlit.tasks.causal_lm import CausalLM
