@@ -3,8 +3,8 @@
 The mean is exact in order: every client's contribution p_i * x_i is computed in float64, rounded to a 64-bit integer
 with 44 fraction bits and added up as the clients finish; one integer all-reduce over one flat buffer sums the
 processes. Integer addition is associative, so neither the number of processes nor the order of the clients changes a
-bit. Each contribution is rounded once, so the error of the mean of n clients is at most n * 2**-45 for values of ordinary size (float64's own
-rounding is larger above about 2**8).
+bit. Each contribution is rounded once, so the error of the mean of n clients is at most n * 2**-45 for values of
+ordinary size (float64's own rounding is larger above about 2**8).
 
 Shapes: n clients, P scalars in all shared tensors together; p_i >= 0 with sum 1 are the clients' weights.
 """

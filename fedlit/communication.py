@@ -59,7 +59,9 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     Raises:
         UserError: the group that came up is not the one asked for.
     """
-    # Before the first operation: the number of threads changes the bits of a matrix product on a CPU.
+    # Before the first operation: the number of threads changes the bits of a matrix product on a CPU. Lightning's
+    # launcher sets a number of its own where the variable is missing.
+    os.environ["OMP_NUM_THREADS"] = str(compute.threads)
     torch.set_num_threads(compute.threads)
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -81,6 +83,7 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
             precision=precision,
         )
         fabric.launch()
+    assert torch.get_num_threads() == compute.threads
     if fabric.world_size != devices * num_nodes:
         raise UserError(
             f"the process group has {fabric.world_size} processes, {devices * num_nodes} were asked for; "
