@@ -54,7 +54,7 @@ def test_killed_while_a_checkpoint_is_written(reference: CommandLine, wait_for: 
     assert reference.result(folder.name) == reference.result("whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_exits_with_its_own_code(
     reference: CommandLine, wait_for: Wait, number: signal.Signals
 ) -> None:
@@ -71,6 +71,7 @@ def test_a_signal_saves_and_exits_with_its_own_code(
     assert reference.result(name) == reference.result("whole")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(reference: CommandLine) -> None:
     """The newest checkpoint is cut short; the run goes on from the one before it and says so."""
     name = "damaged"
@@ -85,6 +86,7 @@ def test_a_damaged_checkpoint_is_passed_over(reference: CommandLine) -> None:
     assert reference.result(name) == reference.result("whole")
 
 
+@pytest.mark.slow
 def test_a_finished_run_changes_nothing(reference: CommandLine) -> None:
     before = reference.result("whole")
     done = reference.run("whole", *ARGUMENTS)
