@@ -87,6 +87,6 @@ def _mode(choice: str) -> str:
 
 
 def _run_id(summary: RunSummary) -> str:
-    """Return an id that this run folder keeps for ever, also when it is moved within the parent of run.dir."""
+    """Return an id that stays with this run folder: from its name and the moment its config.yaml was written."""
     created = (summary.folder / "config.yaml").stat().st_mtime_ns
     return hashlib.sha256(f"{summary.folder.name}/{created}".encode()).hexdigest()[:12]

@@ -98,7 +98,7 @@ class PartitionConfig:
     """How the rows are dealt to the clients, and each client's rows to training and test."""
 
     name: str = "dirichlet"
-    """`dirichlet` (equal sizes, labels skewed), `iid`, or `natural` (one client per value of a column)"""
+    """`dirichlet` (equal sizes, labels skewed), `iid`, or `natural` (a column's values dealt to the clients)"""
     alpha: float = 0.1
     """concentration of the Dirichlet distribution: small is skewed, large is alike"""
     column: str | None = None

@@ -127,9 +127,9 @@ class CausalLM:
     ) -> list[Sample]:
         """Score one batch by the protocol of the configuration.
 
-        generate: greedy continuation of the prompt against the response. teacher_forced: the argmax at every position
-        of one pass over prompt and response, against the whole text, as in the released code of FedFTG (methods table
-        of its paper); it gives far higher numbers.
+        generate: greedy continuation of the prompt against the response. teacher_forced: the argmax at every position of
+        one pass over prompt and response, against the whole text, as in FedFTG's released code; its numbers are far
+        higher.
         """
         everywhere = self.eval.protocol == "teacher_forced"
         batch = collate(examples, self.pad_id, loss_on="all" if everywhere else "response").to(device)
