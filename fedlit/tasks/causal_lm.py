@@ -127,7 +127,7 @@ class CausalLM:
     ) -> list[Sample]:
         """Score one batch by the protocol of the configuration.
 
-        generate: greedy continuation of the prompt against the response. teacher_forced: the argmax at every position of
+        generate: greedy continuation of the prompt against the response. teacher_forced: the argmax at each position of
         one pass over prompt and response, against the whole text, as in FedFTG's released code; its numbers are far
         higher.
         """
