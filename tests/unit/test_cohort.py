@@ -45,7 +45,8 @@ def random_clients(num: int, seed: int, dtype: torch.dtype, size: float = 1.0) -
 
 def cohort_of(clients: Clients, weights: Sequence[float], mine: Sequence[int], *, stacks: bool = False) -> Cohort:
     """Return the cohort as one process sees it that trained the clients `mine`, in this order."""
-    cohort = Cohort(list(clients), weights, next(iter(clients.values())), round_idx=3, stacks=stacks)
+    like = {name: torch.zeros_like(tensor) for name, tensor in next(iter(clients.values())).items()}
+    cohort = Cohort(list(clients), weights, like, round_idx=3, stacks=stacks)
     for client_id in mine:
         cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=clients[client_id], metrics={}))
     return cohort
@@ -164,6 +165,16 @@ def test_the_resolution_is_absolute() -> None:
     values = torch.tensor([2.0**-44, 2.0**-46, -(2.0**-44), 0.0], dtype=torch.float64)
     mean = cohort_of({0: {"x": values}}, (1.0,), [0]).mean()["x"]
     assert mean.tolist() == [2.0**-44, 0.0, -(2.0**-44), 0.0]
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_what_no_client_changed_is_the_server_s_to_the_bit(dtype: torch.dtype) -> None:
+    """At any magnitude, also below the resolution, and with weights that do not sum to 1 to the last bit."""
+    server = {"x": torch.tensor([3e-20, -1.1, 77777.7, 2.0**-50, -0.0], dtype=dtype)}
+    cohort = Cohort([0, 1, 2], weights_by_examples([1, 2, 4]), server, round_idx=0, stacks=False)
+    for client_id in range(3):
+        cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=server, metrics={}))
+    assert torch.equal(cohort.mean()["x"], server["x"])
 
 
 def test_the_largest_values_do_not_overflow() -> None:

@@ -1,0 +1,53 @@
+"""FLoRA: the clients' factors stacked, which adds up their products exactly, merged into the backbone each round.
+
+Wang et al., FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations, arXiv
+2409.05976. [B_1, ..., B_n] @ [p_1 A_1; ...; p_n A_n] is the weighted sum of the products, whatever the clients' ranks;
+every round starts from fresh factors. The effective weights are those of FedEx-LoRA.
+
+Differs from the released code in that each client's product carries its own scaling.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlit.aggregation import AggregationRule, payload_bytes
+from fedlit.aggregation.factors import at_rank, at_server_scale, product_bytes, restart
+from fedlit.cohort import Cohort
+from fedlit.server import Download, ServerState, Traffic
+from fedlit.tensors import TensorDict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flora(AggregationRule):
+    """W <- W + sum_i p_i * scaling_i * B_i @ A_i; A fresh, B = 0."""
+
+    seed: int = 0
+
+    needs: ClassVar[frozenset[str]] = frozenset("AB")
+    stacks: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
+    mixes_ranks: ClassVar[bool] = True
+
+    def download(self, server: ServerState, client_id: int) -> Download:
+        """Return the first rows of the fresh factors, as many as the client's rank."""
+        return Download(shared=at_rank(server.shared, server.layers, client_id, share_of_a=0))
+
+    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
+        """Return the client's factors in the server's scaling."""
+        return at_server_scale(shared, server.layers, client_id, share_of_a=0)
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server with the stack merged."""
+        return restart(cohort, server, self.seed)
+
+    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return a client's own factors up and the stack of all clients' factors down."""
+        down = sum(
+            product_bytes(server, layer, sum(layer.rank_of(client_id) for client_id in client_ids))
+            for layer in server.layers
+        )
+        return {
+            client_id: Traffic(uplink_bytes=payload_bytes(server, server.shared, client_id), downlink_bytes=down)
+            for client_id in client_ids
+        }
