@@ -1,19 +1,52 @@
 """Which tensors of a model exist, train, travel and stay."""
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
+from fedlit.lora_layer import LoraLayer
 from fedlit.models import Projections
 from fedlit.tensors import TensorDict
+
+Calibration = Callable[[], Iterator[Tensor]]
+"""Yields the mean loss of the model on a few training batches, one after the other: with hooks on its layers an adapter
+sees their inputs, with backward() their gradients."""
 
 
 class Adapter(Protocol):
     """Decides what a client trains. Tensors it does not mark as trainable are frozen."""
 
-    def attach(self, model: nn.Module, projections: Projections) -> None:
-        """Put the adapter's modules into `model` in place, initialised from torch's global generator."""
+    @property
+    def sends(self) -> frozenset[str]:
+        """LoRA factors, of `A` and `B`, that clients train and send; empty for other adapters."""
+        return frozenset()
+
+    @property
+    def receives(self) -> frozenset[str]:
+        """LoRA factors that travel from the server to the clients."""
+        return self.sends
+
+    @property
+    def client_ranks(self) -> tuple[int, ...]:
+        """LoRA rank of each client by its id; empty where all have the same."""
+        return ()
+
+    @property
+    def needs_autocast(self) -> bool:
+        """Whether a bfloat16 backbone runs with this adapter under autocast only."""
+        return False
+
+    def attach(
+        self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
+    ) -> dict[str, float]:
+        """Put the adapter's modules into `model` in place, initialised from torch's global generator.
+
+        Without `calibration` (a model on the meta device) nothing may depend on data.
+
+        Returns:
+            What the record should hold of the initialisation, by name.
+        """
         ...
 
     def shared(self, model: nn.Module) -> TensorDict:
@@ -22,10 +55,21 @@ class Adapter(Protocol):
 
     def private(self, model: nn.Module) -> TensorDict:
         """Return the live trained tensors that stay with their client."""
-        ...
+        return {}
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Write the adapter as it stands in `model` so that it loads without fedlit."""
+    def fixed(self, model: nn.Module) -> TensorDict:
+        """Return the adapter's own tensors that nobody trains and that data determine, for the checkpoint."""
+        return {}
+
+    def layers(self, model: nn.Module) -> tuple[LoraLayer, ...]:
+        """Return the LoRA layers in the model's order; none for other adapters."""
+        return ()
+
+    def enter(self, model: nn.Module, *, client_id: int | None, round_idx: int) -> None:
+        """Make the model a client's for a round, or the server's (client_id None), where that makes a difference."""
+
+    def merged(self, model: nn.Module) -> TensorDict:
+        """Return the weights that differ from the pretrained model, by their names in the pretrained architecture."""
         ...
 
 

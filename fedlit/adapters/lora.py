@@ -1,54 +1,82 @@
 """LoRA: a frozen weight W (out, in) plus scaling * B @ A, with A (r, in), B (out, r).
 
 Hu et al., LoRA, arXiv 2106.09685. Layers are peft's; scaling = alpha / r, or alpha / sqrt(r) with use_rslora. Which of
-the two factors train and which travel makes FedIT (both, both), FFA-LoRA (B, B) and FedSA-LoRA (both, A).
+the two factors train and which travel makes FedIT (both, both), FFA-LoRA (B, B), FedSA-LoRA (both, A) and FedSVD (B,
+both).
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import Tensor, nn
 
+from fedlit.adapters import Adapter, Calibration
 from fedlit.errors import UserError
+from fedlit.lora_layer import LoraLayer
 from fedlit.models import Projections
+from fedlit.server import added
 from fedlit.tensors import TensorDict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
-    """LoRA on the target modules; implements fedlit.adapters.Adapter.
+class Lora(Adapter):
+    """LoRA on the target modules.
 
-    lora_rank, lora_alpha, lora_dropout, use_rslora: as in peft.
+    lora_rank: the rank of all clients, or a list with one for each client.
+    lora_alpha, lora_dropout, use_rslora: as in peft; alpha is divided by each client's own rank.
     target_modules: see Projections.select.
-    trains, shares: `AB`, `A` or `B`: the factors that are trained, and of those the ones that travel. A factor that is
-    not trained keeps its initial value, which every process draws from the same stream.
+    trains, shares: `AB`, `A` or `B`: the factors that are trained and those that travel. A factor that is not trained
+    keeps its initial value, which every process draws from the same stream, unless the server sends another.
+    alternates: one factor is trained in a round, B in the first (as B starts at zero, A has no gradient), then A, ...
     """
 
-    lora_rank: int = 8
+    lora_rank: int | Sequence[int] = 8
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     use_rslora: bool = False
     target_modules: str | Sequence[str] = "qkv"
     trains: str = "AB"
     shares: str = "AB"
+    alternates: bool = False
 
     def __post_init__(self) -> None:
-        if self.lora_rank < 1:
+        if not self.client_ranks and isinstance(self.lora_rank, Sequence):
+            raise UserError("method.lora_rank=[] names no rank; give a number, or one for each client")
+        if min(self.client_ranks or (self.rank,)) < 1:
             raise UserError(f"method.lora_rank={self.lora_rank} must be 1 or more")
         if not self.lora_alpha > 0:
             raise UserError(f"method.lora_alpha={self.lora_alpha} must be above 0")
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"method.lora_dropout={self.lora_dropout} must be in [0, 1)")
-        assert set(self.shares) <= set(self.trains) <= {"A", "B"}
+        assert set(self.shares) | set(self.trains) <= {"A", "B"}
+
+    @property
+    def client_ranks(self) -> tuple[int, ...]:
+        """Rank of each client by its id; empty if all have the same."""
+        return tuple(self.lora_rank) if isinstance(self.lora_rank, Sequence) else ()
+
+    @property
+    def rank(self) -> int:
+        """The largest rank, which the model's layers have."""
+        return max(self.client_ranks) if isinstance(self.lora_rank, Sequence) else self.lora_rank
+
+    @property
+    def sends(self) -> frozenset[str]:
+        """The factors that are trained and sent."""
+        return frozenset(self.trains) & frozenset(self.shares)
+
+    @property
+    def receives(self) -> frozenset[str]:
+        """The factors that are sent to clients."""
+        return frozenset(self.shares)
 
     def peft_config(self, projections: Projections) -> LoraConfig:
         """Return the equal configuration of peft."""
         return LoraConfig(
-            r=self.lora_rank,
+            r=self.rank,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             use_rslora=self.use_rslora,
@@ -56,7 +84,9 @@ class Lora:
             task_type="CAUSAL_LM",
         )
 
-    def attach(self, model: nn.Module, projections: Projections) -> None:
+    def attach(
+        self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
+    ) -> dict[str, float]:
         """Inject peft's LoRA layers; the adapter's tensors are float32 whatever the backbone's type."""
         try:
             with warnings.catch_warnings():
@@ -79,6 +109,7 @@ class Lora:
                     f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "
                     "give names of linear layers of this model"
                 )
+        return {}
 
     def shared(self, model: nn.Module) -> TensorDict:
         """Return the factors that travel."""
@@ -88,20 +119,56 @@ class Lora:
         """Return the trained factors that do not travel."""
         return self._factors(model, set(self.trains) - set(self.shares))
 
+    def layers(self, model: nn.Module) -> tuple[LoraLayer, ...]:
+        """Return the adapted layers in the model's order."""
+        return tuple(
+            LoraLayer(
+                name=name,
+                a=f"{name}.lora_A.default.weight",
+                b=f"{name}.lora_B.default.weight",
+                weight=f"{name}.base_layer.weight",
+                rank=self.rank,
+                alpha=self.lora_alpha,
+                use_rslora=self.use_rslora,
+                transposed=bool(getattr(layer, "fan_in_fan_out", False)),
+                client_ranks=self.client_ranks,
+            )
+            for name, layer in _adapted(model)
+        )
+
+    def enter(self, model: nn.Module, *, client_id: int | None, round_idx: int) -> None:
+        """Scale by the client's own rank, and train the factor whose turn it is."""
+        if self.client_ranks:
+            for layer, (_, module) in zip(self.layers(model), _adapted(model), strict=True):
+                module.scaling["default"] = layer.scaling(client_id)
+        if self.alternates:
+            turn = "A" if round_idx % 2 else "B"
+            for name, parameter in model.named_parameters():
+                if (factor := _factor(name)) is not None:
+                    parameter.requires_grad_(factor == turn)
+
+    def merged(self, model: nn.Module) -> TensorDict:
+        """Return W + scaling * B @ A of every adapted layer, computed and kept in float32 or finer."""
+        tensors = dict(model.named_parameters())
+        return {
+            f"{layer.name}.weight": added(_fine(tensors[layer.weight].data), layer.oriented(layer.change(tensors)))
+            for layer in self.layers(model)
+        }
+
     @staticmethod
     def _factors(model: nn.Module, factors: set[str]) -> TensorDict:
         return {name: parameter.data for name, parameter in model.named_parameters() if _factor(name) in factors}
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Write adapter_model.safetensors and adapter_config.json, which peft's PeftModel.from_pretrained reads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        config: LoraConfig = model.peft_config["default"]  # type: ignore[index]
-        # By default peft asks the hub whether the vocabulary has grown; no embedding is trained here.
-        tensors: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
-        # peft's files name a parameter from its PeftModel shell, two attributes above the model itself.
-        named = {f"base_model.model.{name}": tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(named, folder / "adapter_model.safetensors")
-        config.save_pretrained(folder)
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, PeftLayer]]:
+    """Yield peft's layers and their names."""
+    for name, module in model.named_modules():
+        if isinstance(module, PeftLayer):
+            yield name, module
+
+
+def _fine(weight: Tensor) -> Tensor:
+    return weight if weight.element_size() >= 4 else weight.float()
 
 
 def _factor(name: str) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -12,4 +13,8 @@ class LocalOptimizer(Protocol):
 
     def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
         """Return a new optimizer over `parameters`."""
+        ...
+
+    def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
+        """Return the numbers it keeps for parameters of these shapes."""
         ...

@@ -19,6 +19,10 @@ class AdamW:
         """Return torch's AdamW with its default betas (0.9, 0.999) and eps 1e-8."""
         return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
+    def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
+        """Return two moments for every parameter."""
+        return 2 * sum(shape.numel() for shape in shapes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
@@ -31,3 +35,7 @@ class SGD:
     def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
         """Return torch's SGD."""
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
+        """Return the momentum of every parameter, if there is any."""
+        return sum(shape.numel() for shape in shapes) if self.momentum else 0
