@@ -1,24 +1,30 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from lightning.fabric import Fabric
+from torch import Tensor, nn
 
 from fedlit import communication
-from fedlit.adapters import trainable
+from fedlit.adapters import Calibration, trainable
 from fedlit.callbacks import RunSummary
 from fedlit.client import ClientModule, LocalTrainer
 from fedlit.data.shards import Shard, label_counts
 from fedlit.evaluation import Evaluator, fixed_subset
+from fedlit.exchange import Exchange
 from fedlit.federation import Federation
 from fedlit.inputs import Inputs
+from fedlit.lora_layer import LoraLayer
 from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, load_backbone
-from fedlit.run_folder import RunFolder
-from fedlit.seeding import torch_stream
+from fedlit.seeding import numpy_generator, torch_stream
 from fedlit.tasks.causal_lm import CausalLM
 from fedlit.tensors import num_parameters
+
+NUM_CALIBRATION_BATCHES = 4
+"""Training batches that an adapter may look at when it is initialised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,39 +63,73 @@ def make_plan(inputs: Inputs) -> Plan:
     """Return the inputs under the configuration's method.
 
     Raises:
-        UserError: an unknown recipe, part or option.
+        UserError: an unknown recipe, part or option, or parts that do not fit together.
     """
-    return Plan(inputs=inputs, method=build_method(inputs.config.method, inputs.config.local))
+    return Plan(inputs=inputs, method=build_method(inputs.config))
 
 
-def attach_adapter(plan: Plan, *, weights: bool = True) -> Backbone:
-    """Return the backbone with the method's adapter, initialised from one named stream, the same everywhere."""
+def make_task(plan: Plan, backbone: Backbone) -> CausalLM:
+    """Return the task of the configuration."""
     config = plan.inputs.config
-    backbone = load_backbone(config.model, weights=weights)
-    with torch_stream(config.seed, "adapter"):
-        plan.method.adapter.attach(backbone.model, backbone.projections)
-    return backbone
-
-
-def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
-    """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
-    inputs, config, method = plan.inputs, plan.inputs.config, plan.method
-    backbone = attach_adapter(plan)
-    task = CausalLM(
+    return CausalLM(
         tokenizer=backbone.tokenizer,
         data=config.data,
         eval=config.eval,
         max_length_tokens=config.model.max_length_tokens,
         loss_on=config.local.loss_on,
     )
+
+
+def attach_adapter(
+    plan: Plan, backbone: Backbone, calibration: Calibration | None = None
+) -> tuple[tuple[LoraLayer, ...], dict[str, float]]:
+    """Put the method's adapter into the backbone, initialised from one named stream, the same everywhere.
+
+    Returns:
+        Its LoRA layers, and what the record should hold of the initialisation.
+    """
+    with torch_stream(plan.inputs.config.seed, "adapter"):
+        facts = plan.method.adapter.attach(backbone.model, backbone.projections, calibration)
+    return plan.method.adapter.layers(backbone.model), facts
+
+
+def calibration_batches(plan: Plan, model: nn.Module, task: CausalLM) -> Calibration:
+    """Return the losses of the model as it stands on a few batches, drawn over all clients' training rows.
+
+    A real federation would have its clients compute what an adapter makes of them, second moments or gradients, and
+    send the sums.
+    """
+    config, rows = plan.inputs.config, [row for shard in plan.clients for row in shard.train]
+    size = min(NUM_CALIBRATION_BATCHES * config.local.batch_size, len(rows))
+    chosen = sorted(numpy_generator(config.seed, "calibration").choice(len(rows), size=size, replace=False))
+    examples = task.encode([plan.inputs.rows[rows[index]] for index in chosen])
+
+    def losses() -> Iterator[Tensor]:
+        device = next(model.parameters()).device
+        for start in range(0, len(examples), config.local.batch_size):
+            yield task.loss(model, task.collate(examples[start : start + config.local.batch_size]).to(device))
+
+    return losses
+
+
+def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
+    """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
+    inputs, config, method = plan.inputs, plan.inputs.config, plan.method
+    backbone = load_backbone(config.model)
+    task = make_task(plan, backbone)
+    layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
+    rows = [[inputs.rows[row] for row in shard.train] for shard in plan.clients]
+    exchange = Exchange(
+        config=config, method=method, model=backbone.model, layers=layers, num_examples=[len(part) for part in rows]
+    )
     module = ClientModule(backbone.model, task, method)
+    module.configure_optimizers()  # its mistakes are told before the first evaluation
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
     test_rows = [inputs.rows[row] for shard in inputs.shards for row in shard.test]
     evaluated = fixed_subset(task.encode(test_rows), config.eval.max_examples, config.seed)
-    folder = RunFolder(config)
     federation = Federation(
         config=config,
-        method=method,
+        exchange=exchange,
         cohort_size=plan.cohort_size,
         trainer=LocalTrainer(
             fabric=fabric,
@@ -105,20 +145,24 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             task=task,
             batches=task.evaluation_batches(evaluated, config.eval.batch_size),
         ),
-        rows=[[inputs.rows[row] for row in shard.train] for shard in plan.clients],
-        folder=folder,
+        rows=rows,
+        initial_facts=facts,
+        reload=lambda: load_backbone(config.model),
     )
+    uplink_bytes, downlink_bytes = exchange.first_traffic(plan.cohort_size, federation.server)
     parameters = {name: parameter.data for name, parameter in trainable(backbone.model).items()}
     num_trainable = num_parameters(parameters)
     summary = RunSummary(
         config=config,
-        folder=folder.path,
+        folder=federation.folder.path,
         device=str(fabric.device),
         num_processes=communication.num_processes(),
         cohort_size=plan.cohort_size,
         num_trainable=num_trainable,
         num_shared=num_parameters(method.shared(backbone.model)),
         num_private=num_parameters(method.private(backbone.model)),
+        uplink_bytes=uplink_bytes,
+        downlink_bytes=downlink_bytes,
         num_frozen=sum(parameter.numel() for parameter in backbone.model.parameters()) - num_trainable,
         num_train_examples=tuple(map(len, federation.rows)),
         num_test_examples=len(test_rows),

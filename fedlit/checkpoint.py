@@ -2,8 +2,8 @@
 
     round-0003/
       manifest.json              names and SHA-256 of all other files; its presence in a renamed folder means: complete
-      shared.safetensors  frozen.safetensors  optimizer.safetensors      the server
-      clients/client-00007.pt    a client's private tensors and optimizer state, if it has any
+      shared.safetensors  frozen.safetensors  optimizer.safetensors  clients.safetensors      the server
+      clients/client-00007.pt    a client's private tensors, control variate and optimizer state, if it has any
       metrics.jsonl              the records so far
 
 It is written into `round-0003.partial`, each process its own clients, and renamed at the end. Random streams have no
@@ -24,9 +24,8 @@ from safetensors.torch import load_file, save_file
 from fedlit import communication
 from fedlit.client import ClientState
 from fedlit.server import ServerState
-from fedlit.tensors import snapshot
 
-_SERVER_PARTS = ("shared", "frozen", "optimizer")
+_SERVER_PARTS = ("shared", "frozen", "optimizer", "clients")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,8 @@ class Checkpoints:
         if first:
             for part in _SERVER_PARTS:
                 path = partial / f"{part}.safetensors"
-                save_file(snapshot(getattr(server, part), device="cpu"), path)
+                tensors = {name: tensor.cpu().contiguous() for name, tensor in getattr(server, part).items()}
+                save_file(tensors, path)
                 written.append(path)
             written.append(Path(shutil.copyfile(records, partial / "metrics.jsonl")))
         hashes = {str(path.relative_to(partial)): _hash(path) for path in written}
@@ -113,7 +113,7 @@ class Checkpoints:
                 shutil.copyfile(before, path)
         else:
             with path.open("wb") as file:
-                torch.save({"private": state.private, "optimizer": state.optimizer}, file)
+                torch.save({"private": state.private, "control": state.control, "optimizer": state.optimizer}, file)
                 file.flush()
                 os.fsync(file.fileno())
         return path

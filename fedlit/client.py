@@ -15,11 +15,13 @@ from torch.optim import Optimizer
 from fedlit.adapters import trainable
 from fedlit.cohort import ClientUpdate
 from fedlit.config import LocalConfig
+from fedlit.corrections import ControlVariate, Correction, Proximal, initial_control, next_control
 from fedlit.data.collation import Batch, steps_of_epochs, training_order
 from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.methods import Method
 from fedlit.seeding import torch_stream
+from fedlit.server import Download
 from fedlit.tasks import Task
 from fedlit.tensors import TensorDict, copy_into, distance, snapshot
 
@@ -32,6 +34,8 @@ class ClientModule(LightningModule):
         self.model = model
         self.task = task
         self.method = method
+        # Of all rounds: an adapter may train some of them in one round and others in the next.
+        self.trained = trainable(model)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of one batch."""
@@ -39,16 +43,17 @@ class ClientModule(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Return a new local optimizer over the trainable parameters."""
-        return self.method.optimizer.build(list(trainable(self.model).values()))
+        return self.method.optimizer.build(list(self.trained.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientState:
-    """What stays with a client between its rounds, on the CPU: private tensors and, if kept, its optimizer's
-    state_dict.
+    """What stays with a client between its rounds, on the CPU: private tensors, its control variate (SCAFFOLD) and, if
+    kept, its optimizer's state_dict.
     """
 
     private: TensorDict = field(default_factory=dict)
+    control: TensorDict = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
 
 
@@ -75,12 +80,12 @@ class LocalTrainer:
         self,
         client_id: int,
         rows: Sequence[Row],
-        shared: Mapping[str, Tensor],
+        download: Download,
         state: ClientState,
         round_idx: int,
         on_step: Callable[[], bool],
     ) -> tuple[ClientUpdate, ClientState] | None:
-        """Train one client on its `rows` from the server's `shared` tensors and its own `state`; both stay unchanged.
+        """Train one client on its `rows` from what it received and its own `state`; both stay unchanged.
 
         `on_step` is called after every step; when it returns False the client is abandoned and None is returned.
 
@@ -88,30 +93,41 @@ class LocalTrainer:
             DivergenceError: a loss is not finite.
         """
         model = self.module.model
-        copy_into(self.method.shared(model), shared)
+        copy_into(self.method.shared(model), download.shared)
         copy_into(self.method.private(model), state.private)
+        self.method.adapter.enter(model, client_id=client_id, round_idx=round_idx)
         optimizer = self.module.configure_optimizers()
         if state.optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(state.optimizer))  # it would step the given tensors themselves
         num_steps = self.num_steps(len(rows))
         batches = self._batches(client_id, rows, skip=round_idx * num_steps, num_steps=num_steps)
         with torch_stream(self.seed, "dropout", round_idx=round_idx, client_id=client_id):
-            losses = self.steps(optimizer, batches, on_step)
+            try:
+                losses = self.steps(optimizer, batches, on_step, self._corrections(download, state))
+            except DivergenceError as error:  # of an optimizer, which knows neither round nor client
+                raise DivergenceError(f"round {round_idx + 1}, client {client_id}: {error}") from error
         if losses is None:
             return None
         self._require_finite(losses, client_id, round_idx)
         trained = snapshot(self.method.shared(model))
+        control = self._control_after(download, trained, state, num_steps)
+        private = snapshot(self.method.private(model))
         update = ClientUpdate(
             client_id=client_id,
             num_examples=len(rows),
             shared=trained,
+            private=private,
+            control={name: value - state.control[name] for name, value in control.items()},
             metrics={
                 "train_loss": sum(losses) / len(losses),
                 "num_steps": num_steps,
-                "update_norm": distance(trained, shared),
+                "update_norm": distance(trained, download.shared),
             },
         )
-        return update, self._state_after(optimizer)
+        after = ClientState(
+            private=snapshot(private, device="cpu"), control=control, optimizer=self._optimizer_after(optimizer)
+        )
+        return update, after
 
     def _batches(self, client_id: int, rows: Sequence[Row], *, skip: int, num_steps: int) -> Iterator[Batch]:
         """Yield the round's batches; of a large shard only the rows of this round are tokenised, all at once."""
@@ -122,7 +138,13 @@ class LocalTrainer:
         for batch in order:
             yield task.collate([examples[row] for row in batch])
 
-    def steps(self, optimizer: Optimizer, batches: Iterable[Batch], on_step: Callable[[], bool]) -> list[float] | None:
+    def steps(
+        self,
+        optimizer: Optimizer,
+        batches: Iterable[Batch],
+        on_step: Callable[[], bool],
+        corrections: Sequence[Correction] = (),
+    ) -> list[float] | None:
         """Run the training loop and return its losses; None if `on_step` stopped it. Nothing in it waits for the
         device.
         """
@@ -134,6 +156,8 @@ class LocalTrainer:
             with self.fabric.autocast():
                 loss = self.module.training_step(batch.to(self.fabric.device), batch_idx)
             self.fabric.backward(loss)
+            for correction in corrections:
+                correction.apply()
             if self.local.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, self.local.max_grad_norm)
             optimizer.step()
@@ -143,11 +167,38 @@ class LocalTrainer:
                 return None
         return torch.stack(losses).double().tolist()
 
-    def _state_after(self, optimizer: Optimizer) -> ClientState:
-        kept = None
-        if self.local.optimizer_state == "keep":
-            kept = apply_to_collection(optimizer.state_dict(), Tensor, lambda tensor: tensor.cpu())
-        return ClientState(private=snapshot(self.method.private(self.module.model), device="cpu"), optimizer=kept)
+    def _corrections(self, download: Download, state: ClientState) -> list[Correction]:
+        """Return what is added to the gradients of the trained tensors that travel."""
+        parameters = {name: self.module.trained[name] for name in download.shared if name in self.module.trained}
+        corrections: list[Correction] = []
+        if self.local.prox_mu:
+            corrections.append(Proximal(parameters, self.local.prox_mu))
+        if self.local.scaffold:
+            corrections.append(ControlVariate(parameters, download.control, state.control))
+        return corrections
+
+    def initial_control(self) -> TensorDict:
+        """Return the control variates before the first round; none without SCAFFOLD."""
+        if not self.local.scaffold:
+            return {}
+        shared = self.method.shared(self.module.model)
+        return initial_control({name: tensor for name, tensor in shared.items() if name in self.module.trained})
+
+    def _control_after(
+        self, download: Download, trained: Mapping[str, Tensor], state: ClientState, num_steps: int
+    ) -> TensorDict:
+        """Return the client's next control variate on the CPU: of the tensors that this round trained, a new one."""
+        if not self.local.scaffold:
+            return {}
+        start = {name: tensor for name, tensor in download.shared.items() if name in trainable(self.module.model)}
+        changed = next_control(state.control, download.control, start, trained, num_steps, self.local.lr)
+        return {**state.control, **changed}
+
+    def _optimizer_after(self, optimizer: Optimizer) -> dict[str, Any] | None:
+        if self.local.optimizer_state != "keep":
+            return None
+        kept: dict[str, Any] = apply_to_collection(optimizer.state_dict(), Tensor, lambda tensor: tensor.cpu())
+        return kept
 
     @staticmethod
     def _require_finite(losses: Sequence[float], client_id: int, round_idx: int) -> None:

@@ -7,24 +7,26 @@ of the model after r rounds.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fedlit import communication
 from fedlit.callbacks import Callback
 from fedlit.checkpoint import Checkpoints
 from fedlit.client import ClientState, LocalTrainer
-from fedlit.cohort import Cohort, sample_cohort
+from fedlit.cohort import sample_cohort
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.evaluation import Evaluator, mean_and_spread
+from fedlit.exchange import Exchange, RoundCohort
+from fedlit.export import export_result
 from fedlit.interrupt import StopRequest
-from fedlit.methods import Method
+from fedlit.models import Backbone
 from fedlit.run_folder import Record, RunFolder
-from fedlit.server import ServerState
 from fedlit.tasks import Sample
-from fedlit.tensors import checksum, copy_into, distance, num_bytes, snapshot
+from fedlit.tensors import checksum, copy_into, distance, snapshot
 
 
 class StoppedBySignal(Exception):
@@ -44,6 +46,8 @@ class Federation:
     """One run: a population of clients, one server, and this process's share of the work.
 
     rows: the training rows of every client, by client id; a process looks up those it trains.
+    initial_facts: what the first record holds of the adapter's initialisation.
+    reload: loads the pretrained backbone anew, for the export of a result that changes it.
 
     A client with a state that outlives the round (private tensors, a kept optimizer) always trains on the same process.
     Clients without one are dealt evenly, cohort by cohort.
@@ -53,27 +57,34 @@ class Federation:
         self,
         *,
         config: RunConfig,
-        method: Method,
+        exchange: Exchange,
         cohort_size: int,
         trainer: LocalTrainer,
         evaluator: Evaluator,
         rows: Sequence[Sequence[Row]],
-        folder: RunFolder,
+        initial_facts: Mapping[str, float],
+        reload: Callable[[], Backbone],
     ) -> None:
         self.config = config
-        self.method = method
+        self.exchange = exchange
+        self.method = method = exchange.method
         self.cohort_size = cohort_size
         self.trainer = trainer
         self.evaluator = evaluator
         self.rows = rows
-        self.folder = folder
+        self.folder = RunFolder(config)
         self.callbacks: Sequence[Callback] = ()
         self.stop = StopRequest()
-        self.checkpoints = Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints)
+        self.checkpoints = Checkpoints(folder=self.folder.checkpoints, keep=config.run.keep_checkpoints)
         self.model = trainer.module.model
-        self.server = ServerState(shared=snapshot(method.shared(self.model)))
-        initial = ClientState(private=snapshot(method.private(self.model), device="cpu"))
-        self.stateful = bool(initial.private) or config.local.optimizer_state == "keep"
+        self.initial_facts = initial_facts
+        self.reload = reload
+        control = trainer.initial_control()
+        self.server = self.exchange.first_server(control)
+        initial = ClientState(
+            private=snapshot(method.private(self.model), device="cpu"), control=snapshot(control, device="cpu")
+        )
+        self.stateful = bool(initial.private or control) or config.local.optimizer_state == "keep"
         mine = _share(range(len(self.rows))) if self.stateful else ()
         self.clients = dict.fromkeys(mine, initial)
         self._started = False
@@ -86,9 +97,10 @@ class Federation:
         communication.barrier()
         if path is None:
             return tuple(notices)
-        self.server, stored = self.checkpoints.load(path, self.trainer.fabric.device, set(self.clients))
+        server, stored = self.checkpoints.load(path, self.trainer.fabric.device, set(self.clients))
+        self.server = server.replace(layers=self.server.layers)
         self.clients.update(stored)
-        self._load_server()
+        self.exchange.load_server(self.server)
         self._started = True
         return (*notices, f"resumed after round {self.server.round_idx}")
 
@@ -100,7 +112,7 @@ class Federation:
             DivergenceError: a client's loss or update is not finite; the last checkpoint is intact.
         """
         if not self._started:
-            self._finish({"round": 0}, changed=set())
+            self._finish({"round": 0, **self.initial_facts}, changed=set())
         while self.server.round_idx < self.config.num_rounds:
             started_s = time.perf_counter()
             cohort, record = self._train()
@@ -110,12 +122,11 @@ class Federation:
             record["time/aggregate_s"] = time.perf_counter() - trained_s
             self._finish(record, changed=set(cohort.client_ids) & set(self.clients))
 
-    def _train(self) -> tuple[Cohort, Record]:
+    def _train(self) -> tuple[RoundCohort, Record]:
         """Let every client of this round's cohort train from the server's state."""
         round_idx = self.server.round_idx
         ids = sample_cohort(len(self.rows), self.cohort_size, self.config.seed, round_idx)
-        weights = self.method.weights([len(self.rows[client_id]) for client_id in ids])
-        cohort = Cohort(ids, weights, self.server.shared, round_idx=round_idx, stacks=self.method.rule.stacks)
+        cohort = self.exchange.cohort(ids, self.server)
         mine = [client_id for client_id in ids if client_id in self.clients] if self.stateful else _share(ids)
         num_steps = sum(self.trainer.num_steps(len(self.rows[client_id])) for client_id in mine)
         self.tell(lambda callback: callback.on_round_start(round_idx + 1, num_steps))
@@ -123,13 +134,12 @@ class Federation:
         try:
             for client_id in mine:
                 state = self.clients.get(client_id, ClientState())
-                result = self.trainer.train(
-                    client_id, self.rows[client_id], self.server.shared, state, round_idx, self._on_step
-                )
+                download = self.exchange.download(self.server, client_id)
+                result = self.trainer.train(client_id, self.rows[client_id], download, state, round_idx, self._on_step)
                 if result is None:
                     break
                 update, states[client_id] = result
-                cohort.add(update)
+                cohort.add(update, download, state.private)
                 work.reports[client_id] = update.metrics
         except DivergenceError as error:
             work.problem = str(error)
@@ -155,28 +165,31 @@ class Federation:
                 )
         return {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
 
-    def _aggregate(self, cohort: Cohort) -> Record:
-        """Let the rule map the server to the next one, and load it into the model."""
-        before = self.server
-        self.server = self.method.rule(cohort, before).replace(round_idx=before.round_idx + 1)
-        digest = checksum({**self.server.shared, **self.server.frozen})
+    def _aggregate(self, cohort: RoundCohort) -> Record:
+        """Take the server to its next state, and load it into the model."""
+        before, self.server = self.server, cohort.aggregate()
+        state = self.server
+        digest = checksum(
+            {
+                f"{part}/{name}": tensor
+                for part in ("shared", "frozen", "optimizer", "clients")
+                for name, tensor in getattr(state, part).items()
+            }
+        )
         if len(set(communication.gather_objects(digest))) > 1:
             raise RuntimeError(
-                f"round {self.server.round_idx}: the processes hold different server states; "
+                f"round {state.round_idx}: the processes hold different server states; "
                 "check that all nodes run the same hardware and library versions"
             )
-        self._load_server()
-        payload_bytes = num_bytes(before.shared) * len(cohort.client_ids)
-        return {
+        record: Record = {
             "aggregation/num_clients": len(cohort.client_ids),
-            "aggregation/update_norm": distance(self.server.shared, before.shared),
+            "aggregation/update_norm": distance(state.shared, before.shared),
             "aggregation/checksum": digest[:16],
-            "communication/uplink_bytes": payload_bytes,
-            "communication/downlink_bytes": payload_bytes,
+            **self.exchange.traffic(cohort.client_ids, before),
+            **cohort.deviation(state, compute=communication.process_index() == 0),
         }
-
-    def _load_server(self) -> None:
-        copy_into(self.method.shared(self.model), self.server.shared)
+        self.exchange.load_server(state)
+        return record
 
     def _finish(self, record: Record, changed: set[int]) -> None:
         """Evaluate, record and checkpoint the model after a round (or before the first)."""
@@ -213,15 +226,25 @@ class Federation:
         copy_into(self.method.private(self.model), self.clients[client_id].private)
 
     def export(self) -> None:
-        """Write the final adapter; one a client, in folders of their own, where tensors are private."""
+        """Write the result; one a client, in folders of their own, where tensors are private."""
         if not self.method.private(self.model):
             if communication.process_index() == 0:
-                self.method.adapter.export(self.model, self.folder.adapter)
+                self._export(self.folder.adapter)
         else:
             for client_id in self.clients:
                 self._load_client(client_id)
-                self.method.adapter.export(self.model, self.folder.adapter / f"client-{client_id:05d}")
+                self._export(self.folder.adapter / f"client-{client_id:05d}")
         communication.barrier()
+
+    def _export(self, folder: Path) -> None:
+        export_result(
+            adapter=self.method.adapter,
+            model=self.model,
+            server=self.server,
+            folder=folder,
+            form=self.config.run.export,
+            reload=self.reload,
+        )
 
     def _on_step(self) -> bool:
         self.tell(lambda callback: callback.on_step())

@@ -14,13 +14,23 @@ from typing import Any
 from torch import nn
 
 from fedlit.adapters import Adapter, trainable
+from fedlit.adapters.dense import Dense
 from fedlit.adapters.lora import Lora
+from fedlit.adapters.lora_core import LoraCore
+from fedlit.adapters.scl import Scl
 from fedlit.aggregation import AggregationRule
 from fedlit.aggregation.fedavg import FedAvg, NoAggregation
+from fedlit.aggregation.fedex_lora import FedExLora
+from fedlit.aggregation.fedrot_lora import FedRotLora
+from fedlit.aggregation.fedsvd import FedSvd
+from fedlit.aggregation.flexlora import FlexLora
+from fedlit.aggregation.flora import Flora
+from fedlit.aggregation.hetlora import HetLora
 from fedlit.cohort import uniform_weights, weights_by_examples
-from fedlit.config import LocalConfig, MethodConfig
+from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.optimizers import LocalOptimizer
+from fedlit.optimizers.galore import GaLore
 from fedlit.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.tensors import TensorDict
 
@@ -39,6 +49,17 @@ RECIPES = {
     "fedit": Recipe(adapter="lora"),
     "ffa_lora": Recipe(adapter="lora_train_b"),
     "fedsa_lora": Recipe(adapter="lora_share_a"),
+    "flexlora": Recipe(adapter="lora", rule="flexlora"),
+    "fedex_lora": Recipe(adapter="lora", rule="fedex_lora"),
+    "scl": Recipe(adapter="scl"),
+    "fedftg": Recipe(adapter="dense", optimizer="galore"),
+    "full": Recipe(adapter="dense"),
+    "flora": Recipe(adapter="lora", rule="flora"),
+    "fedsvd": Recipe(adapter="lora_train_b_receive_a", rule="fedsvd"),
+    "rolora": Recipe(adapter="lora_alternate"),
+    "fedrot_lora": Recipe(adapter="lora", rule="fedrot_lora"),
+    "hetlora": Recipe(adapter="lora", rule="hetlora"),
+    "fed_sb": Recipe(adapter="lora_core"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
 }
@@ -47,11 +68,27 @@ ADAPTERS: dict[str, Callable[..., Adapter]] = {
     "lora": Lora,
     "lora_train_b": partial(Lora, trains="B", shares="B"),
     "lora_share_a": partial(Lora, trains="AB", shares="A"),
+    "lora_train_b_receive_a": partial(Lora, trains="B", shares="AB"),
+    "lora_alternate": partial(Lora, alternates=True),
+    "lora_core": LoraCore,
+    "scl": Scl,
+    "dense": Dense,
 }
 
-OPTIMIZERS: dict[str, Callable[..., LocalOptimizer]] = {"adamw": AdamW, "sgd": SGD}
+OPTIMIZERS: dict[str, Callable[..., LocalOptimizer]] = {"adamw": AdamW, "sgd": SGD, "galore": GaLore}
 
-RULES: dict[str, Callable[..., AggregationRule]] = {"fedavg": FedAvg, "none": NoAggregation}
+RULES: dict[str, Callable[..., AggregationRule]] = {
+    "fedavg": FedAvg,
+    "flexlora": FlexLora,
+    "fedex_lora": FedExLora,
+    "flora": Flora,
+    "fedsvd": FedSvd,
+    "fedrot_lora": FedRotLora,
+    "hetlora": HetLora,
+    "none": NoAggregation,
+}
+
+TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {"adapter": ADAPTERS, "optimizer": OPTIMIZERS, "rule": RULES}
 
 WEIGHTINGS: dict[str, Callable[[Sequence[int]], tuple[float, ...]]] = {
     "num_examples": weights_by_examples,
@@ -86,43 +123,102 @@ class Method:
         return {name: parameter.data for name, parameter in trainable(model).items()}
 
 
-def build_method(config: MethodConfig, local: LocalConfig) -> Method:
+def build_method(run: RunConfig) -> Method:
     """Return the method of a configuration.
 
     Raises:
-        UserError: an unknown recipe, part or option.
+        UserError: an unknown recipe, part or option, or parts that do not fit together.
     """
+    config, local = run.method, run.local
     recipe = RECIPES[_known(config.name, RECIPES, "method")]
-    parts: dict[str, tuple[str, Mapping[str, Callable[..., Any]]]] = {
-        "adapter": (config.adapter or recipe.adapter, ADAPTERS),
-        "optimizer": (config.optimizer or recipe.optimizer, OPTIMIZERS),
-        "rule": (config.rule or recipe.rule, RULES),
+    own = {"adapter": recipe.adapter, "optimizer": recipe.optimizer, "rule": recipe.rule}
+    chosen = {
+        "adapter": config.adapter or recipe.adapter,
+        "optimizer": config.optimizer or recipe.optimizer,
+        "rule": config.rule or recipe.rule,
     }
-    factories = {kind: table[_known(name, table, f"method.{kind}")] for kind, (name, table) in parts.items()}
-    # A learning rate is the local configuration's; every other option is the method's own.
-    given = {"lr": local.lr, "weight_decay": local.weight_decay}
+    factories = {kind: TABLES[kind][_known(name, TABLES[kind], f"method.{kind}")] for kind, name in chosen.items()}
+    # A learning rate is the local configuration's, the seed the run's; every other option is the method's own.
+    given = {"lr": local.lr, "weight_decay": local.weight_decay, "seed": run.seed}
     built = {kind: _build(factory, {**config.options, **given}) for kind, factory in factories.items()}
-    used = {"weighting"}.union(*(_fields(factory) for factory in factories.values())) - given.keys()
+    # An option in the YAML of a part that was replaced is not the user's mistake.
+    replaced = [TABLES[kind][name] for kind, name in own.items() if name != chosen[kind]]
+    used = {"weighting"}.union(*(_fields(factory) for factory in [*factories.values(), *replaced])) - given.keys()
     unused = sorted(set(config.options) - used)
     if unused:
         raise UserError(
-            f"method.{unused[0]} is an option of none of this recipe's parts "
-            f"({', '.join(name for name, _ in parts.values())}); take it out of the method's YAML"
+            f"method.{unused[0]} is an option of none of this recipe's parts ({', '.join(chosen.values())}); "
+            "leave it out"
         )
     weighting = config.options.get("weighting", "num_examples")
-    return Method(
+    method = Method(
         name=config.name,
         weights=WEIGHTINGS[_known(weighting, WEIGHTINGS, "method.weighting")],
-        pooled=recipe.pooled,
+        pooled=recipe.pooled if config.pooled is None else config.pooled,
         **built,
     )
+    _require_fit(run, method, chosen)
+    return method
+
+
+def _require_fit(run: RunConfig, method: Method, chosen: Mapping[str, str]) -> None:
+    """Refuse parts and options that make no sense together.
+
+    Raises:
+        UserError: says which part needs what.
+    """
+    adapter, rule = method.adapter, method.rule
+    adapter_name, rule_name = chosen["adapter"], chosen["rule"]
+    missing = sorted((rule.needs - adapter.sends) | (rule.sets - adapter.receives))
+    if missing:
+        raise UserError(
+            f"method.rule={rule_name} needs LoRA factors {' and '.join(sorted(rule.needs | rule.sets))} that travel, "
+            f"but method.adapter={adapter_name} does not send {' and '.join(missing)}; "
+            f"choose method.rule=fedavg or an adapter such as {_default_adapter(rule_name)}"
+        )
+    mixed = len(set(adapter.client_ranks)) > 1
+    if mixed and not rule.mixes_ranks:
+        able = ", ".join(sorted(name for name, factory in RULES.items() if _part(factory).mixes_ranks))
+        raise UserError(
+            f"method.lora_rank={list(adapter.client_ranks)} has several ranks, which method.rule={rule_name} "
+            f"cannot combine; give one number, or a rule that can: {able}"
+        )
+    if mixed and method.pooled:
+        raise UserError("method.lora_rank has a rank for each client, but pooled data have one client; give one number")
+    if adapter.needs_autocast and run.model.dtype == "bfloat16" and run.compute.precision != "bf16-mixed":
+        raise UserError(
+            f"method.adapter={adapter_name} trains float32 weights inside a bfloat16 backbone, which runs under "
+            "compute.precision=bf16-mixed only; give that, or model.dtype=float32"
+        )
+    if run.server.optimizer != "none" and not rule.averages:
+        raise UserError(
+            f"server.optimizer={run.server.optimizer} follows the change of a mean, but method.rule={rule_name} "
+            "does not return the mean of what clients sent; leave it out, or choose method.rule=fedavg"
+        )
+    if run.local.scaffold and not (chosen["optimizer"] == "sgd" and method.communicates and not method.pooled):
+        raise UserError(
+            "local.scaffold=true estimates gradients from the steps of plain SGD in a federation; "
+            "give method.optimizer=sgd and a rule that communicates, or leave it out"
+        )
+    if run.local.scaffold and rule_name != "fedavg":
+        raise UserError(
+            f"local.scaffold=true needs tensors that the server averages as they are, but method.rule={rule_name} "
+            "changes them; choose method.rule=fedavg"
+        )
+
+
+def _default_adapter(rule_name: str) -> str:
+    return next(recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name)
+
+
+def _part(factory: Callable[..., Any]) -> Any:
+    return factory.func if isinstance(factory, partial) else factory
 
 
 def _fields(factory: Callable[..., Any]) -> set[str]:
     """Return the options a factory takes: the fields of its dataclass that the table has not bound."""
     bound: set[str] = set(factory.keywords) if isinstance(factory, partial) else set()
-    part = factory.func if isinstance(factory, partial) else factory
-    return {field.name for field in dataclasses.fields(part)} - bound  # type: ignore[arg-type]
+    return {field.name for field in dataclasses.fields(_part(factory))} - bound
 
 
 def _build(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:

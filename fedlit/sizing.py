@@ -10,6 +10,8 @@ from torch import nn
 
 from fedlit.adapters import trainable
 from fedlit.assembly import Plan, attach_adapter
+from fedlit.exchange import Exchange
+from fedlit.models import load_backbone
 from fedlit.tensors import num_bytes, num_parameters
 from fedlit.units import readable_bytes
 
@@ -22,30 +24,40 @@ class Sizes:
     num_shared: int
     num_private: int
     num_frozen: int
-    payload_bytes: int
+    uplink_bytes: int
+    downlink_bytes: int
     memory_bytes: dict[str, int]
 
 
 def measure(plan: Plan) -> Sizes:
     """Return the sizes of a run from a model on the meta device."""
-    model = attach_adapter(plan, weights=False).model
     method, config = plan.method, plan.inputs.config
+    backbone = load_backbone(config.model, weights=False)
+    layers, _ = attach_adapter(plan, backbone)
+    model = backbone.model
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
+    num_examples = [len(shard.train) for shard in plan.clients]
+    exchange = Exchange(config=config, method=method, model=model, layers=layers, num_examples=num_examples)
+    server = exchange.first_server({})
+    uplink_bytes, downlink_bytes = exchange.first_traffic(plan.cohort_size, server)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
     num_trained = num_parameters(trained)
-    moments = {"adamw": 2, "sgd": 0}.get(config.method.optimizer or "adamw", 2)
     return Sizes(
         num_trainable=num_trained,
         num_shared=num_parameters(shared),
         num_private=num_parameters(method.private(model)),
         num_frozen=num_parameters(total) - num_trained,
-        payload_bytes=num_bytes(shared),
+        uplink_bytes=uplink_bytes,
+        downlink_bytes=downlink_bytes,
         memory_bytes={
             "weights": num_bytes(total),
             "gradients": num_bytes(trained),
-            "optimizer": moments * num_bytes(trained),
-            "server": 2 * num_bytes(shared) + 8 * num_parameters(shared),  # state, one update, integer sum
+            "optimizer": 4 * method.optimizer.num_state_scalars([tensor.shape for tensor in trained.values()]),
+            # State, one update, integer sum; masters of folded weights; what the server keeps of each client.
+            "server": 2 * num_bytes(shared)
+            + 8 * num_parameters(shared)
+            + num_bytes({**server.frozen, **server.clients}),
             "activations": _activation_bytes(model, config.local.batch_size, config.model.max_length_tokens),
         },
     )
@@ -64,7 +76,6 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
     config, sizes = plan.inputs.config, measure(plan)
     population = len(plan.clients)
     shares = [len(range(process, plan.cohort_size, num_processes)) for process in range(num_processes)]
-    payload = readable_bytes(sizes.payload_bytes)
     memory = ", ".join(f"{name} {readable_bytes(value)}" for name, value in sizes.memory_bytes.items())
     rows = [shard.num_examples for shard in plan.clients]
     return [
@@ -75,6 +86,7 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"{sum(len(shard.test) for shard in plan.inputs.shards):,} for testing",
         f"  parameters {sizes.num_trainable:,} trainable ({sizes.num_shared:,} shared, {sizes.num_private:,} private), "
         f"{sizes.num_frozen:,} frozen",
-        f"  traffic    {payload} up, {payload} down, a client and round",
+        f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "
+        "a client in the first round",
         f"  memory     about {readable_bytes(sum(sizes.memory_bytes.values()))} a device: {memory}",
     ]

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from fedlit.client import ClientModule, LocalTrainer
-from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig
+from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Example
 from fedlit.memory import keep_freed_memory
 from fedlit.methods import build_method
@@ -129,7 +129,9 @@ def make_trainer(
     ) -> LocalTrainer:
         settings = LocalConfig(**{"steps": 3, "batch_size": 4, "lr": 0.05, **local})
         options = {"lora_rank": 2, "lora_alpha": 3.0, "target_modules": "attention", **(options or {})}
-        parts = build_method(MethodConfig(name=method, optimizer=optimizer, options=options), settings)
+        parts = build_method(
+            RunConfig(method=MethodConfig(name=method, optimizer=optimizer, options=options), local=settings)
+        )
         model = small_llama()
         with torch_stream(SEED, "adapter"):
             parts.adapter.attach(model, PROJECTIONS["llama"])

@@ -21,6 +21,8 @@ class RunSummary:
     num_trainable: int
     num_shared: int
     num_private: int
+    uplink_bytes: int
+    downlink_bytes: int
     num_frozen: int
     num_train_examples: tuple[int, ...]
     num_test_examples: int

@@ -94,7 +94,6 @@ def describe(summary: RunSummary) -> list[str]:
     num_clients = len(summary.num_train_examples)
     smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
-    traffic = readable_bytes(4 * summary.num_shared)
     return [
         f"{config.method.name} of {config.model.name} on {config.data.name}",
         f"  clients    {num_clients}, {summary.cohort_size} in a round; {config.num_rounds} rounds of {amount}; "
@@ -104,7 +103,8 @@ def describe(summary: RunSummary) -> list[str]:
         f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
         f"{summary.num_private:,} private), "
         f"{summary.num_frozen:,} frozen",
-        f"  traffic    {traffic} up, {traffic} down, a client and round",
+        f"  traffic    {readable_bytes(summary.uplink_bytes)} up, {readable_bytes(summary.downlink_bytes)} down, "
+        "a client in the first round",
         f"  folder     {summary.folder}",
     ]
 

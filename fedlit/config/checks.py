@@ -18,6 +18,8 @@ VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "method.weighting": ("num_examples", "uniform"),
     "local.optimizer_state": ("reset", "keep"),
     "local.loss_on": ("response", "all"),
+    "server.optimizer": ("none", "fedavgm", "fedadam", "fedyogi", "fedadagrad"),
+    "run.export": ("adapter", "merged"),
     "partition.name": ("dirichlet", "iid", "natural"),
     "eval.protocol": ("generate", "teacher_forced"),
     "compute.accelerator": ("auto", "cpu", "cuda"),
@@ -26,8 +28,9 @@ VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "logging.wandb": ("auto", "online", "offline", "disabled"),
 }
 
-TARGET_MODULES = ("qkv", "attention", "mlp", "all")
-"""Sets of projections with a name; `method.target_modules` may be a list of module names instead."""
+TARGET_MODULES = ("qkv", "attention", "mlp", "all", "up", "model")
+"""Sets of weights with a name (`up` and `model` are the dense adapter's); `method.target_modules` may be a list of
+module names instead."""
 
 PRECISION_ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 """Short names that `fabric run --precision` accepts."""
@@ -55,8 +58,9 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank"), POSITIVE_COUNT),
     **dict.fromkeys(("seed", "partition.min_test_rows"), COUNT),
     **dict.fromkeys(("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"), POSITIVE),
-    "local.weight_decay": NOT_NEGATIVE,
-    **dict.fromkeys(("partition.test_fraction", "method.lora_dropout"), FRACTION),
+    **dict.fromkeys(("server.lr", "server.tau"), POSITIVE),
+    **dict.fromkeys(("local.weight_decay", "local.prox_mu"), NOT_NEGATIVE),
+    **dict.fromkeys(("partition.test_fraction", "method.lora_dropout", "server.beta1", "server.beta2"), FRACTION),
 }
 """Null passes wherever the key's type allows it. Keys of `method.` apply to the recipes that have them."""
 
@@ -83,7 +87,8 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield key, f"is not valid{nearest(value, valid)} Valid values: {', '.join(valid)}"
     for key, allowed in RANGES.items():
         value = values.get(key)
-        if value is not None and not allowed.contains(value):
+        each: list[Any] = value if isinstance(value, list) else [value]
+        if value is not None and not all(allowed.contains(entry) for entry in each):
             yield key, f"is out of range; give {allowed.text}"
     yield from _combination_problems(values)
     yield from _path_problems(values)
@@ -108,6 +113,7 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield "partition.name", "skews labels, but data.label=null; give data.label=<column> or partition.name=iid"
     if values["data.label"] is None and values["partition.name"] == "natural" and values["partition.column"] is None:
         yield "partition.name", "needs a column; give partition.column=<column>"
+    yield from _method_problems(values)
     targets = values.get("method.target_modules")
     if isinstance(targets, str) and targets not in TARGET_MODULES:
         yield (
@@ -117,6 +123,25 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         )
     if targets == []:
         yield "method.target_modules", f"names no module; valid values: {', '.join(TARGET_MODULES)}, or a list"
+
+
+def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield options of local and server training that a method cannot take."""
+    if values["server.optimizer"] in ("fedadam", "fedyogi", "fedadagrad") and values["server.lr"] is None:
+        yield (
+            "server.lr",
+            (
+                f"is not given, and server.optimizer={values['server.optimizer']} has no good default: its step is "
+                "about this large in every element; give server.lr=<value>, 0.001 to begin with"
+            ),
+        )
+    ranks = values.get("method.lora_rank")
+    if isinstance(ranks, list) and len(ranks) != values["num_clients"]:
+        yield "method.lora_rank", f"has {len(ranks)} ranks for num_clients={values['num_clients']}; give one a client"
+    if values["local.scaffold"]:
+        for key, wanted in (("local.weight_decay", 0.0), ("local.max_grad_norm", None), ("method.momentum", 0.0)):
+            if values.get(key, wanted) != wanted:
+                yield key, f"is at odds with local.scaffold=true, which needs plain SGD; give {key}={show(wanted)}"
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -163,6 +188,8 @@ def no_effect_warnings(config: RunConfig) -> list[str]:
         idle.append(("partition.column", f"partition.name={partition}"))
     if config.eval.protocol == "teacher_forced":
         idle.append(("eval.max_new_tokens", "eval.protocol=teacher_forced"))
+    if config.server.optimizer == "none":
+        idle += [(f"server.{name}", "server.optimizer=none") for name in ("lr", "beta1", "beta2", "tau")]
     if config.num_rounds == 1:
         idle.append(("local.optimizer_state", "num_rounds=1"))
         idle.append(("eval.every", "num_rounds=1"))

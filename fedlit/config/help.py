@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from fedlit.config.keys import TEXT_OR_LIST, describe, option_keys, run_keys, show
+from fedlit.config.keys import INT_OR_LIST, TEXT_OR_LIST, describe, option_keys, run_keys, show
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, method_options, read_choice
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
@@ -128,7 +128,7 @@ def _option_defaults(options: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
         value: Any = options
         for part in key.split(".")[1:]:
             value = value[part]
-        found[key] = (value, describe(str if hint is TEXT_OR_LIST else hint))
+        found[key] = (value, describe({TEXT_OR_LIST: str, INT_OR_LIST: int}.get(hint, hint)))
     return found
 
 

@@ -16,6 +16,15 @@ Hint: TypeAlias = Any
 TEXT_OR_LIST: Hint = str | list[str]
 """What a recipe's option with a text default accepts: `target_modules: qkv` may become `[q_proj, v_proj]`."""
 
+INT_OR_LIST: Hint = int | list[int]
+"""What an option of PER_CLIENT accepts: one number for all clients, or a list with one for each."""
+
+PER_CLIENT = frozenset({"lora_rank"})
+"""Options of recipes that may differ between clients."""
+
+NULLABLE = frozenset({"rank"})
+"""Options of recipes with a number that null turns off."""
+
 METHOD_FIELDS = frozenset(entry.name for entry in fields(MethodConfig)) - {"options"}
 """The parts of `method.` that every recipe has; whatever else its YAML lists is an option of that recipe."""
 
@@ -33,7 +42,9 @@ def option_keys(options: Mapping[str, Any], prefix: str = "method.") -> dict[str
     keys: dict[str, Hint] = {}
     for name, default in options.items():
         nested = isinstance(default, Mapping) and default
-        keys |= option_keys(default, f"{prefix}{name}.") if nested else {f"{prefix}{name}": option_hint(default)}
+        hint = INT_OR_LIST if name in PER_CLIENT else option_hint(default)
+        hint = hint | None if name in NULLABLE else hint
+        keys |= option_keys(default, f"{prefix}{name}.") if nested else {f"{prefix}{name}": hint}
     return keys
 
 

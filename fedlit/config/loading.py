@@ -56,8 +56,9 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         group: read_choice(config_dir, group, choice, origins.get(group, "default"))
         for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
     }
-    options = method_options(files["method"])
-    keys = run_keys(options)
+    own = method_options(files["method"])
+    borrowed = {name: default for name, default in _all_options(config_dir).items() if name not in own}
+    keys = run_keys({**own, **borrowed})
     overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
     layers = [
         *(settle_layer(flatten(file.content, group, keys, file.origin)) for group, file in files.items()),
@@ -65,6 +66,8 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         _without_method_name(settle_layer(_command_line_settings(texts, keys))),
     ]
     settings = [setting for layer in layers for setting in layer.values()]
+    asked = {setting.key.split(".")[1] for setting in settings if setting.key.startswith("method.")}
+    options = {**own, **{name: default for name, default in borrowed.items() if name in asked}}
     config = assemble(_require_missing(settings), options)
     check(config, {setting.key: setting.origin for setting in settings})
     return config
@@ -127,6 +130,14 @@ def method_options(file: GroupFile) -> dict[str, Any]:
     for key in options:
         if not str(key).isidentifier() or iskeyword(key) or key == "options":
             raise UserError(f"{key!r} ({file.origin}) cannot name an option; use a Python name that is no keyword")
+    return options
+
+
+def _all_options(config_dir: Path) -> dict[str, Any]:
+    """Return the options of all recipes and their defaults: one may take another's part, `method.optimizer=galore`."""
+    options: dict[str, Any] = {}
+    for choice in list_choices(config_dir, "method"):
+        options = {**method_options(read_choice(config_dir, "method", choice)), **options}
     return options
 
 

@@ -67,6 +67,8 @@ class MethodConfig:
     """local optimizer in place of the recipe's own; null to keep it"""
     rule: str | None = None
     """aggregation rule in place of the recipe's own; null to keep it"""
+    pooled: bool | None = None
+    """true: one client trains on everybody's rows with as many steps as all would; null as the recipe says"""
     options: dict[str, Any] = field(default_factory=dict)
     """the recipe's options, written on the command line as `method.<option>=`"""
 
@@ -89,8 +91,28 @@ class LocalConfig:
     """gradients are clipped to this norm; null for no clipping"""
     optimizer_state: str = "reset"
     """`reset`: a new optimizer every round; `keep`: moments stay with their client across rounds"""
+    prox_mu: float = 0.0
+    """FedProx: weight mu of the term mu/2 |w - w_server|^2 in every client's loss; 0 for none"""
+    scaffold: bool = False
+    """SCAFFOLD: control variates correct every client's gradients; needs method.optimizer=sgd"""
     loss_on: str = "response"
     """`response`: loss on the response's tokens; `all`: on the prompt's too, as in the papers' released code"""
+
+
+@dataclass
+class ServerConfig:
+    """How the server goes along the change of the mean of what the clients sent."""
+
+    optimizer: str = "none"
+    """`none` (take the mean), `fedavgm`, `fedadam`, `fedyogi` or `fedadagrad`"""
+    lr: float | None = None
+    """server learning rate; null is 1 for fedavgm; of an adaptive one about the size of its step in every element"""
+    beta1: float = 0.9
+    """momentum"""
+    beta2: float = 0.99
+    """decay of the second moment (fedadam, fedyogi)"""
+    tau: float = 1e-3
+    """adaptivity: the smaller, the less a step depends on the size of the change"""
 
 
 @dataclass
@@ -123,6 +145,8 @@ class EvalConfig:
     """rows of one evaluation batch"""
     max_new_tokens: int = 64
     """longest generated response"""
+    deviation: bool = True
+    """for LoRA methods, measure every round how far the aggregate is from the mean of the clients' effective weights"""
 
 
 @dataclass
@@ -133,6 +157,9 @@ class RunFolderConfig:
     """folder that holds the run folders"""
     name: str | None = None
     """name of the run folder; null for <method>-<data>-<model>-seed<seed>"""
+    export: str = "adapter"
+    """form of a LoRA result: `adapter` (for PEFT; of higher rank where the backbone changes too) or `merged` (the whole
+    model); other results are whole models"""
     keep_checkpoints: int = 2
     """number of checkpoints kept, the newest ones"""
 
@@ -187,6 +214,7 @@ class RunConfig:
     seed: int = 0
     """root of every random stream"""
     local: LocalConfig = field(default_factory=LocalConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     run: RunFolderConfig = field(default_factory=RunFolderConfig)

@@ -11,7 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedlit.config.keys import (
+    INT_OR_LIST,
     METHOD_FIELDS,
+    NULLABLE,
+    PER_CLIENT,
     Hint,
     describe,
     is_list,
@@ -116,7 +119,7 @@ def _method_class(base: type, options: Mapping[str, Any]) -> type:
             nested = _method_class(object, default)
             members.append((name, nested, field(default_factory=nested)))
         else:
-            hint = Any if isinstance(default, str) else option_hint(default)
+            hint = Any if isinstance(default, str) or name in PER_CLIENT | NULLABLE else option_hint(default)
             members.append((name, hint, field(default_factory=partial(deepcopy, default))))
     return make_dataclass(f"{base.__name__}Options", members, bases=(base,))
 
@@ -124,7 +127,7 @@ def _method_class(base: type, options: Mapping[str, Any]) -> type:
 def _assign(tree: Any, setting: Setting, hint: Hint) -> None:
     """Put one value into the tree, converted by OmegaConf to the key's type; what is text must be written as text."""
     try:
-        if not _is_text_where_needed(setting.value, hint):
+        if not _has_kind(setting.value, hint):
             raise ValueError
         OmegaConf.update(tree, setting.key, setting.value, merge=False)
     except (ValueError, OmegaConfBaseException):
@@ -135,11 +138,18 @@ def _assign(tree: Any, setting: Setting, hint: Hint) -> None:
         ) from None
 
 
-def _is_text_where_needed(value: Any, hint: Hint) -> bool:
-    """Refuse numbers and truth values for text (OmegaConf would write them out: `off` would become 'False')."""
+def _has_kind(value: Any, hint: Hint) -> bool:
+    """Refuse numbers and truth values for text (OmegaConf would write them out: `off` would become 'False'), and what
+    OmegaConf is not told of: anything but integers for an integer or a list of them.
+    """
     parts = _parts(hint)
     if hint is Any:
         return True
+    if hint == INT_OR_LIST:
+        entries = value if isinstance(value, list) else [value]
+        return bool(entries) and all(type(entry) is int for entry in entries)
+    if hint == int | None:
+        return value is None or type(value) is int
     if isinstance(value, list):
         lists = [part for part in parts if is_list(part)]
         return any(get_args(part) != (str,) or all(isinstance(entry, str) for entry in value) for part in lists)

@@ -15,11 +15,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from fedlit.aggregation.fedavg import FedAvg, NoAggregation
 from fedlit.client import ClientModule, ClientState, LocalTrainer
 from fedlit.cohort import ClientUpdate, Cohort, weights_by_examples
-from fedlit.config import LocalConfig, MethodConfig
+from fedlit.config import LocalConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
-from fedlit.server import ServerState
+from fedlit.server import Download, ServerState
 from fedlit.tasks.causal_lm import project_only
 from fedlit.tensors import TensorDict, snapshot
 
@@ -139,7 +139,9 @@ def trainers(fabric: Fabric) -> Trainers:
     def build(method: str, num_steps: int, optimizer: str = "sgd") -> LocalTrainer:
         local = LocalConfig(steps=num_steps, batch_size=64, lr=LR)
         options = {"lora_rank": 2, "lora_alpha": 5.0, "target_modules": "all"}
-        parts = build_method(MethodConfig(name=method, optimizer=optimizer, options=options), local)
+        parts = build_method(
+            RunConfig(method=MethodConfig(name=method, optimizer=optimizer, options=options), local=local)
+        )
         model = gpt2()
         parts.adapter.attach(model, PROJECTIONS["gpt2"])
         generator = torch.Generator().manual_seed(0)
@@ -169,7 +171,7 @@ def largest_difference(trainer: LocalTrainer, shards: Sequence[Sequence[Example]
     state = ClientState(private=snapshot(trainer.method.private(trainer.module.model)))
 
     def trained(rows: Sequence[Example]) -> TensorDict:
-        result = trainer.train(0, rows, start, copy.deepcopy(state), 0, lambda: True)
+        result = trainer.train(0, rows, Download(shared=start), copy.deepcopy(state), 0, lambda: True)
         assert result is not None
         return result[0].shared
 

@@ -14,6 +14,7 @@ from fedlit.cohort import ClientUpdate
 from fedlit.data.collation import Batch, Example, training_order
 from fedlit.errors import DivergenceError
 from fedlit.seeding import stream_seed, torch_stream
+from fedlit.server import Download
 from fedlit.tasks.causal_lm import CausalLM
 from fedlit.tensors import TensorDict, checksum, num_parameters, snapshot
 
@@ -35,7 +36,7 @@ def train(
     start: tuple[TensorDict, ClientState],
     round_idx: int = 0,
 ) -> tuple[ClientUpdate, ClientState]:
-    result = trainer.train(client_id, rows, *start, round_idx, lambda: True)
+    result = trainer.train(client_id, rows, Download(shared=start[0]), start[1], round_idx, lambda: True)
     assert result is not None
     return result
 
@@ -189,7 +190,7 @@ def test_a_client_is_abandoned_when_asked(last: int, make_trainer: MakeTrainer, 
         calls.append(None)
         return len(calls) < last
 
-    assert trainer.train(0, rows, *start, 0, on_step) is None
+    assert trainer.train(0, rows, Download(shared=start[0]), start[1], 0, on_step) is None
     assert len(calls) == last
     assert checksum(train(trainer, 0, rows, start)[0].shared) == expected
 
@@ -220,7 +221,7 @@ def test_a_loss_that_is_not_finite_is_named(
     # Plain SGD with a zero gradient: only the spoilt step is not finite.
     trainer = make_trainer(task=Spoilt(make_task(), value, step), optimizer="sgd")
     with pytest.raises(DivergenceError) as caught:
-        trainer.train(7, rows, *initial(trainer), 4, lambda: True)
+        train(trainer, 7, rows, initial(trainer), round_idx=4)
     message = str(caught.value)
     assert f"round 5, client 7: the loss is {value} at local step {step}" in message
     assert "local.lr" in message

@@ -33,6 +33,8 @@ def summary() -> RunSummary:
         num_trainable=1500,
         num_shared=1000,
         num_private=500,
+        uplink_bytes=4000,
+        downlink_bytes=4000,
         num_frozen=1_000_000,
         num_train_examples=(40, 42, 41),
         num_test_examples=12,
