@@ -89,7 +89,7 @@ def attach_adapter(
         Its LoRA layers, and what the record should hold of the initialisation.
     """
     with torch_stream(plan.inputs.config.seed, "adapter"):
-        facts = plan.method.adapter.attach(backbone.model, backbone.projections, calibration)
+        facts = plan.method.attach(backbone.model, backbone.projections, calibration)
     return plan.method.adapter.layers(backbone.model), facts
 
 

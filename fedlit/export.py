@@ -35,6 +35,7 @@ def export_result(
     folder: Path,
     form: str,
     reload: Callable[[], Backbone],
+    head: Mapping[str, Tensor] | None = None,
     client_id: int | None = None,
 ) -> None:
     """Write the trained model into `folder`, which appears, or takes an older one's place, only when it is complete.
@@ -46,6 +47,7 @@ def export_result(
         folder: where to.
         form: `adapter` for a PEFT adapter, `merged` for a whole model.
         reload: loads the pretrained backbone once more, without an adapter.
+        head: a trained classification head, which makes the result a whole model.
         client_id: whose model it is, where tensors are private; None for the server's.
     """
     assert form in ("adapter", "merged")
@@ -53,7 +55,7 @@ def export_result(
     server = server.replace(layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
     factors = {name for layer in layers for name in (layer.a, layer.b, layer.core)}
-    fits_peft = layers and adapter.shared(model).keys() | adapter.private(model).keys() <= factors
+    fits_peft = layers and not head and adapter.shared(model).keys() | adapter.private(model).keys() <= factors
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -64,7 +66,7 @@ def export_result(
         path = str(getattr(model, "name_or_path", ""))
         write_peft_adapter(partial, layers, tensors, changes, backbone_path=path, client_id=client_id)
     else:
-        merged = adapter.merged(model) | _merged_layers(server, tensors, client_id)
+        merged = adapter.merged(model) | _merged_layers(server, tensors, client_id) | dict(head or {})
         write_merged_model(partial, reload, merged)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -244,6 +244,7 @@ class Federation:
             folder=folder,
             form=self.config.run.export,
             reload=self.reload,
+            head=self.method.head(self.model),
         )
 
     def _on_step(self) -> bool:

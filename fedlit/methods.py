@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from fedlit.adapters import Adapter, trainable
+from fedlit.adapters import Adapter, Calibration
 from fedlit.adapters.dense import Dense
 from fedlit.adapters.lora import Lora
 from fedlit.adapters.lora_core import LoraCore
@@ -29,6 +30,7 @@ from fedlit.aggregation.hetlora import HetLora
 from fedlit.cohort import uniform_weights, weights_by_examples
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
+from fedlit.models import Projections, head_parameters
 from fedlit.optimizers import LocalOptimizer
 from fedlit.optimizers.galore import GaLore
 from fedlit.optimizers.torch_optimizers import SGD, AdamW
@@ -98,7 +100,10 @@ WEIGHTINGS: dict[str, Callable[[Sequence[int]], tuple[float, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A recipe with its parts built."""
+    """A recipe with its parts built.
+
+    A classification head is trained beside the adapter's tensors; private_head keeps it with its client.
+    """
 
     name: str
     adapter: Adapter
@@ -106,21 +111,43 @@ class Method:
     rule: AggregationRule
     weights: Callable[[Sequence[int]], tuple[float, ...]]
     pooled: bool
+    private_head: bool = False
 
     @property
     def communicates(self) -> bool:
         """Whether anything travels at all."""
         return not isinstance(self.rule, NoAggregation)
 
+    def attach(
+        self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
+    ) -> dict[str, float]:
+        """Put the adapter into `model`, and let the head train; returns what Adapter.attach returns."""
+        facts = self.adapter.attach(model, projections, calibration)
+        for parameter in head_parameters(model).values():
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+            parameter.requires_grad_(True)
+        return facts
+
     def shared(self, model: nn.Module) -> TensorDict:
-        """Return the live tensors that travel: the adapter's choice, nothing without a rule."""
-        return self.adapter.shared(model) if self.communicates else {}
+        """Return the live tensors that travel: the adapter's choice and the head, nothing without a rule."""
+        if not self.communicates:
+            return {}
+        tensors, head = self.adapter.shared(model), self.head(model)
+        if self.private_head:
+            return {name: tensor for name, tensor in tensors.items() if name not in head}
+        return tensors | head
+
+    @staticmethod
+    def head(model: nn.Module) -> TensorDict:
+        """Return the live tensors of the classification head; none of a language model."""
+        return {name: parameter.data for name, parameter in head_parameters(model).items()}
 
     def private(self, model: nn.Module) -> TensorDict:
         """Return the live trained tensors that stay with their client."""
         if self.communicates:
-            return self.adapter.private(model)
-        return {name: parameter.data for name, parameter in trainable(model).items()}
+            return self.adapter.private(model) | (self.head(model) if self.private_head else {})
+        # Not what is trainable at the moment: an adapter may train some tensors in one round and others in the next.
+        return self.adapter.shared(model) | self.adapter.private(model) | self.head(model)
 
 
 def build_method(run: RunConfig) -> Method:
@@ -155,6 +182,7 @@ def build_method(run: RunConfig) -> Method:
         name=config.name,
         weights=WEIGHTINGS[_known(weighting, WEIGHTINGS, "method.weighting")],
         pooled=recipe.pooled if config.pooled is None else config.pooled,
+        private_head=config.private_head,
         **built,
     )
     _require_fit(run, method, chosen)

@@ -55,6 +55,15 @@ PROJECTIONS = {
 }
 
 
+HEADS = ("classifier", "score")
+"""Attributes under which transformers keeps the head of a classification model."""
+
+
+def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a model's classification head by name; none of a language model."""
+    return {name: parameter for name, parameter in model.named_parameters() if name.split(".", maxsplit=1)[0] in HEADS}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backbone:
     """A causal language model, all of it frozen, with its tokenizer."""

@@ -92,7 +92,10 @@ class Lora(Adapter):
             with warnings.catch_warnings():
                 # peft asks transformers by an old name; nothing a user of this package could change.
                 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-                get_peft_model(model, self.peft_config(projections))  # in place; the shell it returns is not needed
+                config = self.peft_config(projections)
+                # peft would look for the methods of a language model, and put a copy beside a classifier's head.
+                config.task_type = "CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None
+                get_peft_model(model, config)  # in place; the shell it returns is not needed
         except ValueError as error:
             raise UserError(
                 f"method.target_modules={self.target_modules}: {str(error).splitlines()[0]}; "

@@ -69,6 +69,8 @@ class MethodConfig:
     """aggregation rule in place of the recipe's own; null to keep it"""
     pooled: bool | None = None
     """true: one client trains on everybody's rows with as many steps as all would; null as the recipe says"""
+    private_head: bool = False
+    """true: a classification head stays with its client; false: it travels like the adapter's tensors"""
     options: dict[str, Any] = field(default_factory=dict)
     """the recipe's options, written on the command line as `method.<option>=`"""
 

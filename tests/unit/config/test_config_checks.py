@@ -21,12 +21,19 @@ RANGE_CASES = [
     ("partition.min_test_rows", "-1", "at least 0"),
     *(
         (key, text, "finite number above 0")
-        for key in ("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha")
+        for key in (
+            *("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"),
+            *("server.lr", "server.tau"),
+        )
         for text in ("0", "-1", ".inf", ".nan")
     ),
-    *(("local.weight_decay", text, "at least 0") for text in ("-0.1", ".inf", ".nan")),
+    *(
+        (key, text, "at least 0")
+        for key in ("local.weight_decay", "local.prox_mu")
+        for text in ("-0.1", ".inf", ".nan")
+    ),
     *(("partition.test_fraction", text, "not including, 1") for text in ("1", "-0.1", ".nan")),
-    ("method.lora_dropout", "1", "not including, 1"),
+    *((key, "1", "not including, 1") for key in ("method.lora_dropout", "server.beta1", "server.beta2")),
 ]
 
 
@@ -61,7 +68,7 @@ def test_a_value_that_is_not_valid_is_answered_with_the_valid_ones(key: str, con
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, valid in VALID_VALUES.items() for value in valid])
 def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").touch()
-    load_config([f"{key}={value}", f"data.path={tmp_path / 'rows.jsonl'}"], config_dir)
+    load_config([f"{key}={value}", f"data.path={tmp_path / 'rows.jsonl'}", "server.lr=0.01"], config_dir)
 
 
 def test_the_tables_name_keys_that_exist() -> None:

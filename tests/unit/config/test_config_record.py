@@ -24,7 +24,7 @@ TEXT = st.text().filter(lambda text: "${" not in text and text != "???")
     lr=st.floats(allow_nan=False),
     seed=st.integers(min_value=0, max_value=2**70),
     options=st.dictionaries(
-        st.sampled_from(["lora_rank", "weighting", "x"]),
+        st.sampled_from(["size", "weighting", "x"]),
         st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=2) | st.none(),
     ),
 )
@@ -85,6 +85,7 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
         "run.dir",
         "run.name",
         "run.keep_checkpoints",
+        "run.export",
         "logging.wandb",
         "logging.project",
         "logging.group",
