@@ -8,7 +8,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from fedlit import communication
-from fedlit.adapters import Calibration, trainable
+from fedlit.adapters import Calibration
 from fedlit.callbacks import RunSummary
 from fedlit.client import ClientModule, LocalTrainer
 from fedlit.data.shards import Shard, label_counts
@@ -150,7 +150,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         reload=lambda: load_backbone(config.model),
     )
     uplink_bytes, downlink_bytes = exchange.first_traffic(plan.cohort_size, federation.server)
-    parameters = {name: parameter.data for name, parameter in trainable(backbone.model).items()}
+    parameters = {name: parameter.data for name, parameter in module.trained.items()}
     num_trainable = num_parameters(parameters)
     summary = RunSummary(
         config=config,

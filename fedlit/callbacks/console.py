@@ -54,8 +54,12 @@ class ConsoleReport(Callback):
             self._progress.advance(self._bar)
 
     def on_round_end(self, record: dict[str, Any], samples: Sequence[Sample]) -> None:
-        """Print the round's line."""
+        """Print the round's line; before the first, what the adapter's initialisation did to the model."""
         self.close()
+        facts = {key.removeprefix("init/"): value for key, value in record.items() if key.startswith("init/")}
+        if facts:
+            told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items())
+            self._print(f"  adapter    at the start: {told}")
         self._print(round_line(record))
 
     def on_end(self, records: Sequence[dict[str, Any]]) -> None:
@@ -75,7 +79,7 @@ class ConsoleReport(Callback):
         folder = self._summary.folder
         self._print(f"records  {folder / 'metrics.jsonl'}")
         self._print(f"plots    {folder / 'plots'}")
-        self._print(f"adapter  {folder / 'adapter'}")
+        self._print(f"result   {folder / 'adapter'}")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -118,6 +122,9 @@ def round_line(record: dict[str, Any]) -> str:
     losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
     if losses:
         parts.append(f"train loss {sum(losses) / len(losses):.4f}")
+    if "lora/deviation" in record:
+        parts.append(f"deviation {record['lora/deviation']:.1e}")
+    if "time/train_s" in record:
         parts.append(f"train {record['time/train_s']:.1f} s")
     parts.append(f"evaluate {record['time/evaluate_s']:.1f} s")
     return "   ".join(parts)

@@ -79,6 +79,14 @@ def test_a_round_is_one_line() -> None:
     assert "ROUGE-L" not in unevaluated
 
 
+def test_what_the_start_lost_and_what_the_aggregate_missed_are_told(summary: RunSummary) -> None:
+    callback, stream = report()
+    callback.on_start(summary, [], [])
+    callback.on_round_end({**RECORDS[0], "init/weight_error": 0.9923, "init/loss_after": 5.5}, [])
+    assert "at the start: weight error 0.9923, loss after 5.5" in stream.getvalue()
+    assert "deviation 2.5e-04" in round_line({**RECORDS[1], "lora/deviation": 0.00025})
+
+
 def test_the_table_knows_what_is_better(summary: RunSummary) -> None:
     callback, stream = report()
     callback.on_start(summary, [], ["resumed after round 1"])
