@@ -46,7 +46,8 @@ class AggregationRule(Protocol):
         """Return what every client of a cohort sends and receives in one round, from shapes alone.
 
         `trained` names the tensors that clients train in this round. By default a client sends the trained tensors
-        among the shared, and receives the same, at its own rank.
+        among the shared, and receives the same, at its own rank. Counted is this round: a client that comes back after
+        rounds without it also needs what those folded into the backbone.
         """
         names = server.shared.keys() & set(trained)
         sizes = {client_id: payload_bytes(server, names, client_id) for client_id in client_ids}

@@ -42,7 +42,8 @@ class FedSvd(AggregationRule):
         return server.replace(shared=shared)
 
     def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
-        """Return B up, A and B down."""
-        up = payload_bytes(server, server.shared.keys() & set(trained))
-        down = payload_bytes(server, server.shared)
+        """Return B up, and down B with A where the server has a new one."""
+        trained = server.shared.keys() & set(trained)
+        up = payload_bytes(server, trained)
+        down = payload_bytes(server, trained if server.round_idx % self.svd_every else server.shared)
         return {client_id: Traffic(uplink_bytes=up, downlink_bytes=down) for client_id in client_ids}

@@ -11,18 +11,36 @@ from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
 from fedlit.aggregation.fedavg import FedAvg, NoAggregation
 from fedlit.cohort import uniform_weights, weights_by_examples
-from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, load_config
+from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, RunConfig, load_config
 from fedlit.errors import UserError
-from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, Method, build_method
+from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, WEIGHTINGS, Method, build_method
 from fedlit.models import PROJECTIONS
 from fedlit.optimizers.torch_optimizers import SGD, AdamW
 
 YAMLS = sorted(Path(CONFIG_DIR).glob("method/*.yaml"))
 LOCAL = LocalConfig(lr=0.25, weight_decay=0.5)
+# Texts of the command line, none of them a default.
+OTHER_VALUES = {
+    "lora_rank": "3",
+    "lora_alpha": "5",
+    "lora_dropout": "0.5",
+    "target_modules": "mlp",
+    "use_rslora": "true",
+    "compression_dim": "5",
+    "galore.rank": "3",
+    "residual_rank": "2",
+    "svd_every": "2",
+    "weighting": "uniform",
+}
+OTHER_OF_RECIPE = {
+    "scl": {"init": "svd"},
+    "fed_sb": {"init": "random"},
+    "fedex_lora": {"weighting": "num_examples"},
+}
 
 
 def build(name: str = "fedit", **given: object) -> Method:
-    return build_method(MethodConfig(name=name, **given), LOCAL)  # type: ignore[arg-type]
+    return build_method(RunConfig(method=MethodConfig(name=name, **given), local=LOCAL))  # type: ignore[arg-type]
 
 
 def test_every_recipe_has_a_yaml_and_every_yaml_a_recipe() -> None:
@@ -31,24 +49,44 @@ def test_every_recipe_has_a_yaml_and_every_yaml_a_recipe() -> None:
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_every_yaml_builds(path: Path) -> None:
-    config = load_config([f"method={path.stem}", "local.lr=0.125"])
-    method = build_method(config.method, config.local)
+    config = load_config([f"method={path.stem}", "local.lr=0.125", "local.weight_decay=0.5"])
+    method = build_method(config)
     recipe = RECIPES[path.stem]
     assert method.name == path.stem
     assert method.pooled == recipe.pooled
-    assert method.optimizer == OPTIMIZERS[recipe.optimizer](lr=0.125, weight_decay=0.0)
-    assert type(method.rule) is type(RULES[recipe.rule]())
-    options = config.method.options
-    for option in ("lora_rank", "lora_alpha", "lora_dropout", "target_modules", "use_rslora"):
-        assert getattr(method.adapter, option) == options[option]
+    assert (method.optimizer.lr, method.optimizer.weight_decay) == (0.125, 0.5)  # type: ignore[attr-defined]
+    for part, table, name in (
+        (method.adapter, ADAPTERS, recipe.adapter),
+        (method.optimizer, OPTIMIZERS, recipe.optimizer),
+        (method.rule, RULES, recipe.rule),
+    ):
+        assert type(part) is getattr(table[name], "func", table[name])
+    assert arrived(method, config) == config.method.options
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.stem)
 def test_every_option_of_a_yaml_arrives(path: Path) -> None:
-    given = {"lora_rank": 3, "lora_alpha": 5.0, "lora_dropout": 0.5, "target_modules": "mlp", "use_rslora": True}
-    config = load_config([f"method={path.stem}", *(f"method.{name}={value}" for name, value in given.items())])
-    adapter = build_method(config.method, config.local).adapter
-    assert {name: getattr(adapter, name) for name in given} == given
+    """Options of the command line replace those of the YAML."""
+    options = load_config([f"method={path.stem}"]).method.options
+    given = {**OTHER_VALUES, **OTHER_OF_RECIPE.get(path.stem, {})}
+    config = load_config(
+        [
+            f"method={path.stem}",
+            *(f"method.{key}={text}" for key, text in given.items() if key.split(".")[0] in options),
+        ]
+    )
+    method = build_method(config)
+    assert arrived(method, config) == config.method.options
+    changed = {name for name, value in options.items() if config.method.options[name] != value}
+    assert changed == set(options), "give another value in the table for a new option"
+
+
+def arrived(method: Method, config: RunConfig) -> dict[str, object]:
+    """Return the values of a configuration's options as the method's parts have them."""
+    parts = (method.adapter, method.optimizer, method.rule)
+    found = {name: getattr(part, name) for name in config.method.options for part in parts if hasattr(part, name)}
+    weighting = {name: key for key, name in ((key, WEIGHTINGS[key]) for key in WEIGHTINGS)}[method.weights]
+    return found | ({"weighting": weighting} if "weighting" in config.method.options else {})
 
 
 @pytest.mark.parametrize(
@@ -161,3 +199,32 @@ def test_an_option_that_no_part_takes_is_an_error(given: dict[str, object], opti
 def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match=rf"method\.{next(iter(options))}="):
         build(options=options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("method=scl method.rule=flexlora", "method.rule=flexlora needs LoRA factors A and B that travel"),
+        ("method=full method.rule=fedex_lora", "method.adapter=dense does not send A and B"),
+        ("method=fedsa_lora method.rule=fedsvd", "method.adapter=lora_share_a does not send B"),
+        ("method=ffa_lora method.rule=fedsvd", "an adapter such as lora_train_b_receive_a"),
+        ("method=fedit method.lora_rank=[2,4,3]", "which method.rule=fedavg cannot combine"),
+        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a rule that can: flexlora, flora, hetlora"),
+        ("method=fed_sb method.lora_rank=[2,4,3]", "method.lora_rank=[2, 4, 3]"),
+        ("method=flora method.lora_rank=[2,4,3] method.pooled=true", "pooled data have one client"),
+        ("method=flora server.optimizer=fedavgm", "method.rule=flora does not return the mean"),
+        ("method=local_only server.optimizer=fedavgm", "method.rule=none does not return the mean"),
+        ("method=fedit local.scaffold=true", "give method.optimizer=sgd"),
+        ("method=fedftg local.scaffold=true", "give method.optimizer=sgd"),
+        ("method=local_only local.scaffold=true method.optimizer=sgd", "a rule that communicates"),
+        ("method=centralized local.scaffold=true method.optimizer=sgd", "local.scaffold=true"),
+        ("method=flexlora local.scaffold=true method.optimizer=sgd", "method.rule=flexlora changes them"),
+        ("method=fedit method.optimizer=galore", "method.galore"),
+        ("method=fedex_lora method.assignment=keep method.residual_rank=2", "leave one of them out"),
+    ],
+)
+def test_parts_that_do_not_fit_say_who_needs_what(arguments: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_method(load_config(arguments.split()))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,174 @@
+"""One round on hand-made LoRA factors, and its dense algebra written apart from the library's.
+
+Shapes: W (out, in), A (r, in), B (out, r); a transposed layer keeps W as (in, out).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedlit.aggregation import AggregationRule
+from fedlit.cohort import ClientUpdate, Cohort
+from fedlit.lora_layer import LoraLayer
+from fedlit.server import ServerState
+from fedlit.tensors import TensorDict
+
+WEIGHTS = {
+    1: (1.0,),
+    2: (0.7, 0.3),
+    3: (0.5, 0.2, 0.3),
+    4: (0.1, 0.4, 0.3, 0.2),
+    5: (0.05, 0.35, 0.3, 0.2, 0.1),
+}
+"""p_i of n clients, unequal."""
+SHAPES = ((7, 5), (23, 17), (16, 29))
+"""(out, in): the stacked factors are wider than the first layer and thinner than the others."""
+
+
+def make_layers(
+    rank: int = 3,
+    alpha: float = 7.0,
+    *,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    client_ranks: tuple[int, ...] = (),
+    use_rslora: bool = False,
+    transposed: bool = False,
+) -> tuple[LoraLayer, ...]:
+    """Return a layer for each shape."""
+    return tuple(
+        LoraLayer(
+            name=f"m{index}",
+            a=f"m{index}.A",
+            b=f"m{index}.B",
+            weight=f"m{index}.W",
+            rank=rank,
+            alpha=alpha,
+            use_rslora=use_rslora,
+            transposed=transposed,
+            client_ranks=client_ranks,
+        )
+        for index in range(len(shapes))
+    )
+
+
+def random_factors(
+    layers: Sequence[LoraLayer],
+    generator: torch.Generator,
+    *,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    client_id: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> TensorDict:
+    """Return random factors, zero beyond the client's rank."""
+    tensors: TensorDict = {}
+    for layer, (num_out, num_in) in zip(layers, shapes, strict=True):
+        a = torch.randn(layer.rank, num_in, generator=generator, dtype=dtype)
+        b = torch.randn(num_out, layer.rank, generator=generator, dtype=dtype)
+        rank = layer.rank_of(client_id)
+        a[rank:] = 0
+        b[:, rank:] = 0
+        tensors |= {layer.a: a, layer.b: b}
+    return tensors
+
+
+def make_server(
+    layers: Sequence[LoraLayer],
+    generator: torch.Generator,
+    *,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    zero_b: bool = False,
+    round_idx: int = 0,
+) -> ServerState:
+    """Return a server with random factors (B = 0 on request) and random masters of W."""
+    shared = random_factors(layers, generator, shapes=shapes)
+    frozen = {}
+    for layer, (num_out, num_in) in zip(layers, shapes, strict=True):
+        stored = (num_in, num_out) if layer.transposed else (num_out, num_in)
+        frozen[layer.weight] = torch.randn(stored, generator=generator, dtype=torch.float64)
+        if zero_b:
+            shared[layer.b] = torch.zeros_like(shared[layer.b])
+    return ServerState(round_idx=round_idx, shared=shared, frozen=frozen, layers=tuple(layers))
+
+
+def make_cohort(
+    server: ServerState, uploads: Mapping[int, TensorDict], weights: Sequence[float], *, stacks: bool = True
+) -> Cohort:
+    """Return a cohort of clients that uploaded these tensors."""
+    cohort = Cohort(list(uploads), weights, server.shared, round_idx=server.round_idx, stacks=stacks)
+    for client_id, tensors in uploads.items():
+        cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=tensors, metrics={}))
+    return cohort
+
+
+def aggregated(
+    rule: AggregationRule, server: ServerState, trained: Mapping[int, TensorDict], weights: Sequence[float]
+) -> ServerState:
+    """Return the next server after clients ended their local training with the tensors `trained`."""
+    uploads = {client_id: rule.upload(tensors, server, client_id) for client_id, tensors in trained.items()}
+    return rule(make_cohort(server, uploads, weights), server).replace(round_idx=server.round_idx + 1)
+
+
+def dense_product(layer: LoraLayer, tensors: Mapping[str, Tensor], rank: int | None = None) -> Tensor:
+    """Return scaling * B @ A, (out, in), at this rank's scaling (the layer's own if None)."""
+    rank = layer.rank if rank is None else rank
+    scaling = layer.alpha / (rank**0.5 if layer.use_rslora else rank)
+    return scaling * (tensors[layer.b].double() @ tensors[layer.a].double())
+
+
+def dense_weight(layer: LoraLayer, server: ServerState) -> Tensor:
+    """Return the server's W, (out, in)."""
+    weight = server.frozen[layer.weight]
+    return weight.T if layer.transposed else weight
+
+
+def mean_product(
+    layer: LoraLayer, trained: Mapping[int, TensorDict], weights: Sequence[float], ranks: Sequence[int] | None = None
+) -> Tensor:
+    """Return sum_i p_i * scaling_i * B_i @ A_i, (out, in), term by term."""
+    total = torch.zeros((), dtype=torch.float64)
+    for client_id, weight in zip(trained, weights, strict=True):
+        rank = None if ranks is None else ranks[client_id]
+        total = total + weight * dense_product(layer, trained[client_id], rank)
+    return total
+
+
+def best_of_rank(matrix: Tensor, rank: int) -> Tensor:
+    """Return the best approximation of a dense matrix of at most this rank, by its dense SVD."""
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ vh[:rank]
+
+
+def close(left: Tensor, right: Tensor, tolerance: float = 1e-10) -> bool:
+    """Return whether two tensors of one shape differ by at most `tolerance`, of their norm where that is above 1."""
+    assert left.shape == right.shape, f"{tuple(left.shape)}, {tuple(right.shape)}"
+    with torch.no_grad():
+        return float((left - right).norm()) <= tolerance * max(1.0, float(right.norm()))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Return a generator of its own."""
+    return torch.Generator().manual_seed(seed)
+
+
+class Made(TorchDispatchMode):
+    """Records the shapes of the tensors that operations return, views included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    @property
+    def largest(self) -> int:
+        """Number of scalars of the largest tensor."""
+        return max(math.prod(shape) for shape in self.shapes)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(value, Tensor):
+                self.shapes.append(tuple(value.shape))
+        return result
