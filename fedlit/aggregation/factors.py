@@ -4,14 +4,36 @@ Shapes: n clients with weights p_i; A (r, in), B (out, r). At the server all fac
 of the largest rank: what a client of another rank sends is rescaled, which leaves its scaling * B @ A as it is.
 """
 
+from typing import ClassVar
+
 import torch
 
+from fedlit.aggregation import AggregationRule
 from fedlit.cohort import Cohort
 from fedlit.lora_layer import LoraLayer
 from fedlit.low_rank import LowRank
 from fedlit.seeding import torch_stream
-from fedlit.server import ServerState
+from fedlit.server import Download, ServerState
 from fedlit.tensors import TensorDict
+
+
+class MixedRanks(AggregationRule):
+    """A rule over A and B whose clients may have different ranks.
+
+    share_of_a: the power with which the change of scaling goes to A, the rest going to B.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset("AB")
+    mixes_ranks: ClassVar[bool] = True
+    share_of_a: ClassVar[float] = 0.0
+
+    def download(self, server: ServerState, client_id: int) -> Download:
+        """Return the first rows of A and columns of B, as many as the client's rank, in its scaling."""
+        return Download(shared=at_rank(server.shared, server.layers, client_id, share_of_a=self.share_of_a))
+
+    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
+        """Return the client's factors in the server's scaling."""
+        return at_server_scale(shared, server.layers, client_id, share_of_a=self.share_of_a)
 
 
 def clients_changes(cohort: Cohort, server: ServerState) -> dict[str, list[LowRank]]:

@@ -11,28 +11,16 @@ means of the factors where all ranks are equal.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlit.aggregation import AggregationRule
-from fedlit.aggregation.factors import at_rank, at_server_scale, mean_changes
+from fedlit.aggregation.factors import MixedRanks, mean_changes
 from fedlit.cohort import Cohort
-from fedlit.server import Download, ServerState
-from fedlit.tensors import TensorDict
+from fedlit.server import ServerState
 
 
 @dataclass(frozen=True)
-class FlexLora(AggregationRule):
+class FlexLora(MixedRanks):
     """B @ A * scaling <- best approximation of sum_i p_i * scaling_i * B_i @ A_i."""
 
-    needs: ClassVar[frozenset[str]] = frozenset("AB")
     stacks: ClassVar[bool] = True
-    mixes_ranks: ClassVar[bool] = True
-
-    def download(self, server: ServerState, client_id: int) -> Download:
-        """Return the first singular directions, as many as the client's rank."""
-        return Download(shared=at_rank(server.shared, server.layers, client_id, share_of_a=0))
-
-    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
-        """Return the client's factors in the server's scaling."""
-        return at_server_scale(shared, server.layers, client_id, share_of_a=0)
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server with the factors of the truncated mean, of the largest rank."""

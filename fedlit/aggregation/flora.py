@@ -11,31 +11,20 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlit.aggregation import AggregationRule, payload_bytes
-from fedlit.aggregation.factors import at_rank, at_server_scale, product_bytes, restart
+from fedlit.aggregation import payload_bytes
+from fedlit.aggregation.factors import MixedRanks, product_bytes, restart
 from fedlit.cohort import Cohort
-from fedlit.server import Download, ServerState, Traffic
-from fedlit.tensors import TensorDict
+from fedlit.server import ServerState, Traffic
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flora(AggregationRule):
+class Flora(MixedRanks):
     """W <- W + sum_i p_i * scaling_i * B_i @ A_i; A fresh, B = 0."""
 
     seed: int = 0
 
-    needs: ClassVar[frozenset[str]] = frozenset("AB")
     stacks: ClassVar[bool] = True
     folds: ClassVar[bool] = True
-    mixes_ranks: ClassVar[bool] = True
-
-    def download(self, server: ServerState, client_id: int) -> Download:
-        """Return the first rows of the fresh factors, as many as the client's rank."""
-        return Download(shared=at_rank(server.shared, server.layers, client_id, share_of_a=0))
-
-    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
-        """Return the client's factors in the server's scaling."""
-        return at_server_scale(shared, server.layers, client_id, share_of_a=0)
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server with the stack merged."""
