@@ -36,25 +36,19 @@ class MixedRanks(AggregationRule):
         return at_server_scale(shared, server.layers, client_id, share_of_a=self.share_of_a)
 
 
-def clients_changes(cohort: Cohort, server: ServerState) -> dict[str, list[LowRank]]:
-    """Return p_i * scaling * B_i @ A_i of every client in cohort order, by layer name; one collective.
-
-    Their sum (`LowRank.sum`) is the weighted mean of the clients' products.
-    """
+def mean_changes(cohort: Cohort, server: ServerState) -> dict[str, LowRank]:
+    """Return sum_i p_i * scaling * B_i @ A_i by layer name, as the clients' factors side by side; one collective."""
     stacked = cohort.stack([name for layer in server.layers for name in (layer.a, layer.b)])
     weights = [cohort.weights[client_id] for client_id in cohort.client_ids]
     return {
-        layer.name: [
-            layer.change({layer.a: a, layer.b: b}) * weight
-            for a, b, weight in zip(stacked[layer.a], stacked[layer.b], weights, strict=True)
-        ]
+        layer.name: LowRank.sum(
+            [
+                layer.change({layer.a: a, layer.b: b}) * weight
+                for a, b, weight in zip(stacked[layer.a], stacked[layer.b], weights, strict=True)
+            ]
+        )
         for layer in server.layers
     }
-
-
-def mean_changes(cohort: Cohort, server: ServerState) -> dict[str, LowRank]:
-    """Return sum_i p_i * scaling * B_i @ A_i by layer name."""
-    return {name: LowRank.sum(terms) for name, terms in clients_changes(cohort, server).items()}
 
 
 def at_rank(shared: TensorDict, layers: tuple[LoraLayer, ...], client_id: int, *, share_of_a: float) -> TensorDict:
