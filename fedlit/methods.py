@@ -166,7 +166,7 @@ def build_method(run: RunConfig) -> Method:
     }
     factories = {kind: TABLES[kind][_known(name, TABLES[kind], f"method.{kind}")] for kind, name in chosen.items()}
     # A learning rate is the local configuration's, the seed the run's; every other option is the method's own.
-    given = {"lr": local.lr, "weight_decay": local.weight_decay, "seed": run.seed}
+    given = {"lr": local.lr, "weight_decay": local.weight_decay, "momentum": local.momentum, "seed": run.seed}
     built = {kind: _build(factory, {**config.options, **given}) for kind, factory in factories.items()}
     # An option in the YAML of a part that was replaced is not the user's mistake.
     replaced = [TABLES[kind][name] for kind, name in own.items() if name != chosen[kind]]
@@ -185,52 +185,71 @@ def build_method(run: RunConfig) -> Method:
         private_head=config.private_head,
         **built,
     )
-    _require_fit(run, method, chosen)
+    _require_parts_fit(run, method, chosen)
+    _require_options_fit(run, method, chosen)
     return method
 
 
-def _require_fit(run: RunConfig, method: Method, chosen: Mapping[str, str]) -> None:
-    """Refuse parts and options that make no sense together.
+def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
+    """Refuse parts that make no sense together; `names` are those of the parts.
 
     Raises:
         UserError: says which part needs what.
     """
     adapter, rule = method.adapter, method.rule
-    adapter_name, rule_name = chosen["adapter"], chosen["rule"]
     missing = sorted((rule.needs - adapter.sends) | (rule.sets - adapter.receives))
     if missing:
         raise UserError(
-            f"method.rule={rule_name} needs LoRA factors {' and '.join(sorted(rule.needs | rule.sets))} that travel, "
-            f"but method.adapter={adapter_name} does not send {' and '.join(missing)}; "
-            f"choose method.rule=fedavg or an adapter such as {_default_adapter(rule_name)}"
+            f"method.rule={names['rule']} needs LoRA factors {' and '.join(sorted(rule.needs | rule.sets))} that "
+            f"travel, but method.adapter={names['adapter']} does not send {' and '.join(missing)}; "
+            f"choose method.rule=fedavg or an adapter such as {_default_adapter(names['rule'])}"
         )
     mixed = len(set(adapter.client_ranks)) > 1
     if mixed and not rule.mixes_ranks:
         able = ", ".join(sorted(name for name, factory in RULES.items() if _part(factory).mixes_ranks))
         raise UserError(
-            f"method.lora_rank={list(adapter.client_ranks)} has several ranks, which method.rule={rule_name} "
+            f"method.lora_rank={list(adapter.client_ranks)} has several ranks, which method.rule={names['rule']} "
             f"cannot combine; give one number, or a rule that can: {able}"
         )
     if mixed and method.pooled:
         raise UserError("method.lora_rank has a rank for each client, but pooled data have one client; give one number")
     if adapter.needs_autocast and run.model.dtype == "bfloat16" and run.compute.precision != "bf16-mixed":
         raise UserError(
-            f"method.adapter={adapter_name} trains float32 weights inside a bfloat16 backbone, which runs under "
+            f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "
             "compute.precision=bf16-mixed only; give that, or model.dtype=float32"
         )
-    if run.server.optimizer != "none" and not rule.averages:
+
+
+def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
+    """Refuse options of the server's and the clients' steps that make no sense with these parts.
+
+    Raises:
+        UserError: says which option needs what.
+    """
+    federated = method.communicates and not method.pooled
+    if run.server.optimizer != "none" and not method.rule.averages:
         raise UserError(
-            f"server.optimizer={run.server.optimizer} follows the change of a mean, but method.rule={rule_name} "
+            f"server.optimizer={run.server.optimizer} follows the change of a mean, but method.rule={names['rule']} "
             "does not return the mean of what clients sent; leave it out, or choose method.rule=fedavg"
         )
-    if run.local.scaffold and not (chosen["optimizer"] == "sgd" and method.communicates and not method.pooled):
+    if run.local.momentum and names["optimizer"] != "sgd":
+        raise UserError(
+            f"local.momentum={run.local.momentum} is that of plain SGD, but method.optimizer={names['optimizer']}; "
+            "give method.optimizer=sgd, or leave it out"
+        )
+    if run.local.prox_mu and not federated:
+        raise UserError(
+            f"local.prox_mu={run.local.prox_mu} pulls clients to the server's weights, and nothing travels here; "
+            "leave it out, or choose a rule that communicates"
+        )
+    if run.local.scaffold and not (names["optimizer"] == "sgd" and federated):
         raise UserError(
             "local.scaffold=true estimates gradients from the steps of plain SGD in a federation; "
             "give method.optimizer=sgd and a rule that communicates, or leave it out"
         )
-    if run.local.scaffold and rule_name != "fedavg":
+    if run.local.scaffold and names["rule"] != "fedavg":
         raise UserError(
-            f"local.scaffold=true needs tensors that the server averages as they are, but method.rule={rule_name} "
+            f"local.scaffold=true needs tensors that the server averages as they are, but method.rule={names['rule']} "
             "changes them; choose method.rule=fedavg"
         )
 

@@ -60,7 +60,8 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"), POSITIVE),
     **dict.fromkeys(("server.lr", "server.tau"), POSITIVE),
     **dict.fromkeys(("local.weight_decay", "local.prox_mu"), NOT_NEGATIVE),
-    **dict.fromkeys(("partition.test_fraction", "method.lora_dropout", "server.beta1", "server.beta2"), FRACTION),
+    **dict.fromkeys(("partition.test_fraction", "method.lora_dropout", "local.momentum"), FRACTION),
+    **dict.fromkeys(("server.beta1", "server.beta2"), FRACTION),
 }
 """Null passes wherever the key's type allows it. Keys of `method.` apply to the recipes that have them."""
 
@@ -139,7 +140,7 @@ def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(ranks, list) and len(ranks) != values["num_clients"]:
         yield "method.lora_rank", f"has {len(ranks)} ranks for num_clients={values['num_clients']}; give one a client"
     if values["local.scaffold"]:
-        for key, wanted in (("local.weight_decay", 0.0), ("local.max_grad_norm", None), ("method.momentum", 0.0)):
+        for key, wanted in (("local.weight_decay", 0.0), ("local.max_grad_norm", None), ("local.momentum", 0.0)):
             if values.get(key, wanted) != wanted:
                 yield key, f"is at odds with local.scaffold=true, which needs plain SGD; give {key}={show(wanted)}"
 

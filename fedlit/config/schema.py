@@ -89,6 +89,8 @@ class LocalConfig:
     """learning rate of the local optimizer"""
     weight_decay: float = 0.0
     """decoupled weight decay of the local optimizer"""
+    momentum: float = 0.0
+    """momentum of method.optimizer=sgd"""
     max_grad_norm: float | None = None
     """gradients are clipped to this norm; null for no clipping"""
     optimizer_state: str = "reset"

@@ -2,17 +2,20 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "experiments" / "federate.py"
+ZYGOTE = REPOSITORY / "tests" / "e2e" / "zygote.py"
 SMALL = [
     "num_clients=3",
     "num_rounds=3",
@@ -90,14 +93,107 @@ class CommandLine:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def result(self, name: str) -> tuple[dict[str, bytes], list[str]]:
-        """Return a run's final tensors, file by file, and its records without the times."""
+        """Return a run's final tensors and its server's, file by file, and its records without the times."""
         folder = self.folder / name
-        tensors = {
-            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("adapter/**/*.safetensors"))
-        }
-        assert tensors, f"{folder} has no adapter"
+        newest = max(folder.glob("checkpoints/round-????"))
+        paths = sorted(folder.glob("adapter/**/*.safetensors"))
+        assert paths, f"{folder} has no result"
+        paths += sorted(newest.glob("*.safetensors"))
+        tensors = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return tensors, [json.dumps(without_times(json.loads(line))) for line in lines]
+
+
+class ForkedRun:
+    """The processes of one run, forked from a zygote."""
+
+    def __init__(self, pids: list[int], outputs: list[Path], ask: Callable[[object], Any]) -> None:
+        self.pids = pids
+        self.outputs = outputs
+        self._ask = ask
+
+    def exit_codes(self) -> list[int | None]:
+        """Return the exit code of every process, minus the number of the signal that ended it; None while it runs."""
+        codes: list[int | None] = self._ask({"poll": self.pids})
+        return codes
+
+    def output(self) -> str:
+        """Return what the processes wrote, one after the other."""
+        return "\n".join(path.read_text() for path in self.outputs)
+
+    def kill(self) -> list[int | None]:
+        """SIGKILL every process that runs, wait for their ends and return the exit codes."""
+        for pid, code in zip(self.pids, self.exit_codes(), strict=True):
+            if code is None:
+                os.kill(pid, signal.SIGKILL)
+        while None in (codes := self.exit_codes()):
+            time.sleep(0.005)
+        return codes
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is true or no process is left; fail if a process fails."""
+        deadline = time.monotonic() + 180
+        while not condition() and None in (codes := self.exit_codes()):
+            if any(codes) or time.monotonic() > deadline:
+                time.sleep(1.0)  # the others of its group may have more to say
+                self.kill()
+                pytest.fail(f"exit codes {codes}\n{self.output()}")
+            time.sleep(0.005)
+
+
+class Zygote:
+    """Starts federations of several processes within milliseconds; see zygote.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, str(ZYGOTE)],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._read()
+
+    def start(self, name: str, *arguments: str, num_processes: int = 1) -> ForkedRun:
+        """Start a federation called `name`: of one process as plain python would, of several as torchrun would."""
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": name}
+        size = str(num_processes)
+        pids, outputs = [], []
+        for rank in map(str, range(num_processes)):
+            ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0"}
+            outputs.append(self.folder / f"{name}-{rank}.txt")
+            request = {
+                "start": [*arguments, f"run.dir={self.folder}", f"run.name={name}"],
+                "environment": {**rendezvous, **ranks} if num_processes > 1 else {},
+                "output": str(outputs[-1]),
+            }
+            pids.append(self._ask(request)["pid"])
+        return ForkedRun(pids, outputs, self._ask)
+
+    def run(self, name: str, *arguments: str, num_processes: int = 1) -> str:
+        """Run a federation to its end and return its output."""
+        run = self.start(name, *arguments, num_processes=num_processes)
+        run.wait_until(lambda: False)
+        assert run.exit_codes() == [0] * num_processes, run.output()
+        return run.output()
+
+    def close(self) -> None:
+        """End the zygote and whatever it still runs."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+    def _ask(self, request: object) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
 
 
 def merge(defaults: list[str], arguments: tuple[str, ...]) -> list[str]:

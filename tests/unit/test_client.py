@@ -49,7 +49,7 @@ def bits_of(state: ClientState) -> list[str]:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "adamw": {"weight_decay": 0.1},
-    "sgd": {"optimizer": "sgd", "options": {"momentum": 0.9}, "weight_decay": 0.1},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1},
     "clipped": {"max_grad_norm": 0.01},
     "dropout": {"options": {"lora_dropout": 0.3}},
     "all tokens": {"loss_on": "all"},

@@ -33,7 +33,10 @@ RANGE_CASES = [
         for text in ("-0.1", ".inf", ".nan")
     ),
     *(("partition.test_fraction", text, "not including, 1") for text in ("1", "-0.1", ".nan")),
-    *((key, "1", "not including, 1") for key in ("method.lora_dropout", "server.beta1", "server.beta2")),
+    *(
+        (key, "1", "not including, 1")
+        for key in ("method.lora_dropout", "local.momentum", "server.beta1", "server.beta2")
+    ),
 ]
 
 

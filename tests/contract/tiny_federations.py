@@ -1,0 +1,153 @@
+"""Federations of one process on the packaged model that train for seconds, and what they and their files compute."""
+
+import copy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from fedlit import assembly
+from fedlit.config import CONFIG_DIR, ModelConfig, load_config
+from fedlit.data.shards import make_shards
+from fedlit.federation import Federation
+from fedlit.inputs import Inputs
+from fedlit.models import Backbone, load_backbone
+from fedlit.tensors import TensorDict, snapshot
+
+WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
+ROWS = [
+    {"prompt": f"def {word}_{number}(file)", "response": f"{word} file {number}.", "label": word[0]}
+    for number in range(8)
+    for word in WORDS
+]
+DEFAULTS = [
+    "num_clients=3",
+    "num_rounds=2",
+    "local.steps=2",
+    "local.batch_size=2",
+    "local.lr=0.01",
+    "partition.alpha=1",
+    "partition.min_test_rows=2",
+    "eval.max_examples=2",
+    "eval.max_new_tokens=2",
+    "eval.every=2",
+    "logging.wandb=disabled",
+]
+TOKENS = torch.arange(5, 53).view(3, 16) * 7
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Assembles federations whose run folders lie in one folder."""
+
+    folder: Path
+    config_dir: Path = CONFIG_DIR
+
+    def __call__(self, name: str, *options: str) -> Federation:
+        """Return a federation in the run folder `name`, resumed if it has a checkpoint."""
+        given = {option.split("=")[0] for option in options}
+        defaults = [option for option in DEFAULTS if option.split("=")[0] not in given]
+        config = load_config([*defaults, *options, f"run.dir={self.folder}", f"run.name={name}"], self.config_dir)
+        shards = make_shards(ROWS, config.data, config.partition, config.num_clients, config.seed)
+        plan = assembly.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
+        federation, _ = assembly.assemble(plan, Fabric(accelerator="cpu", devices=1))
+        for folder in (federation.folder.checkpoints, federation.folder.plots):
+            folder.mkdir(parents=True, exist_ok=True)
+        federation.resume()
+        return federation
+
+    def run(self, name: str, *options: str) -> Federation:
+        """Return a federation after its last round."""
+        federation = self(name, *options)
+        federation.run()
+        return federation
+
+
+@cache
+def _pretrained() -> Backbone:
+    return load_backbone(ModelConfig())
+
+
+def packaged_backbone(_config: ModelConfig) -> Backbone:
+    """Return what load_backbone returns for the packaged model, without reading it again."""
+    backbone = _pretrained()
+    return Backbone(model=copy.deepcopy(backbone.model), tokenizer=backbone.tokenizer, projections=backbone.projections)
+
+
+def results(federation: Federation) -> tuple[TensorDict, TensorDict, TensorDict, dict[int, TensorDict]]:
+    """Return the server's tensors and every client's private ones."""
+    server = federation.server
+    private = {client: state.private for client, state in federation.clients.items()}
+    return server.shared, server.frozen, server.clients, private
+
+
+def assert_equal(left: object, right: object) -> None:
+    """Compare nested dicts and tuples of tensors bit for bit."""
+    if isinstance(left, Tensor):
+        assert isinstance(right, Tensor)
+        assert torch.equal(left, right)
+    elif isinstance(left, tuple):
+        assert isinstance(right, tuple)
+        for one, other in zip(left, right, strict=True):
+            assert_equal(one, other)
+    else:
+        assert isinstance(left, dict)
+        assert isinstance(right, dict)
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_equal(left[key], right[key])
+
+
+def differ(left: Federation, right: Federation) -> bool:
+    """Return whether two federations ended with different tensors."""
+    try:
+        assert_equal(results(left), results(right))
+    except AssertionError:
+        return True
+    return False
+
+
+def effective_weights(federation: Federation, tensors: TensorDict, client_id: int | None = None) -> TensorDict:
+    """Return W + scaling * B @ A (out, in) of every LoRA layer in float64, with `tensors` in place of the model's."""
+    everything = {**snapshot(dict(federation.model.named_parameters())), **tensors}
+    return {
+        layer.name: everything[layer.weight].double() + layer.oriented(layer.change(everything, client_id)).dense()
+        for layer in federation.exchange.layers
+    }
+
+
+@torch.no_grad()
+def logits(model: Any) -> Tensor:
+    """Return a causal language model's logits for a few fixed tokens."""
+    model.eval()
+    result: Tensor = model(input_ids=TOKENS).logits
+    return result
+
+
+def load_result(folder: Path) -> Any:
+    """Load an exported result with peft or transformers alone."""
+    if (folder / "adapter_config.json").is_file():
+        return PeftModel.from_pretrained(packaged_backbone(ModelConfig()).model, folder)
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def assert_export_computes_the_same(federation: Federation) -> None:
+    """Compare the logits of every exported model with those of the federation's, which are not the pretrained ones."""
+    federation.export()
+    pretrained = logits(packaged_backbone(ModelConfig()).model)
+    folders = {None: federation.folder.adapter}
+    if federation.method.private(federation.model):
+        folders = {client: federation.folder.adapter / f"client-{client:05d}" for client in federation.clients}
+    for client_id, folder in folders.items():
+        if client_id is not None:
+            federation._load_client(client_id)
+        expected = logits(federation.model)
+        size = float(expected.abs().max())
+        assert float((expected - pretrained).abs().max()) > 1e-3 * size, "training changed nothing"
+        assert float((logits(load_result(folder)) - expected).abs().max()) <= 1e-4 * size

@@ -1,0 +1,129 @@
+"""Every recipe gives the same bits on 1, 2 and 4 processes, and after a kill; a new line in RECIPES is tested here."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine, Zygote
+
+from fedlit.methods import RECIPES
+
+WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
+ROWS = [
+    {"prompt": f"def {word}_{number}(file)", "response": f"{word} file {number}.", "label": word[0]}
+    for number in range(6)
+    for word in WORDS
+]
+TINY = [
+    "num_clients=3",
+    "num_rounds=3",
+    "local.steps=1",
+    "local.batch_size=2",
+    "local.lr=0.01",
+    "data=jsonl",
+    "partition.alpha=1",
+    "partition.min_test_rows=2",
+    "eval.max_examples=4",
+    "eval.max_new_tokens=2",
+    "eval.batch_size=2",
+    "logging.wandb=disabled",
+]
+# Options under which a server or its clients keep other state, or are made of other numbers.
+VARIATIONS = {
+    "fedit-scaffold": ["method=fedit", "method.optimizer=sgd", "local.scaffold=true", "cohort_size=2"],
+    "fedit-fedadam": ["method=fedit", "server.optimizer=fedadam", "server.lr=0.01"],
+    "rolora-fedavgm": ["method=rolora", "server.optimizer=fedavgm"],
+    "fedsa_lora-keep": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
+    "fedex_lora-keep": ["method=fedex_lora", "method.assignment=keep", "cohort_size=2"],
+    "fedex_lora-reinitialize": ["method=fedex_lora", "method.assignment=reinitialize", "run.export=merged"],
+    "flora-bfloat16": ["method=flora", "model.dtype=bfloat16", "method.lora_rank=[2,4,3]"],
+    "flexlora-ranks": ["method=flexlora", "method.lora_rank=[2,4,3]"],
+    "hetlora-ranks": ["method=hetlora", "method.lora_rank=[2,4,3]", "cohort_size=2"],
+    "scl-whitened": ["method=scl", "method.init=whitened"],
+    "fedftg-keep": ["method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"],
+}
+CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    zygote = Zygote(tmp_path_factory.mktemp("runs"))
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="module")
+def command_line(zygote: Zygote) -> CommandLine:
+    return CommandLine(zygote.folder)
+
+
+@pytest.fixture(scope="module")
+def rows(zygote: Zygote) -> Path:
+    path = zygote.folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def arguments(case: str, rows: Path) -> list[str]:
+    given = {argument.split("=")[0] for argument in CASES[case]}
+    defaults = [argument for argument in TINY if argument.split("=")[0] not in given]
+    return [*defaults, *CASES[case], f"data.path={rows}"]
+
+
+@pytest.fixture(scope="module")
+def whole(zygote: Zygote, case: str, arguments: list[str]) -> str:
+    """Run the case in one process and return its name."""
+    zygote.run(case, *arguments)
+    return case
+
+
+@pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_do_not_change_a_bit(
+    zygote: Zygote, command_line: CommandLine, whole: str, arguments: list[str], num_processes: int
+) -> None:
+    name = f"{whole}-{num_processes}"
+    zygote.run(name, *arguments, num_processes=num_processes)
+    assert command_line.result(name) == command_line.result(whole)
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
+    zygote: Zygote, command_line: CommandLine, whole: str, arguments: list[str]
+) -> None:
+    """All processes die between the first checkpoint and the end; another number of them goes on."""
+    draw = random.Random(whole)
+    killed, resumed = draw.sample([1, 2, 4], 2)
+    name, checkpoint = kill_in_the_middle(zygote, whole, arguments, draw, num_processes=killed)
+    out = zygote.run(name, *arguments, num_processes=resumed)
+    assert f"resumed after round {checkpoint}" in out
+    assert command_line.result(name) == command_line.result(whole)
+
+
+def kill_in_the_middle(
+    zygote: Zygote, whole: str, arguments: list[str], draw: random.Random, *, num_processes: int
+) -> tuple[str, int]:
+    """Kill a run; return its name and the round of its newest checkpoint.
+
+    The moment is drawn from the time that the whole run took; where the machine was too fast for it, from half of that.
+    """
+    records = [json.loads(line) for line in (zygote.folder / whole / "metrics.jsonl").read_text().splitlines()]
+    window_s = sum(value for record in records[1:] for key, value in record.items() if key.startswith("time/"))
+    for attempt in range(6):
+        name = f"{whole}-killed-{attempt}"
+        checkpoints = zygote.folder / name / "checkpoints"
+        run = zygote.start(name, *arguments, num_processes=num_processes)
+        run.wait_until((checkpoints / "round-0000").exists)
+        time.sleep(draw.uniform(0.0, window_s))
+        if set(run.kill()) == {-9}:
+            newest = max(path.name for path in checkpoints.glob("round-????"))
+            return name, int(newest.removeprefix("round-"))
+        window_s /= 2
+    pytest.fail("every run ended before it was killed")
