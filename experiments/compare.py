@@ -9,17 +9,20 @@ of tuned methods on unseen rows.
 """
 
 import argparse
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedlit.analysis.comparison import Result, markdown, read_records, summarize
 from fedlit.config import CONFIG_DIR, load_config
-from fedlit.config.record import load_yaml, run_folder
+from fedlit.config.record import run_folder
 from fedlit.errors import UserError
 
 SCRIPT = Path(__file__).with_name("federate.py")
+LOSS = "global/loss"
 METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
 
 
@@ -32,69 +35,78 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--output", type=Path, help="file for the table, besides the console")
     options, overrides = parser.parse_known_args()
-    lrs = options.lrs.split(",") if options.lrs else [""]
+    lrs = options.lrs.split(",") if options.lrs else [None]
     try:
-        cells = {
-            (method, lr): [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else [])]
-            for method in options.methods.split(",")
-            for lr in lrs
-        }
-        folders = {cell: _folder(cell, arguments) for cell, arguments in cells.items()}
+        cells = [_cell(method, lr, overrides) for method in options.methods.split(",") for lr in lrs]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = [pool.submit(_run, arguments, folders[cell], options.devices) for cell, arguments in cells.items()]
-        failed = [problem for run in runs if (problem := run.result())]
-    for problem in failed:
+        problems = [problem for problem in pool.map(lambda cell: _run(cell, options.devices), cells) if problem]
+    for problem in problems:
         print(problem, file=sys.stderr)
-    table = markdown(_results(folders))
-    print(table)
-    if options.output:
-        options.output.write_text(table, encoding="utf-8")
-    return 1 if failed else 0
+    if results := _results(cells):
+        table = markdown(results)
+        print(table)
+        if options.output:
+            options.output.write_text(table, encoding="utf-8")
+    return 1 if problems else 0
 
 
-def _folder(cell: tuple[str, str], arguments: list[str]) -> Path:
-    """Return the run folder of a cell; its name has the learning rate in it."""
-    return run_folder(load_config(arguments)).with_name("-".join(filter(None, cell)))
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run: a method at a learning rate."""
+
+    method: str
+    lr: float
+    arguments: list[str]
+    folder: Path
 
 
-def _run(arguments: list[str], folder: Path, devices: int) -> str | None:
-    """Run one federation to its end, its console in the run folder's place plus `.log`; return what went wrong."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
+    """Return a run whose folder has the learning rate in its name where several are compared."""
+    arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else [])]
+    config = load_config(arguments)
+    folder = run_folder(config).with_name(f"{method}-{lr}" if lr else method)
+    return Cell(method, config.local.lr, arguments, folder)
+
+
+def _run(cell: Cell, devices: int) -> str | None:
+    """Run one federation to its end, its console beside the run folder as `<name>.log`; return what went wrong."""
+    cell.folder.parent.mkdir(parents=True, exist_ok=True)
     launcher = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator=cpu", f"--devices={devices}"]
-    log = folder.with_name(f"{folder.name}.log")
+    log = cell.folder.with_name(f"{cell.folder.name}.log")
+    port = f"--main-port={_free_port()}"
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
-            [*launcher, str(SCRIPT), *arguments, f"run.name={folder.name}"],
+            [*launcher, port, str(SCRIPT), *cell.arguments, f"run.name={cell.folder.name}"],
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
         )
-    return None if done.returncode == 0 else f"{folder.name} ended with exit code {done.returncode}; see {log}"
+    return None if done.returncode == 0 else f"{cell.folder.name} ended with exit code {done.returncode}; see {log}"
 
 
-def _results(folders: dict[tuple[str, str], Path]) -> list[Result]:
+def _free_port() -> int:
+    """Return a port that nobody listens on: runs side by side need one each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _results(cells: list[Cell]) -> list[Result]:
     """Return a line for the untrained model, and one for each method with the learning rate that served it best."""
     results: dict[str, Result] = {}
-    for (method, _), folder in folders.items():
-        if not (folder / "metrics.jsonl").exists():
-            continue
-        records = read_records(folder)
-        result = summarize(method, records, _lr(folder))
-        if records[-1]["round"] == 0 or not result.scores:
-            continue
-        if method not in results or result.scores["global/loss"] < results[method].scores["global/loss"]:
-            results[method] = result
-        # Methods that change the model when they are set up have another round 0.
-        if method == "fedit":
+    for cell in cells:
+        if not (cell.folder / "adapter").exists():
+            continue  # not done
+        records = read_records(cell.folder)
+        result = summarize(cell.method, records, cell.lr)
+        if cell.method not in results or result.scores[LOSS] < results[cell.method].scores[LOSS]:
+            results[cell.method] = result
+        if not any(key.startswith("init/") for key in records[0]):  # no adapter has changed the model yet
             results.setdefault("zero-shot", summarize("zero-shot", records[:1], None))
-    return sorted(results.values(), key=lambda result: result.scores["global/loss"])
-
-
-def _lr(folder: Path) -> float:
-    return load_yaml((folder / "config.yaml").read_text(encoding="utf-8")).local.lr
+    return sorted(results.values(), key=lambda result: result.scores[LOSS])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fedlit import communication
 from fedlit.adapters import trainable
 from fedlit.client import ClientModule, LocalTrainer
-from fedlit.config import ComputeConfig, DataConfig, EvalConfig, LocalConfig, MethodConfig, ModelConfig
+from fedlit.config import ComputeConfig, DataConfig, EvalConfig, LocalConfig, MethodConfig, ModelConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.launch import quieten
 from fedlit.methods import build_method
@@ -134,7 +134,7 @@ class Workload:
     def __init__(self, shape: Shape, num_steps: int) -> None:
         local = LocalConfig(steps=num_steps, batch_size=shape.batch_size)
         backbone = shape.backbone()
-        self.method = build_method(MethodConfig(name="fedit"), local)
+        self.method = build_method(RunConfig(method=MethodConfig(name="fedit"), local=local))
         with torch_stream(0, "benchmark/adapter"):
             self.method.adapter.attach(backbone.model, backbone.projections)
         self.model = backbone.model

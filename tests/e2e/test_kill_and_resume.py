@@ -44,6 +44,7 @@ def test_killed_twice_on_other_numbers_of_processes(reference: CommandLine, wait
     assert reference.result("killed") == reference.result("whole")
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written(reference: CommandLine, wait_for: Wait) -> None:
     folder = reference.folder / "killed-in-checkpoint"
     process = reference.start(folder.name, *ARGUMENTS)

@@ -1,48 +1,38 @@
-"""The result does not depend on the number of processes, the launcher, or where clients run."""
+"""The result does not depend on the launcher or its number of processes; test_every_recipe has the other methods."""
 
 import json
 
 import pytest
 from conftest import CommandLine
 
-METHODS = {
-    "fedit": ["method=fedit"],
-    # Private tensors, kept optimizers and a cohort smaller than the population: the most state a run can have.
-    "fedsa": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
-}
 
-
-@pytest.fixture(scope="module", params=METHODS)
-def method(request: pytest.FixtureRequest, module_command_line: CommandLine) -> str:
-    """Run the method once in one process and return its name."""
-    done = module_command_line.run(request.param, *METHODS[request.param])
+@pytest.fixture(scope="module")
+def whole(module_command_line: CommandLine) -> str:
+    """Run FedIT once in one process and return the run's name."""
+    done = module_command_line.run("fedit")
     assert done.returncode == 0, done.stderr
-    return str(request.param)
+    return "fedit"
 
 
 @pytest.mark.parametrize(("launcher", "num_processes"), [("fabric", 2), ("torchrun", 4), ("python", 2)])
 def test_processes_and_launchers_give_the_same_bits(
-    module_command_line: CommandLine, method: str, launcher: str, num_processes: int
+    module_command_line: CommandLine, whole: str, launcher: str, num_processes: int
 ) -> None:
-    """With 4 processes and 3 clients (2 in a round), one process or two have no client."""
-    name = f"{method}-{launcher}-{num_processes}"
-    done = module_command_line.run(name, *METHODS[method], launcher=launcher, num_processes=num_processes)
+    """With 4 processes and 3 clients, one process has no client."""
+    name = f"{launcher}-{num_processes}"
+    done = module_command_line.run(name, launcher=launcher, num_processes=num_processes)
     assert done.returncode == 0, done.stderr
-    assert module_command_line.result(name) == module_command_line.result(method)
+    assert module_command_line.result(name) == module_command_line.result(whole)
 
 
-def test_another_seed_gives_other_bits(module_command_line: CommandLine, method: str) -> None:
-    if method != "fedit":
-        pytest.skip("one method is enough")
-    done = module_command_line.run("other-seed", *METHODS[method], "seed=1")
+def test_another_seed_gives_other_bits(module_command_line: CommandLine, whole: str) -> None:
+    done = module_command_line.run("other-seed", "seed=1")
     assert done.returncode == 0, done.stderr
-    assert module_command_line.result("other-seed") != module_command_line.result(method)
+    assert module_command_line.result("other-seed") != module_command_line.result(whole)
 
 
-def test_the_record_has_its_keys(module_command_line: CommandLine, method: str) -> None:
-    if method != "fedit":
-        pytest.skip("fedit has every client in every round")
-    lines = (module_command_line.folder / method / "metrics.jsonl").read_text().splitlines()
+def test_the_record_has_its_keys(module_command_line: CommandLine, whole: str) -> None:
+    lines = (module_command_line.folder / whole / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record["round"] for record in records] == [0, 1, 2, 3]
     for record in records:
@@ -52,7 +42,7 @@ def test_the_record_has_its_keys(module_command_line: CommandLine, method: str) 
         assert record["communication/uplink_bytes"] == 3 * 4 * 25_600
         assert record["communication/downlink_bytes"] == 3 * 4 * 25_600
         assert record["aggregation/update_norm"] > 0
-    folder = module_command_line.folder / method
+    folder = module_command_line.folder / whole
     for path in (
         "config.yaml",
         "environment.json",
