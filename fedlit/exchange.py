@@ -69,7 +69,7 @@ class Exchange:
         copy_into(self.method.shared(self.model), server.shared)
         parameters = dict(self.model.named_parameters())
         copy_into({name: parameters[name].data for name in server.frozen}, server.frozen)
-        self.method.adapter.enter(self.model, client_id=None, round_idx=server.round_idx)
+        self.enter(server.round_idx)
 
     def download(self, server: ServerState, client_id: int) -> Download:
         """Return what a client starts from; its own frozen weights, where it has any, go into the model."""

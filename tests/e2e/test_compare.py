@@ -1,0 +1,45 @@
+"""compare.py runs what is missing and prints one line for each method."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, SMALL, environment
+
+SCRIPT = REPOSITORY / "experiments" / "compare.py"
+
+
+def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_table_has_a_line_for_each_method_and_the_untrained_model(tmp_path: Path) -> None:
+    arguments = ["--methods", "fedit,scl", "--lrs", "0.001,0.01", "--jobs", "2", "--output", "table.md", *SMALL]
+    done = compare(tmp_path, *arguments, "num_rounds=1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert sorted(line.split("|")[1].strip() for line in lines[2:]) == ["`fedit`", "`scl`", "`zero-shot`"]
+    assert (tmp_path / "table.md").read_text().strip() == done.stdout.strip()
+    assert (tmp_path / "runs" / "fedit-0.001" / "adapter").is_dir()
+    records = tmp_path / "runs" / "fedit-0.001" / "metrics.jsonl"
+    before = records.read_text()
+    again = compare(tmp_path, *arguments, "num_rounds=1")
+    assert again.stdout == done.stdout
+    assert records.read_text() == before
+
+
+def test_a_mistake_is_one_line_before_anything_runs(tmp_path: Path) -> None:
+    done = compare(tmp_path, "--methods", "fedit,fedlt", "num_rounds=1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown choice method=fedlt")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
