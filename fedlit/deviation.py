@@ -51,6 +51,12 @@ class RoundFactors:
             changes.append(layer.change(tensors))
         return changes
 
+    def of_server(self, layer: LoraLayer, shared: Mapping[str, Tensor], *, start: bool) -> LowRank:
+        """Return the server's scaling * B @ A; with a factor that each client keeps, the mean over clients."""
+        if any(name in self.stacked and name not in shared for name in layer.factors):
+            return self.mean(self.clients(layer, start=start, instead=shared))
+        return layer.change({name: shared[name] if name in shared else self.fixed[name] for name in layer.factors})
+
     def mean(self, changes: list[LowRank]) -> LowRank:
         """Return sum_i p_i change_i."""
         return LowRank.sum([change * weight for change, weight in zip(changes, self.weights, strict=True)])
@@ -82,8 +88,8 @@ def measure(factors: RoundFactors, before: ServerState, after: ServerState) -> d
     for layer in after.layers:
         ended, started = factors.clients(layer, start=False), factors.clients(layer, start=True)
         ideal = factors.mean(ended)
-        new = factors.mean(factors.clients(layer, start=False, instead=after.shared))
-        old = factors.mean(factors.clients(layer, start=True, instead=before.shared))
+        new = factors.of_server(layer, after.shared, start=False)
+        old = factors.of_server(layer, before.shared, start=True)
         if layer.name in after.folded:
             new = new + after.folded[layer.name]
         own_start = factors.mean(factors.offsets[layer.name]) if layer.name in factors.offsets else None
