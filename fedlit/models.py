@@ -141,7 +141,9 @@ def _projections(config: ModelConfig, model: nn.Module) -> Projections:
 
 def _not_loadable(config: ModelConfig, what: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
+    remedy = "check the name, or download it first and give its folder"
+    if "attention implementation" in reason:  # an architecture without torch's fused kernel
+        remedy = "give model.attention_implementation=eager"
     return UserError(
-        f"the {what} of model.path={config.path} cannot be loaded ({type(error).__name__}: {reason}); "
-        "check the name, or download it first and give its folder"
+        f"the {what} of model.path={config.path} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
     )

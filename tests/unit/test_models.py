@@ -1,5 +1,6 @@
 """A backbone loads frozen from a folder, on the meta device without memory, and its projections have names."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,13 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from fedlit.adapters.lora import Lora
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
-from fedlit.models import PROJECTIONS, Projections, load_backbone, load_tokenizer
+from fedlit.models import PACKAGED, PROJECTIONS, Projections, load_backbone, load_tokenizer
 
 SIZES = {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 96}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -152,3 +153,12 @@ def test_an_unknown_architecture_needs_its_names(unknown: Path) -> None:
 def test_given_names_win_over_the_table() -> None:
     backbone = load_backbone(ModelConfig(mlp=["up_proj", "down_proj"]), weights=False)
     assert backbone.projections == Projections(attention=PROJECTIONS["llama"].attention, mlp=("up_proj", "down_proj"))
+
+
+def test_an_architecture_without_the_fused_attention_is_told_of_the_other(tmp_path: Path) -> None:
+    config = BloomConfig(vocab_size=2048, hidden_size=16, n_layer=1, n_head=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
+    for file in PACKAGED["tiny"].glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    with pytest.raises(UserError, match=r"give model\.attention_implementation=eager$"):
+        load_backbone(ModelConfig(path=str(tmp_path), max_length_tokens=64))
