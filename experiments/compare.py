@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlit.analysis.comparison import Result, markdown, read_records, summarize
-from fedlit.config import CONFIG_DIR, load_config
-from fedlit.config.record import run_folder
+from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_yaml
+from fedlit.config.record import differences, run_folder
 from fedlit.errors import UserError
 
 SCRIPT = Path(__file__).with_name("federate.py")
@@ -58,9 +58,17 @@ class Cell:
     """One run: a method at a learning rate."""
 
     method: str
-    lr: float
+    config: RunConfig
     arguments: list[str]
     folder: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is there to its end; the result is the last thing that a run writes."""
+        if not (self.folder / "adapter").exists():
+            return False
+        there = load_yaml((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        return not differences(there, self.config)
 
 
 def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
@@ -68,11 +76,13 @@ def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
     arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else [])]
     config = load_config(arguments)
     folder = run_folder(config).with_name(f"{method}-{lr}" if lr else method)
-    return Cell(method, config.local.lr, arguments, folder)
+    return Cell(method, config, arguments, folder)
 
 
 def _run(cell: Cell, devices: int) -> str | None:
     """Run one federation to its end, its console beside the run folder as `<name>.log`; return what went wrong."""
+    if cell.done:
+        return None
     cell.folder.parent.mkdir(parents=True, exist_ok=True)
     launcher = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator=cpu", f"--devices={devices}"]
     log = cell.folder.with_name(f"{cell.folder.name}.log")
@@ -98,10 +108,10 @@ def _results(cells: list[Cell]) -> list[Result]:
     """Return a line for the untrained model, and one for each method with the learning rate that served it best."""
     results: dict[str, Result] = {}
     for cell in cells:
-        if not (cell.folder / "adapter").exists():
-            continue  # not done
+        if not cell.done:
+            continue
         records = read_records(cell.folder)
-        result = summarize(cell.method, records, cell.lr)
+        result = summarize(cell.method, records, cell.config.local.lr)
         if cell.method not in results or result.scores[LOSS] < results[cell.method].scores[LOSS]:
             results[cell.method] = result
         if not any(key.startswith("init/") for key in records[0]):  # no adapter has changed the model yet

@@ -57,19 +57,25 @@ def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
 def markdown(results: Sequence[Result]) -> str:
     """Return the table in Markdown; the best value of every score among all lines is bold."""
     heads = ["method", "lr", *SCORES.values(), "kB up", "kB down", "deviation"]
-    best = {key: (min if key == "global/loss" else max)(result.scores[key] for result in results) for key in SCORES}
+    best = {key: _best([result.scores[key] for result in results], lowest=key == "global/loss") for key in SCORES}
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for result in results:
         scores = []
         for key in SCORES:
             value, std = result.scores[key], result.scores.get(f"{key}_std")
             text = f"{value:.3f}" if std is None else f"{value:.3f} ± {std:.3f}"
-            scores.append(f"**{text}**" if value == best[key] else text)
+            scores.append(f"**{text}**" if f"{value:.3f}" == best[key] else text)
         lr = "" if result.lr is None else f"{result.lr:g}"
         deviation = "" if result.deviation is None else f"{result.deviation:.1e}"
         traffic = [_kilobytes(result.uplink_bytes), _kilobytes(result.downlink_bytes)]
         lines.append(_line([f"`{result.name}`", lr, *scores, *traffic, deviation]))
     return "\n".join(lines) + "\n"
+
+
+def _best(values: Sequence[float], *, lowest: bool) -> str | None:
+    """Return the best value as it is printed, None where all look the same."""
+    texts = {f"{value:.3f}" for value in values}
+    return f"{(min if lowest else max)(values):.3f}" if len(texts) > 1 else None
 
 
 def _line(cells: Sequence[str]) -> str:

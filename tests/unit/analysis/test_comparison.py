@@ -39,7 +39,7 @@ def test_the_table_marks_the_best_of_each_column() -> None:
     ]
     lines = markdown(results).splitlines()
     assert lines[0] == "| method | lr | loss | ROUGE-L | BLEU-4 | kB up | kB down | deviation |"
-    assert lines[2] == "| `fedit` | 0.01 | **2.000** | **0.500** | **0.000** | 2.0 | 4.0 | 1.0e-01 |"
+    assert lines[2] == "| `fedit` | 0.01 | **2.000** | **0.500** | 0.000 | 2.0 | 4.0 | 1.0e-01 |"
     assert lines[3].startswith("| `fedsa_lora` |  | 4.000 ± 0.500 | 0.250 |")
 
 
