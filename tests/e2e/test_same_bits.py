@@ -25,6 +25,7 @@ def test_processes_and_launchers_give_the_same_bits(
     assert module_command_line.result(name) == module_command_line.result(whole)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_bits(module_command_line: CommandLine, whole: str) -> None:
     done = module_command_line.run("other-seed", "seed=1")
     assert done.returncode == 0, done.stderr
