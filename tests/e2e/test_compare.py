@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, SMALL, environment
+from conftest import REPOSITORY, SMALL, environment, merge
 
 SCRIPT = REPOSITORY / "experiments" / "compare.py"
 
@@ -23,8 +23,9 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_table_has_a_line_for_each_method_and_the_untrained_model(tmp_path: Path) -> None:
-    arguments = ["--methods", "fedit,scl", "--lrs", "0.001,0.01", "--jobs", "2", "--output", "table.md", *SMALL]
-    done = compare(tmp_path, *arguments, "num_rounds=1")
+    arguments = ["--methods", "fedit,scl", "--lrs", "0.001,0.01", "--jobs", "2", "--output", "table.md"]
+    arguments += merge(SMALL, ("num_rounds=1",))
+    done = compare(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert sorted(line.split("|")[1].strip() for line in lines[2:]) == ["`fedit`", "`scl`", "`zero-shot`"]
@@ -32,7 +33,7 @@ def test_the_table_has_a_line_for_each_method_and_the_untrained_model(tmp_path: 
     assert (tmp_path / "runs" / "fedit-0.001" / "adapter").is_dir()
     records = tmp_path / "runs" / "fedit-0.001" / "metrics.jsonl"
     before = records.read_text()
-    again = compare(tmp_path, *arguments, "num_rounds=1")
+    again = compare(tmp_path, *arguments)
     assert again.stdout == done.stdout
     assert records.read_text() == before
 
