@@ -125,7 +125,9 @@ class LocalTrainer:
             },
         )
         after = ClientState(
-            private=snapshot(private, device="cpu"), control=control, optimizer=self._optimizer_after(optimizer)
+            private={name: tensor.cpu() for name, tensor in private.items()},
+            control=control,
+            optimizer=self._optimizer_after(optimizer),
         )
         return update, after
 
@@ -190,7 +192,8 @@ class LocalTrainer:
         """Return the client's next control variate on the CPU: of the tensors that this round trained, a new one."""
         if not self.local.scaffold:
             return {}
-        start = {name: tensor for name, tensor in download.shared.items() if name in trainable(self.module.model)}
+        turn = trainable(self.module.model)
+        start = {name: tensor for name, tensor in download.shared.items() if name in turn}
         changed = next_control(state.control, download.control, start, trained, num_steps, self.local.lr)
         return {**state.control, **changed}
 

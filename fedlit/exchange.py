@@ -181,7 +181,7 @@ class RoundCohort:
         if not self.exchange.measures:
             return {}
         offsets: dict[str, list[LowRank]] = {}
-        for client_id in self.client_ids:
+        for client_id in self.client_ids if compute else ():
             for name, offset in self.exchange.method.rule.download(self.server, client_id).offsets.items():
                 offsets.setdefault(name, []).append(offset)
         fixed = dict(self.exchange.model.named_parameters())

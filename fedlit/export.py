@@ -20,8 +20,8 @@ from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.low_rank import LowRank
 from fedlit.models import Backbone
 from fedlit.seeding import torch_stream
-from fedlit.server import ServerState, added
-from fedlit.tensors import TensorDict, copy_into
+from fedlit.server import ServerState, merged_weights
+from fedlit.tensors import copy_into
 
 FIRST_WIDTH = 64
 """Directions that the search for a change's rank begins with."""
@@ -54,7 +54,7 @@ def export_result(
     layers = adapter.layers(model)
     server = server.replace(layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-    factors = {name for layer in layers for name in (layer.a, layer.b, layer.core)}
+    factors = {name for layer in layers for name in layer.factors}
     fits_peft = layers and not head and adapter.shared(model).keys() | adapter.private(model).keys() <= factors
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -66,7 +66,7 @@ def export_result(
         path = str(getattr(model, "name_or_path", ""))
         write_peft_adapter(partial, layers, tensors, changes, backbone_path=path, client_id=client_id)
     else:
-        merged = adapter.merged(model) | _merged_layers(server, tensors, client_id) | dict(head or {})
+        merged = adapter.merged(model) | merged_weights(layers, tensors, server.frozen, client_id) | dict(head or {})
         write_merged_model(partial, reload, merged)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -131,13 +131,3 @@ def _above(matrix: Tensor, tolerance: float) -> LowRank:
         v = vh.T
     rank = int((s > tolerance).sum())
     return LowRank(u[:, :rank] * s[:rank], v[:, :rank].T)
-
-
-def _merged_layers(server: ServerState, tensors: Mapping[str, Tensor], client_id: int | None) -> TensorDict:
-    """Return W + scaling * B @ A by pretrained name: W the master if there is one, the scaling that of the client."""
-    merged = {}
-    for layer in server.layers:
-        weight = server.frozen.get(layer.weight, tensors[layer.weight])
-        fine = weight if weight.element_size() >= 4 else weight.float()
-        merged[f"{layer.name}.weight"] = added(fine, layer.oriented(layer.change(tensors, client_id)))
-    return merged

@@ -1,9 +1,12 @@
 """The server's state: a value, the same on every process, that an aggregation rule maps to the next one."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from fedlit.lora_layer import LoraLayer
 from fedlit.low_rank import LowRank
@@ -47,9 +50,27 @@ class ServerState:
         return self.replace(frozen=frozen, folded=dict(changes))
 
 
-def added(weight: Any, change: LowRank) -> Any:
+def added(weight: Tensor, change: LowRank) -> Tensor:
     """Return weight + change in the weight's type; the dense change never exists by itself."""
     return weight.addmm(change.left.to(weight), change.right.to(weight))
+
+
+def merged_weights(
+    layers: Iterable[LoraLayer],
+    tensors: Mapping[str, Tensor],
+    masters: Mapping[str, Tensor] | None = None,
+    client_id: int | None = None,
+) -> TensorDict:
+    """Return W + the layer's change by pretrained name, in float32 or finer and in W's layout.
+
+    W is the master where there is one; the scaling is that of the client, the server's for None.
+    """
+    merged = {}
+    for layer in layers:
+        weight = (masters or {}).get(layer.weight, tensors[layer.weight]).detach()
+        fine = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        merged[f"{layer.name}.weight"] = added(fine, layer.oriented(layer.change(tensors, client_id)))
+    return merged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

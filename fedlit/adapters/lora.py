@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer as PeftLayer
-from torch import Tensor, nn
+from torch import nn
 
 from fedlit.adapters import Adapter, Calibration
 from fedlit.errors import UserError
 from fedlit.lora_layer import LoraLayer
 from fedlit.models import Projections
-from fedlit.server import added
+from fedlit.server import merged_weights
 from fedlit.tensors import TensorDict
 
 
@@ -152,11 +152,7 @@ class Lora(Adapter):
 
     def merged(self, model: nn.Module) -> TensorDict:
         """Return W + scaling * B @ A of every adapted layer, computed and kept in float32 or finer."""
-        tensors = dict(model.named_parameters())
-        return {
-            f"{layer.name}.weight": added(_fine(tensors[layer.weight].data), layer.oriented(layer.change(tensors)))
-            for layer in self.layers(model)
-        }
+        return merged_weights(self.layers(model), dict(model.named_parameters()))
 
     @staticmethod
     def _factors(model: nn.Module, factors: set[str]) -> TensorDict:
@@ -168,10 +164,6 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, PeftLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, PeftLayer):
             yield name, module
-
-
-def _fine(weight: Tensor) -> Tensor:
-    return weight if weight.element_size() >= 4 else weight.float()
 
 
 def _factor(name: str) -> str | None:

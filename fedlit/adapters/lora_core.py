@@ -21,7 +21,7 @@ from fedlit.adapters import Adapter, Calibration
 from fedlit.errors import UserError
 from fedlit.lora_layer import LoraLayer
 from fedlit.models import Projections
-from fedlit.server import added
+from fedlit.server import merged_weights
 from fedlit.tensors import TensorDict
 
 INITS = ("update", "gradient", "weights", "random")
@@ -151,11 +151,7 @@ class LoraCore(Adapter):
 
     def merged(self, model: nn.Module) -> TensorDict:
         """Return W + scaling * B @ C @ A of every adapted layer, in float32 or finer and in W's layout."""
-        tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-        return {
-            f"{layer.name}.weight": added(_as_fine(tensors[layer.weight]), layer.oriented(layer.change(tensors)))
-            for layer in self.layers(model)
-        }
+        return merged_weights(self.layers(model), dict(model.named_parameters()))
 
     def _targets(self, model: nn.Module, projections: Projections) -> dict[str, Any]:
         """Return the layers to wrap by name, every one linear and of at least rank r."""
