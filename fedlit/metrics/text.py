@@ -26,7 +26,7 @@ References = Sequence[str] | Sequence[Sequence[str]]
 
 
 @lru_cache(maxsize=1)
-def _porter_stem() -> Callable[[str], str]:
+def porter_stem() -> Callable[[str], str]:
     """Return nltk's Porter stemmer with a memory of words; nltk is imported here since it takes seconds."""
     from nltk.stem.porter import PorterStemmer  # noqa: PLC0415
 
@@ -41,7 +41,7 @@ def rouge_tokens(text: str, *, use_stemmer: bool) -> list[str]:
     words = _WORD.findall(text.lower())
     if not use_stemmer:
         return words
-    stem = _porter_stem()
+    stem = porter_stem()
     return [stem(word) if len(word) > 3 else word for word in words]
 
 
@@ -55,7 +55,7 @@ def rouge_l_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
     return 2 * int(LCSseq.similarity(prediction, reference)) / (len(prediction) + len(reference))
 
 
-def _pairs(predictions: Sequence[str], references: References) -> list[tuple[str, list[str]]]:
+def paired(predictions: Sequence[str], references: References) -> list[tuple[str, list[str]]]:
     """Return each prediction with its list of references; ValueError if they do not belong together."""
     if isinstance(predictions, str) or isinstance(references, str):
         raise ValueError("predictions and references are sequences of texts: a single text was given, put it in a list")
@@ -93,7 +93,7 @@ class RougeL(ExactMean):
         scores = [
             max(rouge_l_f1(tokens, self._tokens(reference)) for reference in alternatives)
             for tokens, alternatives in (
-                (self._tokens(prediction), alternatives) for prediction, alternatives in _pairs(predictions, references)
+                (self._tokens(prediction), alternatives) for prediction, alternatives in paired(predictions, references)
             )
         ]
         self._accumulate(torch.tensor(scores, dtype=torch.float64), torch.ones(len(scores), dtype=torch.int64))
@@ -132,7 +132,7 @@ class Bleu4(Metric):
 
         Raises ValueError if the lengths differ or a prediction has no reference.
         """
-        pairs = _pairs(predictions, references)
+        pairs = paired(predictions, references)
         if not pairs:
             return
         # sacrebleu wants the i-th references of all predictions side by side, None where a prediction has fewer

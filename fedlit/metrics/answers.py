@@ -1,0 +1,237 @@
+r"""The final answer of a text, a number, the content of the last \boxed{} or an option, and the share that is right.
+
+The markers are those of the data: GSM8K ends in `#### 42` (Cobbe et al., arXiv 2110.14168), MetaMathQA in
+`The answer is: 42` (Yu et al., arXiv 2309.12284), MATH boxes its answer, and two boxed answers are compared after a
+normalisation of their LaTeX as in Hendrycks et al., arXiv 2103.03874.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from fedlit.metrics.collected import CollectedMetric
+from fedlit.metrics.latex import normalised_latex, value_of
+from fedlit.metrics.text import References, paired
+
+KINDS = ("text", "number", "boxed", "option")
+"""What `final_answer` can read from a text."""
+
+_MAX_DIGITS = 1000  # a model that repeats a digit for ever does not give an answer
+_HASHES = "####"
+_ANSWER_IS = re.compile(r"the answer is\s*:?\s*", re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_NUMBER = re.compile(
+    r"(?P<sign>(?<![\w)\]}])[-−])?"  # a sign, but not the minus of 7-5
+    r"(?:\\?[$€£](?P<inner>[-−])?)?"  # $-5 as well as -$5
+    r"(?P<value>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
+    r"(?:/(?P<divisor>0*[1-9][0-9]*))?"
+)
+
+
+def final_number(text: str) -> str | None:
+    """Return the final number of `text` as an exact fraction in lowest terms, such as 42, -7 or 5/2; None without one.
+
+    It is the first number after the first `####`; without that mark the first one after the last `The answer is`;
+    without either the last number of the text. A mark without a number after it gives None. 1,000 = $1000 = 1000.00,
+    0.5 = 1/2, and 50% counts as 50. Nothing is rounded: the code of MetaMath rounds predictions to integers, which
+    accepts 41.6 for 42.
+    """
+    text = text.replace(r"\!", "").replace("{,}", ",")
+    _, hashes, after_hashes = text.partition(_HASHES)
+    marks = list(_ANSWER_IS.finditer(text))
+    if hashes:
+        found = _NUMBER.search(after_hashes)
+    elif marks:
+        found = _NUMBER.search(text, marks[-1].end())
+    else:
+        found = None
+        for found in _NUMBER.finditer(text):  # noqa: B007  # the last one
+            pass
+    if found is None or len(found[0]) > _MAX_DIGITS:
+        return None
+    value = Fraction(found["value"].replace(",", "")) / int(found["divisor"] or 1)
+    return str(-value if bool(found["sign"]) != bool(found["inner"]) else value)
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""Return the content of the last `\boxed{...}` or `\fbox{...}`, without a box what follows `The answer is`.
+
+    Braces may be nested; `\boxed 5` ends at the next $ or line. The answer after the mark ends with its line, without
+    its full stop. None without either, for a box that is not closed, and for an empty one.
+    """
+    boxes = list(_BOX.finditer(text))
+    if boxes:
+        start = boxes[-1].end()
+        if text[start : start + 1] == "{":
+            return _braced(text, start)
+        return re.split(r"[$\n]", text[start:], maxsplit=1)[0].strip().rstrip(".") or None
+    marks = list(_ANSWER_IS.finditer(text))
+    if marks:
+        return text[marks[-1].end() :].split("\n", 1)[0].strip().rstrip(".").strip("$").strip() or None
+    return None
+
+
+def _braced(text: str, start: int) -> str | None:
+    r"""Return what is between the brace at `start` and the one that closes it, where `\{` is not a brace."""
+    depth = 0
+    for found in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return text[start + 1 : found.start()].strip() or None
+    return None
+
+
+def equivalent(left: str, right: str) -> bool:
+    r"""Return whether two LaTeX answers are the same after `normalised_latex`, or the same rational number.
+
+    The comparison of numbers is wider than that of the MATH paper: 0.5 = \frac12 there and here, but also 2.50 = 5/2.
+    """
+    left, right = normalised_latex(left), normalised_latex(right)
+    if left == right:
+        return True
+    value = value_of(left)
+    return value is not None and value == value_of(right)
+
+
+def chosen_option(text: str, options: Sequence[str]) -> str | None:
+    """Return the option that `text` names first, whatever its case and as a word of its own; None if it names none.
+
+    Of options that begin alike the longest counts.
+    """
+    by_name = {option.lower(): option for option in options if option}
+    if not by_name:
+        return None
+    names = "|".join(re.escape(name) for name in sorted(by_name, key=len, reverse=True))
+    found = re.search(rf"(?<!\w)(?:{names})(?!\w)", text.lower())
+    return by_name[found[0]] if found else None
+
+
+def options_in(prompt: str, pattern: str) -> tuple[str, ...]:
+    """Return the valid answers that `prompt` lists: group 1 of the first match of `pattern`, split at slashes.
+
+    Raises ValueError if nothing matches, the pattern has no group or the group names no option.
+    """
+    compiled = re.compile(pattern)
+    if not compiled.groups:
+        raise ValueError(f"the pattern of the options {pattern!r} has no group: put parentheses around the list")
+    found = compiled.search(prompt)
+    options = tuple(option.strip() for option in (found[1] or "").split("/") if option.strip()) if found else ()
+    if not options:
+        raise ValueError(f"the pattern of the options {pattern!r} finds none in the prompt {prompt[:60]!r}")
+    return options
+
+
+def final_answer(text: str, kind: str, options: Sequence[str] = ()) -> str | None:
+    """Return the answer of the `kind` (`KINDS`) that `text` gives, None if it gives none.
+
+    A `text` is the answer itself, with each run of white space as one space.
+    """
+    match kind:
+        case "number":
+            return final_number(text)
+        case "boxed":
+            return boxed_answer(text)
+        case "option":
+            return chosen_option(text, options)
+        case _:
+            assert kind == "text", kind
+            return " ".join(text.split())
+
+
+class _GroupedShare(CollectedMetric):
+    """The share of rows that are right, over all rows and by group."""
+
+    higher_is_better = True
+    name: str
+
+    def _add(self, correct: Sequence[bool], groups: Sequence[str | None] | None) -> None:
+        if groups is None:
+            groups = [None] * len(correct)
+        if len(groups) != len(correct):
+            raise ValueError(f"{len(correct)} rows but {len(groups)} groups: give one for each, or None")
+        self._collect([group, bool(right)] for group, right in zip(groups, correct, strict=True))
+
+    def compute(self) -> Mapping[str, Tensor]:
+        """Return `<name>`, the share over all rows of all processes, nan without any; float64 scalars.
+
+        If rows have groups, also `<name>/<group>` for each of them and `<name>_macro`, the mean over groups.
+        """
+        rows: dict[str | None, list[bool]] = {}
+        for group, right in self._items():
+            rows.setdefault(group, []).append(right)
+        every = [right for answers in rows.values() for right in answers]
+        shares = {group: sum(rows[group]) / len(rows[group]) for group in sorted(filter(None, rows))}
+        scores = {self.name: sum(every) / len(every) if every else float("nan")}
+        scores |= {f"{self.name}/{group}": share for group, share in shares.items()}
+        if shares:
+            scores[f"{self.name}_macro"] = math.fsum(shares.values()) / len(shares)
+        return {name: torch.tensor(score, dtype=torch.float64, device=self.device) for name, score in scores.items()}
+
+
+class ExactMatch(_GroupedShare):
+    """The share of predictions whose final answer is that of a reference, read from both by the same rule.
+
+    Args:
+        kind: one of `KINDS`: `text` compares the whole text, `number` by `final_number`, `boxed` by `boxed_answer` and
+            `equivalent`, `option` by `chosen_option`.
+
+    """
+
+    name = "exact_match"
+
+    def __init__(self, kind: str) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"an answer of kind {kind!r} is not known: {', '.join(KINDS)} are")
+        super().__init__()
+        self.kind = kind
+
+    def update(
+        self,
+        predictions: Sequence[str],
+        references: References,
+        groups: Sequence[str | None] | None = None,
+        options: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Add n rows: a reference is a text or a sequence of alternatives, `options` the valid answers of each row.
+
+        A reference without a box or a mark is itself the boxed answer. A prediction without an answer is wrong.
+        Raises ValueError if the lengths differ, a prediction has no reference or a reference no answer.
+        """
+        pairs = paired(predictions, references)
+        if options is not None and len(options) != len(pairs):
+            raise ValueError(f"{len(pairs)} predictions but {len(options)} lists of options: give one for each")
+        valid = options if options is not None else [()] * len(pairs)
+        self._add([self._right(*pair, names) for pair, names in zip(pairs, valid, strict=True)], groups)
+
+    def _right(self, prediction: str, references: Sequence[str], options: Sequence[str]) -> bool:
+        expected = [self._expected(reference, options) for reference in references]
+        given = final_answer(prediction, self.kind, options)
+        if given is None:
+            return False
+        return any(equivalent(given, answer) if self.kind == "boxed" else given == answer for answer in expected)
+
+    def _expected(self, reference: str, options: Sequence[str]) -> str:
+        answer = final_answer(reference, self.kind, options)
+        if answer is None and self.kind == "boxed":
+            answer = reference.strip()
+        if not answer:
+            known = f" of {'/'.join(options)}" if self.kind == "option" else ""
+            raise ValueError(f"reference {reference[-60:]!r} gives no answer of kind {self.kind}{known}: mend the row")
+        return answer
+
+
+class Accuracy(_GroupedShare):
+    """The share of rows that are right, where the caller has decided which are."""
+
+    name = "accuracy"
+
+    def update(self, correct: Sequence[bool], groups: Sequence[str | None] | None = None) -> None:
+        """Add n rows, of which `correct` are right; `groups` name a part each, such as a task, or None.
+
+        Raises ValueError if the lengths differ.
+        """
+        self._add(correct, groups)
