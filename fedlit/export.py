@@ -47,7 +47,7 @@ def export_result(
         folder: where to.
         form: `adapter` for a PEFT adapter, `merged` for a whole model.
         reload: loads the pretrained backbone once more, without an adapter.
-        head: a trained classification head, which makes the result a whole model.
+        head: a trained classification head by parameter name, which makes the result a whole model.
         client_id: whose model it is, where tensors are private; None for the server's.
     """
     assert form in ("adapter", "merged")
@@ -73,10 +73,10 @@ def export_result(
 
 
 def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor]) -> None:
-    """Write the pretrained model with the `merged` weights in it, and its tokenizer.
+    """Write the pretrained model with the `merged` weights in it, and its tokenizer or image processor.
 
-    The files are in the finest type among the backbone's and the merged weights': what training adds to a bfloat16
-    weight is mostly below its last bit.
+    A classifier's classes are in its config.json, as Purpose names them. The files are in the finest type among the
+    backbone's and the merged weights': what training adds to a bfloat16 weight is mostly below its last bit.
     """
     backbone = reload()
     model: Any = backbone.model
@@ -84,11 +84,17 @@ def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Map
     parameters = dict(model.named_parameters())
     assert merged.keys() <= parameters.keys(), f"no such weights: {sorted(merged.keys() - parameters.keys())[:3]}"
     copy_into({name: parameters[name] for name in merged}, merged)
-    # Backbones come without generation settings; without these, who loads the files generates past the end of a text.
-    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(model.generation_config, token, getattr(backbone.tokenizer, token))
+    if model.can_generate():
+        # Backbones come without generation settings; without these, who loads the files generates past a text's end.
+        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(model.generation_config, token, getattr(backbone.tokenizer, token))
+    # Every process writes the clients it holds; transformers would write those of process 0 alone.
+    model.should_save_on_this_rank = lambda _is_main_process: True
     model.save_pretrained(folder)
-    backbone.tokenizer.save_pretrained(folder)
+    assert any(folder.glob("*.safetensors")), f"{folder} has no weights"
+    for reader in (backbone.tokenizer, backbone.image_processor):
+        if reader is not None:
+            reader.save_pretrained(folder)
 
 
 def backbone_changes(server: ServerState, pretrained: Mapping[str, Tensor]) -> dict[str, LowRank]:

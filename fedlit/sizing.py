@@ -1,17 +1,23 @@
 """What a run will take, computed without its weights: parameters, bytes on the wire, memory of a device.
 
-Shapes: n rows in a batch, T tokens in the longest row, H hidden size, M width of the MLP, V vocabulary.
+Shapes: n rows in a batch, T tokens in the longest row (patches in an image), H hidden size, M width of the MLP, V
+vocabulary.
 """
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from fedlit.adapters import trainable
-from fedlit.assembly import Plan, attach_adapter
+from fedlit.assembly import Plan, attach_adapter, purpose
+from fedlit.config import RunConfig
 from fedlit.exchange import Exchange
 from fedlit.models import load_backbone
+from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.tensors import num_bytes, num_parameters
 from fedlit.units import readable_bytes
 
@@ -32,8 +38,10 @@ class Sizes:
 def measure(plan: Plan) -> Sizes:
     """Return the sizes of a run from a model on the meta device."""
     method, config = plan.method, plan.inputs.config
-    backbone = load_backbone(config.model, weights=False)
-    layers, _ = attach_adapter(plan, backbone)
+    backbone = load_backbone(config.model, purpose(plan), weights=False)
+    small = {id(weight) for weight in quantizable_weights(backbone.model)} if config.model.quantization else set()
+    with torch.device("meta"):  # peft would draw the factors of a large model for seconds
+        layers, _ = attach_adapter(plan, backbone)
     model = backbone.model
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
@@ -51,24 +59,49 @@ def measure(plan: Plan) -> Sizes:
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
         memory_bytes={
-            "weights": num_bytes(total),
+            "weights": _weight_bytes(model, small),
             "gradients": num_bytes(trained),
             "optimizer": 4 * method.optimizer.num_state_scalars([tensor.shape for tensor in trained.values()]),
             # State, one update, integer sum; masters of folded weights; what the server keeps of each client.
             "server": 2 * num_bytes(shared)
             + 8 * num_parameters(shared)
             + num_bytes({**server.frozen, **server.clients}),
-            "activations": _activation_bytes(model, config.local.batch_size, config.model.max_length_tokens),
+            "activations": _activation_bytes(model, config),
         },
     )
 
 
-def _activation_bytes(model: nn.Module, num_rows: int, num_tokens: int) -> int:
-    """Return about what backward keeps: 12 H + 5 M values a token and layer, 3 V a labelled token (at most all)."""
-    config: Any = model.config
-    width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    per_token = config.num_hidden_layers * (12 * config.hidden_size + 5 * width) + 3 * config.vocab_size
-    return 4 * num_rows * num_tokens * int(per_token)
+def _weight_bytes(model: nn.Module, quantized: Collection[int]) -> int:
+    """Return the bytes of all parameters; `quantized` are the ids of those that are kept in 4 bits."""
+    return sum(
+        quantized_bytes(parameter.numel()) if id(parameter) in quantized else parameter.numel() * parameter.itemsize
+        for parameter in model.parameters()
+    )
+
+
+def _activation_bytes(model: nn.Module, run: RunConfig) -> int:
+    """Return about what backward keeps: 12 H + 5 M values a token and layer, 3 V a labelled token (at most all).
+
+    A classifier has no vocabulary to project on. With gradient checkpointing all layers but one keep their input alone.
+    """
+    whole: Any = model.config
+    config = getattr(whole, "vision_config", whole)  # of SigLIP, whose text half a classifier leaves out
+    is_image = run.data.task == "image_classification"
+    num_tokens = _num_patches(config) if is_image else run.model.max_length_tokens
+    hidden, num_layers = config.hidden_size, config.num_hidden_layers
+    width = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None) or 4 * hidden
+    layer = 12 * hidden + 5 * width
+    kept = layer + (num_layers - 1) * hidden if run.model.gradient_checkpointing else num_layers * layer
+    vocabulary = 3 * config.vocab_size if run.data.task == "causal_lm" else 0
+    return 4 * run.local.batch_size * num_tokens * int(kept + vocabulary)
+
+
+def _num_patches(config: Any) -> int:
+    """Return the patches of an image, from sides in pixels given as a number or as (height, width)."""
+    sides = [
+        side if isinstance(side, int) else math.prod(side) ** 0.5 for side in (config.image_size, config.patch_size)
+    ]
+    return int(sides[0] / sides[1]) ** 2
 
 
 def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
@@ -83,7 +116,7 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"  clients    {population}, {plan.cohort_size} in a round; {' + '.join(map(str, shares))} on "
         f"{num_processes} device{'s' if num_processes > 1 else ''}",
         f"  rows       {min(rows):,} to {max(rows):,} a client for training, "
-        f"{sum(len(shard.test) for shard in plan.inputs.shards):,} for testing",
+        f"{len(plan.inputs.test_rows):,} for testing",
         f"  parameters {sizes.num_trainable:,} trainable ({sizes.num_shared:,} shared, {sizes.num_private:,} private), "
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "

@@ -23,7 +23,7 @@ class Dense(Adapter):
     their input stays bfloat16, so that the model runs under autocast only, unless it is trained as a whole.
 
     target_modules: `up`, the MLP's projection of the block's hidden state: the one beside the gate in a gated MLP, the
-        first in a plain one. `model`, every parameter. Else see Projections.select; a name may be any module's.
+        first in a plain one. `model`, every parameter. Else see Projections.select and find; any module has a name.
     """
 
     target_modules: str | Sequence[str] = "up"
@@ -63,10 +63,7 @@ class Dense(Adapter):
             return
         for target in self._targets(projections):
             found = [
-                parameter
-                for name, module in model.named_modules()
-                if f".{name}".endswith(f".{target}")
-                for parameter in module.parameters()
+                parameter for module in projections.find(model, target).values() for parameter in module.parameters()
             ]
             if not found:
                 raise UserError(

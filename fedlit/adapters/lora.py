@@ -27,7 +27,7 @@ class Lora(Adapter):
 
     lora_rank: the rank of all clients, or a list with one for each client.
     lora_alpha, lora_dropout, use_rslora: as in peft; alpha is divided by each client's own rank.
-    target_modules: see Projections.select.
+    target_modules: see Projections.select and Projections.find.
     trains, shares: `AB`, `A` or `B`: the factors that are trained and those that travel. A factor that is not trained
     keeps its initial value, which every process draws from the same stream, unless the server sends another.
     alternates: one factor is trained in a round, B in the first (as B starts at zero, A has no gradient), then A, ...
@@ -73,28 +73,43 @@ class Lora(Adapter):
         """The factors that are sent to clients."""
         return frozenset(self.shares)
 
-    def peft_config(self, projections: Projections) -> LoraConfig:
-        """Return the equal configuration of peft."""
+    def peft_config(self, model: nn.Module, projections: Projections) -> LoraConfig:
+        """Return the equal configuration of peft, the target modules by their whole paths.
+
+        Raises:
+            UserError: a target is not known, or is no module of this model.
+        """
+        targets: dict[str, nn.Module] = {}
+        for target in projections.select(self.target_modules):
+            found = projections.find(model, target)
+            if not found:
+                # peft is content with a list of which one name exists; a misspelt one would go untrained without a word
+                raise UserError(
+                    f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "
+                    "give names of linear layers of this model"
+                )
+            targets |= found
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             use_rslora=self.use_rslora,
-            target_modules=list(projections.select(self.target_modules)),
-            task_type="CAUSAL_LM",
+            target_modules=list(targets),
+            # GPT-2's layers store their weights as (in, out); peft says so on the console unless it is told.
+            fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in targets.values()),
+            # peft would look for the methods of a language model, and put a copy beside a classifier's head.
+            task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
         )
 
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
     ) -> dict[str, float]:
         """Inject peft's LoRA layers; the adapter's tensors are float32 whatever the backbone's type."""
+        config = self.peft_config(model, projections)
         try:
             with warnings.catch_warnings():
                 # peft asks transformers by an old name; nothing a user of this package could change.
                 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-                config = self.peft_config(projections)
-                # peft would look for the methods of a language model, and put a copy beside a classifier's head.
-                config.task_type = "CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None
                 get_peft_model(model, config)  # in place; the shell it returns is not needed
         except ValueError as error:
             raise UserError(
@@ -104,14 +119,6 @@ class Lora(Adapter):
         for name, parameter in model.named_parameters():
             factor = _factor(name)
             parameter.requires_grad_(factor is not None and factor in self.trains)
-        adapted = [f".{name}" for name, _ in model.named_parameters() if _factor(name) == "A"]
-        for target in projections.select(self.target_modules):
-            # peft is content with a list of which one name exists; a misspelt one would go untrained without a word.
-            if not any(f".{target}.lora_A." in name for name in adapted):
-                raise UserError(
-                    f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "
-                    "give names of linear layers of this model"
-                )
         return {}
 
     def shared(self, model: nn.Module) -> TensorDict:

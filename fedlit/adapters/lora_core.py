@@ -56,7 +56,7 @@ class LoraCore(Adapter):
     """Fed-SB's adapter on the target modules.
 
     lora_rank: r, the same for all clients. lora_alpha: scaling = alpha / r (the paper has alpha = r).
-    target_modules: see Projections.select.
+    target_modules: see Projections.select and Projections.find.
     init: where A and B come from, and C.
         `update`: the top r singular vectors of -init_lr * sign(G), the first step of Adam, with G the mean gradient of
         W over the calibration batches; C holds the singular values over the scaling, so that scaling * B @ C @ A is
@@ -158,7 +158,7 @@ class LoraCore(Adapter):
         found: dict[str, Any] = {}
         modules = dict(model.named_modules())
         for target in projections.select(self.target_modules):
-            named = {name: module for name, module in modules.items() if f".{name}".endswith(f".{target}")}
+            named = projections.find(model, target)
             if not named or not all(_is_linear(module) for module in named.values()):
                 raise UserError(
                     f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "

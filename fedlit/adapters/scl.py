@@ -184,22 +184,16 @@ def best_pair(weight: Tensor, dim: int, moment: Tensor | None = None) -> tuple[T
 def _down_projections(model: nn.Module, projections: Projections) -> dict[str, nn.Module]:
     """Return the down projection of every block by its path, in the model's order.
 
-    A name's end is not enough: RoBERTa's `output.dense` is also the end of `attention.output.dense`, and SigLIP has an
-    MLP in its pooling head, which a classifier does not use. Counted are linear layers inside a numbered block that
-    have the MLP's other projections beside them.
+    Counted are linear layers that have the MLP's other projections beside them.
     """
     *others, down = projections.mlp
     modules = dict(model.named_modules())
-    found = {}
-    for name, module in modules.items():
-        owner = name.removesuffix(f".{down}")
-        if (
-            owner != name
-            and any(part.isdigit() for part in owner.split("."))
-            and all(f"{owner}.{other}" in modules for other in others)
-            and (isinstance(module, nn.Linear) or _is_conv1d(module))
-        ):
-            found[name] = module
+    found = {
+        name: module
+        for name, module in projections.find(model, down).items()
+        if all(f"{name.removesuffix(down)}{other}" in modules for other in others)
+        and (isinstance(module, nn.Linear) or _is_conv1d(module))
+    }
     if not found:
         raise UserError(
             f"model.mlp={list(projections.mlp)}: no block of this model has a linear layer {down} with the others "

@@ -1,0 +1,276 @@
+"""Load a pretrained backbone with its tokenizer or image processor, or build it without weights."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+)
+from transformers.utils import is_flash_attn_2_available
+
+from fedlit.config import ModelConfig
+from fedlit.errors import UserError
+from fedlit.models.projections import HEADS, PROJECTIONS, Projections
+from fedlit.models.quantization import quantization_options
+from fedlit.seeding import torch_stream
+
+_PACKAGE = Path(__file__).parents[1]
+PACKAGED = {"tiny": _PACKAGE / "tiny"} | {
+    path.parent.name: path.parent for path in sorted((_PACKAGE / "backbones").glob("*/config.json"))
+}
+"""Models inside the package by name; those below `backbones` come without weights."""
+
+_AUTO_CLASSES = {
+    "causal_lm": AutoModelForCausalLM,
+    "sequence_classification": AutoModelForSequenceClassification,
+    "image_classification": AutoModelForImageClassification,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Purpose:
+    """What a backbone is loaded for.
+
+    task: `data.task`. classes: their names in order, of a classification. regression: one number in place of classes.
+    seed: root of the streams from which new weights are drawn: a new head, or all of a model without weights.
+    """
+
+    task: str = "causal_lm"
+    classes: tuple[str, ...] = ()
+    regression: bool = False
+    seed: int = 0
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the classification head; 0 for a language model."""
+        return 1 if self.regression else len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backbone:
+    """A pretrained model, all of it frozen, with its tokenizer (text) or its image processor (images)."""
+
+    model: nn.Module
+    tokenizer: Any = None
+    image_processor: Any = None
+    projections: Projections
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """Return the tokenizer of a backbone."""
+    path = _location(config.tokenizer or config.path)
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise _not_loadable(config, "tokenizer", error) from error
+
+
+def load_backbone(config: ModelConfig, purpose: Purpose = Purpose(), *, weights: bool = True) -> Backbone:
+    """Return a backbone with every parameter frozen; with weights=False it is built on the meta device, without memory.
+
+    On the meta device neither quantisation nor an attention kernel makes a difference, and what they need is not asked
+    for: sizes can be computed on any machine.
+
+    Raises:
+        UserError: the model, its tokenizer or its image processor cannot be loaded, its weights lack more than a head,
+            its projections are not known, or the device cannot do what the configuration asks for.
+    """
+    tokenizer: Any = None
+    image_processor: Any = None
+    if purpose.task == "image_classification":
+        image_processor = _load_image_processor(config)
+    else:
+        tokenizer = load_tokenizer(config)
+    if purpose.task == "causal_lm" and tokenizer.eos_token_id is None:
+        raise UserError(
+            f"the tokenizer of {config.path} has no end-of-text token; choose a model whose tokenizer has one"
+        )
+    model = _load_model(config, purpose, weights=weights)
+    model.requires_grad_(False)
+    if purpose.task == "causal_lm":
+        # A checkpoint may come with generation settings, a repetition penalty say, under which decoding is not greedy.
+        model.generation_config = GenerationConfig()
+    if purpose.task != "image_classification":
+        _require_length(config, model)
+    _feed_head_in_its_type(model)
+    if config.gradient_checkpointing:
+        _enable_checkpointing(config, model)
+    projections = _projections(config, model)
+    return Backbone(model=model, tokenizer=tokenizer, image_processor=image_processor, projections=projections)
+
+
+def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
+    """Return the model with the head that `purpose` needs, new weights drawn from streams with names."""
+    path, auto_class = _location(config.path), _AUTO_CLASSES[purpose.task]
+    options: dict[str, Any] = {"dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]}
+    flash = config.attention_implementation == "flash_attention_2"
+    if weights and flash:
+        _require_flash_attention(config)
+    if weights or not flash:
+        options["attn_implementation"] = config.attention_implementation
+    # Before anything is read, and outside the error that says what cannot be read.
+    quantized = quantization_options() if config.quantization and weights else {}
+    try:
+        with _quiet():
+            architecture = _architecture(path, purpose)
+            if not weights:
+                with torch.device("meta"):
+                    return auto_class.from_config(architecture, **options)
+            with torch_stream(purpose.seed, "backbone"):
+                if config.weights == "random":
+                    return auto_class.from_config(architecture, **options)
+                model, report = auto_class.from_pretrained(
+                    path,
+                    config=architecture,
+                    # The head of a checkpoint may be one over other classes.
+                    ignore_mismatched_sizes=purpose.task != "causal_lm",
+                    output_loading_info=True,
+                    **options,
+                    **quantized,
+                )
+    except Exception as error:
+        raise _not_loadable(config, "model", error) from error
+    lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
+    _require_complete(config, model, lacking)
+    return model
+
+
+def _architecture(path: str, purpose: Purpose) -> Any:
+    """Return the model's configuration, with the classes of a classification in it."""
+    architecture = AutoConfig.from_pretrained(path)
+    if purpose.task != "causal_lm":
+        architecture.num_labels = purpose.num_outputs
+        if purpose.classes:
+            architecture.id2label = dict(enumerate(purpose.classes))
+            architecture.label2id = {name: number for number, name in enumerate(purpose.classes)}
+        architecture.problem_type = "regression" if purpose.regression else "single_label_classification"
+    return architecture
+
+
+def _require_complete(config: ModelConfig, model: nn.Module, lacking: Collection[str]) -> None:
+    """Refuse weights that would leave a frozen part of the model at random values."""
+    frozen = sorted(name for name in lacking if name.split(".", maxsplit=1)[0] not in HEADS)
+    if frozen:
+        kind = model.config.model_type  # type: ignore[union-attr]
+        raise UserError(
+            f"the weights of model.path={config.path} lack {frozen[0]} of architecture {kind} in its shape "
+            f"({len(frozen)} tensors), which would stay random; give weights that fit its config.json"
+        )
+
+
+def _require_flash_attention(config: ModelConfig) -> None:
+    reason = None
+    if not torch.cuda.is_available():
+        reason = "needs a CUDA device and there is none"
+    elif config.dtype != "bfloat16":
+        reason = f"needs model.dtype=bfloat16, which is {config.dtype}"
+    elif not is_flash_attn_2_available():
+        reason = "needs the package flash-attn, which is not installed"
+    if reason is not None:
+        raise UserError(f"model.attention_implementation=flash_attention_2 {reason}; choose sdpa")
+
+
+def _require_length(config: ModelConfig, model: nn.Module) -> None:
+    """Refuse texts longer than the model has positions for."""
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is None:
+        return
+    offset: int | None = next(
+        (module.padding_idx for name, module in model.named_modules() if name.endswith("position_embeddings")), None
+    )
+    if isinstance(offset, int):  # RoBERTa counts from the position after that of padding
+        longest -= offset + 1
+    if config.max_length_tokens > longest:
+        raise UserError(
+            f"model.max_length_tokens={config.max_length_tokens} but {config.path} reads {longest} tokens; lower it"
+        )
+
+
+def _feed_head_in_its_type(model: nn.Module) -> None:
+    """Let a classification head take its input in its own type: it is trained in float32 over a bfloat16 backbone."""
+    for name, module in model.named_children():
+        if name in HEADS and any(True for _ in module.parameters()):
+            module.register_forward_pre_hook(_in_own_type)
+
+
+def _in_own_type(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    dtype = next(module.parameters()).dtype
+    return tuple(tensor.to(dtype) for tensor in inputs)
+
+
+def _enable_checkpointing(config: ModelConfig, model: Any) -> None:
+    """Let the blocks keep their inputs alone in training mode; dropout draws the same values both times."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            f"model.gradient_checkpointing=true is not possible with architecture {model.config.model_type} "
+            f"of {config.path}; leave it out"
+        )
+    # transformers has renamed it; the only argument is that of torch.utils.checkpoint.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _load_image_processor(config: ModelConfig) -> Any:
+    """Return the image processor of a backbone."""
+    try:
+        with _quiet():
+            return AutoImageProcessor.from_pretrained(_location(config.path), backend="pil")
+    except Exception as error:
+        raise _not_loadable(config, "image processor", error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' reports of new heads and of token ids off the console: what matters of them is an error."""
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+
+
+def _location(path: str) -> str:
+    if path in PACKAGED:
+        return str(PACKAGED[path])
+    looks_local = path.startswith((".", "/", "~"))
+    if looks_local and not Path(path).expanduser().is_dir():
+        raise UserError(f"model.path={path} is not a folder; give a local folder or a Hugging Face model id")
+    return str(Path(path).expanduser()) if looks_local else path
+
+
+def _projections(config: ModelConfig, model: nn.Module) -> Projections:
+    kind: str = model.config.model_type  # type: ignore[union-attr, assignment]
+    known = PROJECTIONS.get(kind)
+    if known is None and (config.attention is None or config.mlp is None):
+        raise UserError(
+            f"the projections of architecture {kind} are not known; name them with model.attention=[q,k,v,out] "
+            f"and model.mlp=[up,down] (known: {', '.join(sorted(PROJECTIONS))})"
+        )
+    return Projections(
+        attention=tuple(config.attention) if config.attention else known.attention,  # type: ignore[union-attr]
+        mlp=tuple(config.mlp) if config.mlp else known.mlp,  # type: ignore[union-attr]
+    )
+
+
+def _not_loadable(config: ModelConfig, what: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    remedy = "check the name, or download it first and give its folder"
+    if "attention implementation" in reason:  # an architecture without torch's fused kernel
+        remedy = "give model.attention_implementation=eager"
+    return UserError(
+        f"the {what} of model.path={config.path} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
+    )
