@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+from fedlit.scores import headings, is_lower_better
 
-SCORES = {"global/loss": "loss", "global/rouge_l": "ROUGE-L", "global/bleu_4": "BLEU-4"}
-"""Keys of a record and their column heads."""
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +46,7 @@ def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
     return Result(
         name=name,
         lr=lr,
-        scores={key: value for key, value in records[-1].items() if key.startswith("global/")},
+        scores={key: value for key, value in records[-1].items() if key.startswith(("global/", "own/"))},
         uplink_bytes=per_client("communication/uplink_bytes"),
         downlink_bytes=per_client("communication/downlink_bytes"),
         deviation=sum(deviations) / len(deviations) if deviations else None,
@@ -56,20 +55,29 @@ def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
 
 def markdown(results: Sequence[Result]) -> str:
     """Return the table in Markdown; the best value of every score among all lines is bold."""
-    heads = ["method", "lr", *SCORES.values(), "kB up", "kB down", "deviation"]
-    best = {key: _best([result.scores[key] for result in results], lowest=key == "global/loss") for key in SCORES}
+    columns = headings(dict.fromkeys(key for result in results for key in result.scores))
+    heads = ["method", "lr", *columns.values(), "kB up", "kB down", "deviation"]
+    best = {
+        key: _best([result.scores[key] for result in results if key in result.scores], lowest=is_lower_better(key))
+        for key in columns
+    }
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for result in results:
-        scores = []
-        for key in SCORES:
-            value, std = result.scores[key], result.scores.get(f"{key}_std")
-            text = f"{value:.3f}" if std is None else f"{value:.3f} ± {std:.3f}"
-            scores.append(f"**{text}**" if f"{value:.3f}" == best[key] else text)
+        scores = [_cell(result.scores, key, best[key]) for key in columns]
         lr = "" if result.lr is None else f"{result.lr:g}"
         deviation = "" if result.deviation is None else f"{result.deviation:.1e}"
         traffic = [_kilobytes(result.uplink_bytes), _kilobytes(result.downlink_bytes)]
         lines.append(_line([f"`{result.name}`", lr, *scores, *traffic, deviation]))
     return "\n".join(lines) + "\n"
+
+
+def _cell(scores: Mapping[str, float], key: str, best: str | None) -> str:
+    """Return one score as it is printed, bold if it looks like the best; blank where it was not measured."""
+    if key not in scores:
+        return ""
+    value, std = scores[key], scores.get(f"{key}_std")
+    text = f"{value:.3f}" if std is None else f"{value:.3f} ± {std:.3f}"
+    return f"**{text}**" if f"{value:.3f}" == best else text
 
 
 def _best(values: Sequence[float], *, lowest: bool) -> str | None:

@@ -27,7 +27,8 @@ class RunSummary:
     num_train_examples: tuple[int, ...]
     num_test_examples: int
     num_evaluated: int
-    label_counts: list[dict[str, int]]
+    num_truncated: int
+    classes: tuple[str, ...]
 
 
 class Callback:

@@ -8,11 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fedlit.callbacks import Callback, RunSummary
+from fedlit.config import DataConfig
+from fedlit.scores import SCORES, chosen_scores, headings, is_lower_better
 from fedlit.tasks import Sample
 from fedlit.units import readable_bytes
-
-SCORES = {"loss": "loss", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4"}
-LOWER_IS_BETTER = {"loss"}
 
 
 class ConsoleReport(Callback):
@@ -60,22 +59,27 @@ class ConsoleReport(Callback):
         if facts:
             told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items())
             self._print(f"  adapter    at the start: {told}")
-        self._print(round_line(record))
+        assert self._summary is not None
+        self._print(round_line(record, shown_scores(self._summary.config.data)))
 
     def on_end(self, records: Sequence[dict[str, Any]]) -> None:
         """Print the table of the run and where everything lies."""
-        evaluated = [record for record in records if "global/loss" in record]
-        table = Table(title=f"global scores ({evaluated[0]['eval/protocol']})", title_justify="left")
+        assert self._summary is not None
+        evaluated = [record for record in records if headings(record)]
+        protocol = f" ({evaluated[0]['eval/protocol']})" if "eval/protocol" in evaluated[0] else ""
+        table = Table(title=f"scores{protocol}", title_justify="left")
         for heading in ("", "untrained", "last round", "best", "in round"):
             table.add_column(heading, justify="right" if heading else "left")
-        for name, heading in SCORES.items():
-            key = f"global/{name}"
-            choose = min if name in LOWER_IS_BETTER else max
-            best = choose(evaluated, key=lambda record, key=key: record[key])  # type: ignore[misc]
-            values = [f"{record[key]:.4f}" for record in (evaluated[0], evaluated[-1], best)]
-            table.add_row(heading, *values, str(best["round"]))
+        for key, heading in headings(evaluated[-1]).items():
+            having = [record for record in evaluated if key in record]
+            choose = min if is_lower_better(key) else max
+            best = choose(having, key=lambda record, key=key: record[key])  # type: ignore[misc]
+            untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
+            table.add_row(heading, untrained, f"{having[-1][key]:.4f}", f"{best[key]:.4f}", str(best["round"]))
         self._console.print(table)
-        assert self._summary is not None
+        if evaluated[-1]["round"] < self._summary.config.num_rounds:
+            patience = self._summary.config.eval.patience
+            self._print(f"stopped  after round {evaluated[-1]['round']}: no better score for eval.patience={patience}")
         folder = self._summary.folder
         self._print(f"records  {folder / 'metrics.jsonl'}")
         self._print(f"plots    {folder / 'plots'}")
@@ -97,13 +101,17 @@ def describe(summary: RunSummary) -> list[str]:
     amount = f"{config.local.epochs} epochs" if config.local.epochs else f"{config.local.steps} steps"
     num_clients = len(summary.num_train_examples)
     smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
+    how = [config.eval.protocol] if config.data.task == "causal_lm" else []
+    how += {"global": [], "clients": ["each client's own"], "both": ["global and each client's own"]}[config.eval.on]
+    described = f" ({', '.join(how)})" if how else ""
+    cut = f", {summary.num_truncated:,} of them truncated" if summary.num_truncated else ""
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
     return [
         f"{config.method.name} of {config.model.name} on {config.data.name}",
         f"  clients    {num_clients}, {summary.cohort_size} in a round; {config.num_rounds} rounds of {amount}; "
         f"{summary.num_processes} process{'es' if summary.num_processes > 1 else ''} on {summary.device}",
         f"  rows       {rows} a client for training, {summary.num_test_examples:,} for testing, "
-        f"{summary.num_evaluated:,} evaluated ({config.eval.protocol})",
+        f"{summary.num_evaluated:,} evaluated{described}{cut}",
         f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
         f"{summary.num_private:,} private), "
         f"{summary.num_frozen:,} frozen",
@@ -113,12 +121,16 @@ def describe(summary: RunSummary) -> list[str]:
     ]
 
 
-def round_line(record: dict[str, Any]) -> str:
-    """Return one line that sums up a round."""
+def shown_scores(data: DataConfig) -> tuple[str, ...]:
+    """Return the scores that a round's line has room for: the loss and those the data set names."""
+    return ("loss", *chosen_scores(data.task, data.scores, regression=data.regression))
+
+
+def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
+    """Return one line that sums up a round, with the scores of these names."""
     parts = [f"round {record['round']:>3}"]
-    parts.extend(
-        f"{heading} {record[f'global/{name}']:.4f}" for name, heading in SCORES.items() if f"global/{name}" in record
-    )
+    wanted = [f"{place}/{name}" for place in ("global", "own") for name in names if name in SCORES]
+    parts.extend(f"{heading} {record[key]:.4f}" for key, heading in headings(record).items() if key in wanted)
     losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
     if losses:
         parts.append(f"train loss {sum(losses) / len(losses):.4f}")

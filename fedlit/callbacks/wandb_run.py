@@ -53,7 +53,7 @@ class WandbRun(Callback):
             reason = " ".join(str(error).split())[:160]
             raise UserError(f"W&B cannot start ({reason}); use logging.wandb=offline or disabled") from error
         self._run.define_metric("round")
-        for prefix in ("global", "client", "aggregation", "communication", "time"):
+        for prefix in ("global", "own", "client", "aggregation", "communication", "time"):
             self._run.define_metric(f"{prefix}/*", step_metric="round")
         self._logger = WandbLogger(experiment=self._run)
 

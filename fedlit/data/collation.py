@@ -14,13 +14,34 @@ from fedlit.seeding import numpy_generator
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One row as tokens: prompt and response in one sequence, and the texts they came from."""
+    """One row as tokens: prompt and response in one sequence, and the texts they came from.
+
+    truncated: prompt or response lost tokens. Of test rows alone: other_references, further right responses to the same
+    prompt; group, the value by which scores are told apart; options, the valid answers that the prompt names;
+    candidates, the tokens of the response that each option would make, and right_option, the place among them of the
+    row's own.
+    """
 
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
     prompt: str
     response: str
     truncated: bool
+    other_references: tuple[str, ...] = ()
+    group: str | None = None
+    options: tuple[str, ...] = ()
+    candidates: tuple[tuple[int, ...], ...] = ()
+    right_option: int = 0
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Tokens of the prompt."""
+        return self.token_ids[: self.num_prompt_tokens]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All right responses, the one in `token_ids` first."""
+        return (self.response, *self.other_references)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +58,11 @@ class Batch:
     label_positions: Tensor
     label_ids: Tensor
     num_labels: tuple[int, ...]
+
+    @property
+    def num_targets(self) -> int:
+        """Labels of all rows together."""
+        return sum(self.num_labels)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""

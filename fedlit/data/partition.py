@@ -1,4 +1,4 @@
-"""How row numbers are dealt to clients: equal-size Dirichlet, iid, or whole values of a column.
+"""How row numbers are dealt to clients: by label, by quantity, by the values of a column, or at random.
 
 Equal-size Dirichlet: T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of Non-Identical Data Distribution for
 Federated Visual Classification", arXiv 1909.06335: a client's label distribution is q ~ Dir(alpha * prior) with the
@@ -10,12 +10,22 @@ Differs from the usual programs in that q is kept as logarithms: with a small al
 or to 0 / 0, and the client would have nowhere to go once its label is used up. In logarithms the renormalised rest of q
 is right for any alpha that is positive and finite.
 
+Quantity: Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study", arXiv
+2102.02079: the clients' shares of the rows are q ~ Dir(alpha), the rows themselves random. Differs in that every client
+has a few rows beforehand and q deals the rest, so that each can train and test.
+
+Pathological: H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", arXiv
+1602.05629: every client has a few labels only. There, rows sorted by label are cut into pieces of one size, of which
+some hold two labels; here a piece is of one label, and labels are cut into more pieces the more rows they have.
+
 Legend: N rows, K clients, C labels.
 """
 
 import bisect
+import heapq
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +42,7 @@ def dirichlet(labels: Sequence[str], num_clients: int, alpha: float, rng: np.ran
         UserError: more clients than rows, alpha not positive and finite, or a single label.
     """
     _check_num_clients(num_clients, len(labels))
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise UserError(f"partition.alpha={alpha}: not a positive finite number; 0.1 is skewed, 100 is nearly alike")
+    _check_alpha(alpha)
     names = sorted(set(labels))
     if len(names) < 2:
         raise UserError(
@@ -58,6 +67,73 @@ def dirichlet(labels: Sequence[str], num_clients: int, alpha: float, rng: np.ran
     return [sorted(shard) for shard in shards]
 
 
+def quantity(num_rows: int, num_clients: int, alpha: float, smallest: int, rng: np.random.Generator) -> list[list[int]]:
+    """Return K ascending lists of random row numbers, all N in use; a small alpha skews their sizes.
+
+    Every client has `smallest` rows and its share q of the N - K * smallest others, made whole by largest remainder.
+
+    Raises:
+        UserError: fewer than K * smallest rows, or alpha not positive and finite.
+    """
+    assert smallest > 0
+    _check_num_clients(num_clients, num_rows)
+    _check_alpha(alpha)
+    rest = num_rows - num_clients * smallest
+    if rest < 0:
+        raise UserError(
+            f"num_clients={num_clients}: each needs {smallest} rows to train and to test, and there are {num_rows}; "
+            f"set num_clients={num_rows // smallest} or less, or lower partition.min_test_rows"
+        )
+    log_q = _log_dirichlet(np.full(num_clients, alpha), 1, rng)[0]
+    q = np.exp(log_q - log_q.max())
+    shares = rest * (q / q.sum())
+    sizes = np.floor(shares).astype(int)
+    sizes[np.argsort(sizes - shares, kind="stable")[: rest - sizes.sum()]] += 1
+    return _cut(rng.permutation(num_rows), sizes + smallest)
+
+
+def pathological(
+    labels: Sequence[str], num_clients: int, classes_per_client: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """Return K ascending lists of row numbers, each of `classes_per_client` labels.
+
+    Every label is held by somebody before the most frequent ones are held by several, in proportion to their rows;
+    where K * classes_per_client < C, the rarest are held by nobody and their rows left over. Which client holds which
+    labels is random, and so are the rows it has of them; a label's holders have equally many, give or take one.
+
+    Raises:
+        UserError: more clients than rows, more labels a client than there are, or too few rows for so many holders.
+    """
+    _check_num_clients(num_clients, len(labels))
+    names = sorted(set(labels))
+    asked = f"partition.classes_per_client={classes_per_client}"
+    if classes_per_client > len(names):
+        raise UserError(f"{asked}: the rows have {len(names)} labels; set {len(names)} or less")
+    number_of = {name: number for number, name in enumerate(names)}
+    label_numbers = np.array([number_of[label] for label in labels])
+    counts = np.bincount(label_numbers).tolist()
+    num_free = _num_holders(counts, num_clients, num_clients * classes_per_client)
+    if sum(num_free) < num_clients * classes_per_client:
+        raise UserError(
+            f"{asked}: a label has no more holders than rows, and the {len(names)} labels cannot have "
+            f"{num_clients} x {classes_per_client} in all; lower it, or num_clients={num_clients}"
+        )
+    holders: list[list[int]] = [[] for _ in names]
+    for client_id in range(num_clients):
+        # those with the most holders still to come first, or in the end a label would need one client twice
+        ties = rng.permutation(len(names)).tolist()
+        for number in sorted(range(len(names)), key=lambda n: (-num_free[n], ties[n]))[:classes_per_client]:
+            holders[number].append(client_id)
+            num_free[number] -= 1
+    shards: list[list[int]] = [[] for _ in range(num_clients)]
+    for number, clients in enumerate(holders):
+        if clients:
+            rows = rng.permutation(np.flatnonzero(label_numbers == number))
+            for client_id, part in zip(rng.permutation(clients), np.array_split(rows, len(clients)), strict=True):
+                shards[client_id].extend(part.tolist())
+    return [sorted(shard) for shard in shards]
+
+
 def iid(num_rows: int, num_clients: int, rng: np.random.Generator) -> list[list[int]]:
     """Return K ascending lists of floor(N / K) row numbers drawn at random without replacement.
 
@@ -65,9 +141,7 @@ def iid(num_rows: int, num_clients: int, rng: np.random.Generator) -> list[list[
         UserError: more clients than rows.
     """
     _check_num_clients(num_clients, num_rows)
-    size = num_rows // num_clients
-    order = rng.permutation(num_rows)
-    return [sorted(order[k * size : (k + 1) * size].tolist()) for k in range(num_clients)]
+    return _cut(rng.permutation(num_rows), [num_rows // num_clients] * num_clients)
 
 
 def natural(values: Sequence[str], num_clients: int) -> list[list[int]]:
@@ -96,6 +170,36 @@ def _check_num_clients(num_clients: int, num_rows: int) -> None:
     assert num_clients > 0
     if num_clients > num_rows:
         raise UserError(f"num_clients={num_clients}: more than the {num_rows} rows; set num_clients={num_rows} or less")
+
+
+def _check_alpha(alpha: float) -> None:
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise UserError(f"partition.alpha={alpha}: not a positive finite number; 0.1 is skewed, 100 is nearly alike")
+
+
+def _cut(order: NDArray[np.int64], sizes: Sequence[int] | NDArray[np.int64]) -> list[list[int]]:
+    """Return the first `sizes[0]` of a random order, then the next `sizes[1]` and so on, each part ascending."""
+    ends = np.cumsum(sizes).tolist()
+    return [sorted(order[end - size : end].tolist()) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _num_holders(counts: Sequence[int], num_clients: int, num_places: int) -> list[int]:
+    """Return for each label how many clients hold it: `num_places` in all, or fewer where rows or clients run out.
+
+    The next place goes to the label whose holders then have the most rows each, ties to the earlier label; a label that
+    nobody holds goes before all others.
+    """
+    num_holders = [0] * len(counts)
+    heap = [(0, Fraction(-count), number) for number, count in enumerate(counts)]
+    heapq.heapify(heap)
+    for _ in range(num_places):
+        if not heap:
+            break
+        _, _, number = heapq.heappop(heap)
+        num_holders[number] += 1
+        if num_holders[number] < min(num_clients, counts[number]):
+            heapq.heappush(heap, (1, Fraction(-counts[number], num_holders[number] + 1), number))
+    return num_holders
 
 
 def _log_dirichlet(shape: NDArray[np.float64], num_draws: int, rng: np.random.Generator) -> NDArray[np.float64]:

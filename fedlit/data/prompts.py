@@ -7,6 +7,7 @@ what the columns themselves contain stays as it is.
 
 import re
 import string
+from functools import lru_cache
 from typing import Any
 
 from fedlit.config.schema import DataConfig
@@ -15,8 +16,11 @@ from fedlit.errors import UserError
 Row = dict[str, Any]
 
 
-def parse_template(template: str) -> list[tuple[str, str | None]]:
+@lru_cache(maxsize=64)  # parsing takes as long as the rest of `render`
+def parse_template(template: str, key: str = "data.template") -> tuple[tuple[str, str | None], ...]:
     """Return the template as (literal text, column after it); the column is None after the last literal.
+
+    `key` is the option that holds the template, for errors.
 
     Raises:
         UserError: the template is no format string, has a field that is not a plain column name, or has none at all.
@@ -24,16 +28,14 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise UserError(f"data.template: {error}; a literal brace is written {{{{ or }}}}") from error
+        raise UserError(f"{key}: {error}; a literal brace is written {{{{ or }}}}") from error
     for _, name, spec, conversion in pieces:
         if name is not None and (not name or name.isdigit() or set(name) & set(".[]{}") or spec or conversion):
             field = "{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
-            raise UserError(f"data.template: {field} is not a plain field; write {{column}} with the name of a column")
+            raise UserError(f"{key}: {field} is not a plain field; write {{column}} with the name of a column")
     if all(name is None for _, name, _, _ in pieces):
-        raise UserError(
-            f"data.template={template!r} has no {{column}}: every prompt would be the same; name a column in it"
-        )
-    return [(literal, name) for literal, name, _, _ in pieces]
+        raise UserError(f"{key}={template!r} has no {{column}}: every prompt would be the same; name a column in it")
+    return tuple((literal, name) for literal, name, _, _ in pieces)
 
 
 def template_columns(template: str) -> list[str]:
@@ -41,11 +43,42 @@ def template_columns(template: str) -> list[str]:
     return list(dict.fromkeys(name for _, name in parse_template(template) if name is not None))
 
 
-def render(row: Row, config: DataConfig) -> tuple[str, str]:
-    """Return (prompt, response) of one checked row; their concatenation is the text that a model is trained on."""
+def prompt_template(config: DataConfig, *, test: bool = False) -> str:
+    """Return the template of prompts in training or at evaluation; `data.prompt` stands for one of a single column.
+
+    `data.test_template` wins at evaluation.
+
+    Raises:
+        UserError: it is no template; the message names the option that it comes from.
+    """
+    if test and config.test_template is not None:
+        template, key = config.test_template, "data.test_template"
+    elif config.prompt is not None:
+        if set(config.prompt) & set(".[]{}!:") or config.prompt.isdigit() or not config.prompt:
+            raise UserError(
+                f"data.prompt={config.prompt!r} is not a plain column name, without any of . [ ] {{ }} ! :; "
+                "rename the column"
+            )
+        template, key = "{" + config.prompt + "}\n", "data.prompt"
+    else:
+        template, key = config.template, "data.template"
+    parse_template(template, key)
+    return template
+
+
+def required_columns(config: DataConfig) -> list[str]:
+    """Return the columns that must not be blank."""
+    return config.required if config.prompt is None else [config.prompt]
+
+
+def render(row: Row, config: DataConfig, *, test: bool = False) -> tuple[str, str]:
+    """Return (prompt, response) of one checked row; their concatenation is the text that a model is trained on.
+
+    test: render the prompt of evaluation, by `data.test_template` where one is given.
+    """
     parts: list[str] = []
     literal, gap = "", False
-    for text, name in [*parse_template(config.template), ("", None)]:
+    for text, name in (*parse_template(prompt_template(config, test=test)), ("", None)):
         literal += text
         value = "" if name is None else row[name]
         if name is not None and not value.strip():

@@ -1,22 +1,22 @@
-"""The shard of every client: which rows are its own, and which of them are for training and which for testing.
-
-Question sets repeat their questions (MedQuAD: 16,407 pairs, 14,979 questions), and clients share one global model. A
-prompt that one client trains on and another tests on would be a leak, so a prompt is for testing in all or none.
-"""
+"""The shard of every client: which rows are its own, and which of them are for training and which for testing."""
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from fedlit.config.schema import DataConfig, PartitionConfig
-from fedlit.data.partition import dirichlet, iid, natural
-from fedlit.data.prompts import Row, render
-from fedlit.data.sources import column_values
+from fedlit.data.heterogeneity import jensen_shannon, size_variation
+from fedlit.data.identity import input_text
+from fedlit.data.images import digest
+from fedlit.data.partition import dirichlet, iid, natural, pathological, quantity
+from fedlit.data.partition_files import read_partition_file
+from fedlit.data.prompts import Row
+from fedlit.data.row_checks import column_values
+from fedlit.data.splitting import draw_test_prompts, smallest_part
+from fedlit.data.topics import find_topics, topic_text
 from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
 
@@ -35,10 +35,46 @@ class Shard:
         return len(self.train)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowLabels:
+    """What a partition skews and its record counts.
+
+    name: the column, or `topic`. values: the label of every row.
+    """
+
+    name: str
+    values: tuple[str, ...]
+
+
+def row_labels(rows: Sequence[Row], data: DataConfig, partition: PartitionConfig, seed: int) -> RowLabels | None:
+    """Return the label of every row: its topic under partition.name=topics, else its data.label; None without labels.
+
+    Raises:
+        UserError: a row without a label, or texts that do not fall into so many topics.
+    """
+    if partition.name == "topics":
+        topics = find_topics([topic_text(row, data) for row in rows], partition.num_topics, seed)
+        return RowLabels(name="topic", values=tuple(topics))
+    if data.label is None:
+        return None
+    return RowLabels(name=data.label, values=tuple(column_values(rows, data.label, "data.label")))
+
+
 def make_shards(
-    rows: Sequence[Row], data: DataConfig, partition: PartitionConfig, num_clients: int, seed: int
+    rows: Sequence[Row],
+    data: DataConfig,
+    partition: PartitionConfig,
+    num_clients: int,
+    seed: int,
+    *,
+    labels: RowLabels | None = None,
+    with_test_parts: bool = True,
 ) -> list[Shard]:
     """Deal the rows to clients 0 .. num_clients - 1 and split each client's rows into training and test.
+
+    With partition.num_shards they are dealt to as many, of which the first num_clients take part. `labels` are those of
+    `row_labels`, which is asked where they are not given. Without test parts, which a data set with a test set of its
+    own can do without, all rows are for training. The parts of another run's file stay as they are in either case.
 
     A client's test part has max(ceil(test_fraction * n), min_test_rows) of its n rows. It has more where a drawn prompt
     has several rows or another client drew a prompt that this one has too, and fewer, though at least min_test_rows,
@@ -48,9 +84,22 @@ def make_shards(
     Raises:
         UserError: a partition that these rows do not allow, or a client that cannot have both parts.
     """
-    parts = _deal(rows, data, partition, num_clients, seed)
-    prompts = [render(row, data)[0] for row in rows]
-    test_prompts = _draw_test_prompts(parts, prompts, partition, seed)
+    num_shards = partition.num_shards or num_clients
+    if partition.name == "file":
+        found = read_partition_file(data, partition, num_shards, len(rows), rows_checksum(rows))
+        if found.test is not None:
+            shards = _as_in_the_file(found.rows, found.test, rows, data, with_test_parts=with_test_parts)
+            return shards[:num_clients]
+        parts = found.rows
+    else:
+        smallest = smallest_part(partition) if with_test_parts else 1
+        labels = labels or row_labels(rows, data, partition, seed)
+        parts = _deal(rows, data, partition, labels, smallest, num_shards, seed)
+    parts = parts[:num_clients]
+    if not with_test_parts:
+        return [Shard(client_id=client_id, train=tuple(part), test=()) for client_id, part in enumerate(parts)]
+    prompts = [input_text(row, data) for row in rows]
+    test_prompts = draw_test_prompts(parts, prompts, partition, seed)
     shards = []
     for client_id, part in enumerate(parts):
         test = tuple(i for i in part if prompts[i] in test_prompts)
@@ -66,29 +115,43 @@ def make_shards(
     return shards
 
 
-def label_counts(rows: Sequence[Row], shards: Sequence[Shard], label: str | None) -> list[dict[str, int]]:
-    """Return, for each shard, how many of its rows (training and test) have each label; absent labels are left out."""
-    return [_count(rows, shard.train + shard.test, label) for shard in shards]
-
-
-def partition_record(rows: Sequence[Row], shards: Sequence[Shard], data: DataConfig) -> dict[str, Any]:
+def partition_record(
+    rows: Sequence[Row],
+    shards: Sequence[Shard],
+    data: DataConfig,
+    *,
+    labels: RowLabels | None = None,
+    own_test_rows: Sequence[Row] = (),
+) -> dict[str, Any]:
     """Return what `partition.json` holds: row numbers and label counts of every client's two parts.
 
-    Row numbers are positions from 0 in the list that `load_rows` returns: empty rows left out, sample drawn.
+    Row numbers are positions from 0 in the list that `load_rows` returns: empty rows left out, sample drawn. `labels`
+    are those of `row_labels`; where they are not given, data.label is counted. Heterogeneity is over all rows of a
+    client, training and test.
     """
+    if labels is None and data.label is not None:
+        labels = RowLabels(name=data.label, values=tuple(column_values(rows, data.label, "data.label")))
+    values = None if labels is None else labels.values
+    held = [shard.train + shard.test for shard in shards]
     return {
         "data": data.name,
-        "label": data.label,
+        "label": None if labels is None else labels.name,
         "num_rows": len(rows),
         "rows_sha256": rows_checksum(rows),
-        "num_rows_left_over": len(rows) - sum(len(shard.train) + len(shard.test) for shard in shards),
+        "test_rows_sha256": rows_checksum(own_test_rows) if own_test_rows else None,
+        "shards_sha256": shards_checksum(shards),
+        "num_rows_left_over": len(rows) - sum(map(len, held)),
+        "heterogeneity": {
+            "jensen_shannon": jensen_shannon([_count(values, part) for part in held]),
+            "size_variation": size_variation([len(part) for part in held]),
+        },
         "clients": [
             {
                 "client_id": shard.client_id,
                 "num_train": len(shard.train),
                 "num_test": len(shard.test),
-                "train_labels": _count(rows, shard.train, data.label),
-                "test_labels": _count(rows, shard.test, data.label),
+                "train_labels": _count(values, shard.train),
+                "test_labels": _count(values, shard.test),
                 "train": list(shard.train),
                 "test": list(shard.test),
             }
@@ -97,33 +160,49 @@ def partition_record(rows: Sequence[Row], shards: Sequence[Shard], data: DataCon
     }
 
 
+def shards_checksum(shards: Sequence[Shard]) -> str:
+    """Return the SHA-256 of who holds which rows: the same on all processes, and when a run goes on."""
+    content = json.dumps([[shard.client_id, shard.train, shard.test] for shard in shards])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def rows_checksum(rows: Sequence[Row]) -> str:
     """Return the SHA-256 of the rows and their order: a run goes on only with the rows it began with."""
-    digest = hashlib.sha256()
+    checksum = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+        checksum.update(json.dumps(row, sort_keys=True, default=digest).encode())
+    return checksum.hexdigest()
 
 
-def _count(rows: Sequence[Row], numbers: Sequence[int], label: str | None) -> dict[str, int]:
-    if label is None:
-        return {}
-    return dict(sorted(Counter(column_values([rows[i] for i in numbers], label, "data.label")).items()))
+def _count(values: Sequence[str] | None, numbers: Sequence[int]) -> dict[str, int]:
+    """Return how many of the rows have each label, labels in order; nothing without labels."""
+    return {} if values is None else dict(sorted(Counter(values[i] for i in numbers).items()))
 
 
 def _deal(
-    rows: Sequence[Row], data: DataConfig, partition: PartitionConfig, num_clients: int, seed: int
+    rows: Sequence[Row],
+    data: DataConfig,
+    partition: PartitionConfig,
+    labels: RowLabels | None,
+    smallest: int,
+    num_clients: int,
+    seed: int,
 ) -> list[list[int]]:
+    """Return the ascending row numbers of every client."""
     rng = numpy_generator(seed, "partition")
     if partition.name == "iid":
         return iid(len(rows), num_clients, rng)
-    if partition.name == "dirichlet":
-        if data.label is None:
+    if partition.name == "quantity":
+        return quantity(len(rows), num_clients, partition.alpha, smallest, rng)
+    if partition.name in ("dirichlet", "topics", "pathological"):
+        if labels is None:
             raise UserError(
-                "partition.name=dirichlet skews labels and data.label is null; "
+                f"partition.name={partition.name} skews labels and data.label is null; "
                 "name a column with data.label= or choose partition.name=iid"
             )
-        return dirichlet(column_values(rows, data.label, "data.label"), num_clients, partition.alpha, rng)
+        if partition.name == "pathological":
+            return pathological(labels.values, num_clients, partition.classes_per_client, rng)
+        return dirichlet(labels.values, num_clients, partition.alpha, rng)
     if partition.name == "natural":
         key = "data.label" if partition.column is None else "partition.column"
         column = data.label if partition.column is None else partition.column
@@ -132,53 +211,37 @@ def _deal(
                 "partition.name=natural deals the values of a column and none is given; name one with partition.column="
             )
         return natural(column_values(rows, column, key), num_clients)
-    raise UserError(f"partition.name={partition.name}: not a partition; choose one of dirichlet, iid, natural")
+    raise UserError(
+        f"partition.name={partition.name}: not a partition; choose one of dirichlet, quantity, pathological, natural, "
+        "topics, iid, file"
+    )
 
 
-def _draw_test_prompts(
-    parts: Sequence[Sequence[int]], prompts: Sequence[str], partition: PartitionConfig, seed: int
-) -> set[str]:
-    """Return the prompts whose rows are test rows in all clients.
-
-    First a prompt of every client is kept for training, so that all clients have a training row: one that an earlier
-    client keeps, or else one with the fewest rows. Then the clients, one after the other, draw prompts at random until
-    they have enough test rows, counting the rows of prompts that an earlier client drew.
-    """
-    counts = [Counter(prompts[i] for i in part) for part in parts]
-    targets = [_num_test(client_id, len(part), partition) for client_id, part in enumerate(parts)]
-    orders = [_shuffled(list(count), seed, client_id) for client_id, count in enumerate(counts)]
-    kept: set[str] = set()
-    for order, count, target in zip(orders, counts, targets, strict=True):
-        num_kept = sum(count[prompt] for prompt in kept)
-        if not 0 < num_kept <= count.total() - target:
-            kept.add(min(order, key=count.__getitem__))
-    test_prompts: set[str] = set()
-    for order, count, target in zip(orders, counts, targets, strict=True):
-        num_test = sum(num for prompt, num in count.items() if prompt in test_prompts)
-        for prompt in order:
-            if num_test >= target:
-                break
-            if prompt not in kept and prompt not in test_prompts:
-                test_prompts.add(prompt)
-                num_test += count[prompt]
-    return test_prompts
-
-
-def _shuffled(prompts: Sequence[str], seed: int, client_id: int) -> list[str]:
-    rng = numpy_generator(seed, "split", client_id=client_id)
-    return [prompts[i] for i in rng.permutation(len(prompts)).tolist()]
-
-
-def _num_test(client_id: int, num_rows: int, partition: PartitionConfig) -> int:
-    """Return the number of test rows asked for; the client has more rows than that."""
-    fraction = partition.test_fraction
-    if not 0 <= fraction < 1:
-        raise UserError(f"partition.test_fraction={fraction}: not a share; choose 0 or more and less than 1")
-    # exact decimals: in floats 0.07 * 100 is a little more than 7 and its ceiling is 8
-    target = max(math.ceil(Fraction(str(fraction)) * num_rows), partition.min_test_rows)
-    if num_rows <= target:
+def _as_in_the_file(
+    parts: Sequence[Sequence[int]],
+    tests: Sequence[Sequence[int]],
+    rows: Sequence[Row],
+    data: DataConfig,
+    *,
+    with_test_parts: bool,
+) -> list[Shard]:
+    """Return the shards of another run; its prompts, and so what is a leak, may be others than this run's."""
+    if with_test_parts and not any(tests):
         raise UserError(
-            f"client {client_id} has {num_rows} rows and {target} are asked for its test part, none is left to train "
-            f"on; use fewer clients or lower partition.min_test_rows={partition.min_test_rows}"
+            "partition.path: no client of that run has test rows, and this run needs some; set eval.on=global and the "
+            "test set of that run, or choose another file"
         )
-    return target
+    shards = []
+    for client_id, (part, test) in enumerate(zip(parts, tests, strict=True)):
+        held = set(test)
+        train = tuple(i for i in part if i not in held)
+        shards.append(Shard(client_id=client_id, train=train, test=tuple(test)))
+    tested = {input_text(rows[i], data): i for shard in shards for i in shard.test}
+    for shard in shards:
+        for i in shard.train:
+            if tested and (other := tested.get(input_text(rows[i], data))) is not None:
+                raise UserError(
+                    f"partition.path: rows {i} (training) and {other} (test) have one prompt in this run; "
+                    "give the data options of the run that made the file"
+                )
+    return shards

@@ -3,17 +3,19 @@
 Every row is checked as it is read, before a model is loaded, so that a mistake in line 16,000 shows at once.
 """
 
-import difflib
 import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlit.config.schema import DataConfig
-from fedlit.data.prompts import Row, template_columns
+from fedlit.data.images import open_digits, open_images
+from fedlit.data.prompts import Row
 from fedlit.data.pydoc import read_rows
+from fedlit.data.row_checks import check_row, column_values
 from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
 
@@ -23,101 +25,88 @@ Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 def load_rows(config: DataConfig, seed: int) -> list[Row]:
     """Return the rows of a data set in their original order, each with every column that the configuration needs.
 
-    Template columns hold strings, null counts as blank; the response is a string that is not blank. `config.sample`
-    rows are drawn in proportion to the labels, from the stream (seed, "sample").
+    See check_row for what they hold. `config.sample` rows are drawn in proportion to the labels, from the stream
+    (seed, "sample").
 
     Raises:
         UserError: file, line, column or option that is wrong, and what to do about it.
     """
-    texts = _text_columns(config)
     source, records = _open_source(config)
+    rows = _checked_rows(source, records, config)
+    if config.sample is None:
+        return rows
+    return [rows[i] for i in _sample(rows, config, seed, source)]
+
+
+def load_test_rows(config: DataConfig) -> list[Row]:
+    """Return the rows of the data set's own test set, none if it has none.
+
+    Raises:
+        UserError: as load_rows.
+    """
+    if config.test_path is None and (config.hub_test_split is None or config.path is not None):
+        return []
+    test = replace(config, path=config.test_path, hub_split=config.hub_test_split or config.hub_split)
+    if config.hub_test_id is not None:
+        test = replace(test, hub_id=config.hub_test_id, hub_config=config.hub_test_config)
+    source, records = _open_source(test)
+    # The partition's label is of no use in a test set, which may lack it.
+    return _checked_rows(source, _renamed(records, config), replace(config, label=None))
+
+
+def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:
+    """Yield the records of the test set with the names of the training set's columns."""
+    names: list[tuple[str, str]] = []
+    for entry in config.test_columns:
+        here, equals, there = entry.partition("=")
+        if not (here and equals and there):
+            raise UserError(
+                f"data.test_columns={config.test_columns}: {entry!r} is no pair of names; write <here>=<there>"
+            )
+        names.append((here, there))
+    for place, record in records:
+        renamed = record
+        if isinstance(record, Mapping):
+            renamed = dict(record)
+            for here, there in names:
+                if there not in record:
+                    raise UserError(
+                        f"{place}: no column {there!r} (asked for by data.test_columns) among {list(record)}"
+                    )
+                renamed[here] = record[there]
+        yield place, renamed
+
+
+def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) -> list[Row]:
     rows: list[Row] = []
     num_read = 0
     for place, record in records:
         num_read += 1
-        row = _checked(record, place, config, texts)
+        row = check_row(record, place, config)
         if row is not None:
             rows.append(row)
     if not num_read:
         raise UserError(f"{source}: no rows; check data.path or data.hub_split")
     if not rows:
         raise UserError(f"{source}: all {num_read} rows have an empty {config.response!r}; check data.response")
-    if config.sample is None:
-        return rows
-    return [rows[i] for i in _sample(rows, config, seed, source)]
-
-
-def column_values(rows: Sequence[Row], column: str, key: str) -> list[str]:
-    """Return one column of every row as text; `key` is the option that named the column.
-
-    Raises:
-        UserError: a row lacks the column, or has null or blank or no plain value there.
-    """
-    return [_label_text(row, column, f"row {i}", key) for i, row in enumerate(rows)]
-
-
-def _text_columns(config: DataConfig) -> dict[str, str]:
-    """Map every column that holds text in a row to the option that asks for it."""
-    columns = dict.fromkeys(template_columns(config.template), "data.template")
-    return columns | dict.fromkeys(config.required, "data.required") | {config.response: "data.response"}
-
-
-def _checked(record: Any, place: str, config: DataConfig, texts: Mapping[str, str]) -> Row | None:
-    """Return the row, or None if it is left out for its empty response."""
-    if not isinstance(record, dict):
-        raise UserError(f'{place}: {type(record).__name__}, not an object; write each row as {{"column": value, ...}}')
-    row = dict(record)
-    for column, key in texts.items():
-        _require_column(row, column, place, key)
-        if row[column] is None:
-            row[column] = ""
-        if not isinstance(row[column], str):
-            raise UserError(
-                f"{place}: column {column!r} ({key}) holds {row[column]!r}, not a string; write it as a string"
-            )
-    if not row[config.response].strip():
-        if config.drop_empty:
-            return None
-        raise UserError(
-            f"{place}: column {config.response!r} (data.response) is empty; fill it in, "
-            "or leave such rows out with data.drop_empty=true"
-        )
-    for column in config.required:
-        if not row[column].strip():
-            raise UserError(f"{place}: column {column!r} is blank; fill it in or take it off data.required")
-    if config.label is not None:
-        _label_text(row, config.label, place, "data.label")
-    return row
-
-
-def _require_column(row: Row, column: str, place: str, key: str) -> None:
-    if column not in row:
-        columns = [str(name) for name in row]
-        close = difflib.get_close_matches(column, columns, n=1, cutoff=0.0)
-        nearest = f"; the nearest is {close[0]!r}" if close else ""
-        raise UserError(f"{place}: no column {column!r} (asked for by {key}) among {columns}{nearest}")
-
-
-def _label_text(row: Row, column: str, place: str, key: str) -> str:
-    _require_column(row, column, place, key)
-    value = row[column]
-    if not isinstance(value, (str, int, float)) or not str(value).strip():
-        raise UserError(
-            f"{place}: column {column!r} ({key}) holds {value!r}, not a label; fill it in or choose another {key}"
-        )
-    return str(value)
+    return rows
 
 
 def _open_source(config: DataConfig) -> tuple[str, Iterator[Record]]:
     """Return the name of the source, for errors, and its records."""
     readers: dict[str, Callable[[DataConfig], tuple[str, Iterator[Record]]]] = {
         "pydoc": _open_pydoc,
+        "digits": open_digits,
         "jsonl": _open_jsonl,
+        "images": open_images,
         "hub": _open_hub,
     }
     if config.source not in readers:
         raise UserError(f"data.source={config.source}: not a source; choose one of {', '.join(readers)}")
-    return readers["jsonl" if config.path is not None else config.source](config)
+    source = config.source
+    if config.path is not None:
+        source = "images" if config.task == "image_classification" else "jsonl"
+    return readers[source](config)
 
 
 def _open_jsonl(config: DataConfig) -> tuple[str, Iterator[Record]]:
@@ -137,7 +126,7 @@ def _open_hub(config: DataConfig) -> tuple[str, Iterator[Record]]:
 
     source = f"{config.hub_id}[{config.hub_split}]"
     try:
-        dataset = datasets.load_dataset(config.hub_id, split=config.hub_split)
+        dataset = datasets.load_dataset(config.hub_id, config.hub_config, split=config.hub_split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         fact = " ".join(str(error).split()) or type(error).__name__
         raise UserError(

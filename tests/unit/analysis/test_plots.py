@@ -15,9 +15,13 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from fedlit.analysis.plots import MAX_LABELS, PALETTE, plot_curves, plot_label_distribution
+from fedlit.analysis.curves import MAX_SCORES, plot_curves
+from fedlit.analysis.labels import MAX_LABELS, plot_label_distribution
+from fedlit.analysis.plots import PALETTE
+from fedlit.scores import SCORES
 
 Record = dict[str, Any]
+TEXT_SCORES = ("rouge_l", "bleu_4")
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def legend_of(figure: Figure) -> list[str]:
 
 def test_every_value_of_the_records_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
     records = run_records(4, 2, every=2)
-    plot_curves(records, tmp_path / "curves.png", title="fedit-pydoc-tiny-seed0 · generate")
+    plot_curves(records, tmp_path / "curves.png", scores=TEXT_SCORES, title="fedit-pydoc-tiny-seed0 · generate")
     (figure,) = drawn
     assert figure.get_suptitle() == "fedit-pydoc-tiny-seed0 · generate"
     loss = lines(panel(figure, "Loss"))
@@ -98,7 +102,8 @@ def test_every_value_of_the_records_is_drawn(tmp_path: Path, drawn: list[Figure]
 
 
 def test_scores_of_clients_stand_in_the_panel_of_the_score(tmp_path: Path, drawn: list[Figure]) -> None:
-    plot_curves([{"round": 1, "client/3/rouge_l": 0.25, "client/3/train_loss": 2.0}], tmp_path / "curves.png")
+    records = [{"round": 1, "client/3/rouge_l": 0.25, "client/3/train_loss": 2.0}]
+    plot_curves(records, tmp_path / "curves.png", scores=TEXT_SCORES)
     assert lines(panel(drawn[0], "ROUGE-L")) == [[(1, 0.25)]]
     assert legend_of(drawn[0]) == ["client 3"]
 
@@ -119,11 +124,62 @@ def test_every_shape_of_run_has_a_picture(
     tmp_path: Path, drawn: list[Figure], records: Sequence[Record], titles: list[str]
 ) -> None:
     path = tmp_path / "plots" / "curves.png"
-    plot_curves(records, path, title="a title of some length " * 12)
+    plot_curves(records, path, scores=TEXT_SCORES, title="a title of some length " * 12)
     assert [axes.get_title(loc="left") for axes in drawn[0].axes] == titles
     assert len(legend_of(drawn[0])) <= 8
     height, width, _ = imread(path).shape
     assert (width, height) == tuple(round(inches * 150) for inches in drawn[0].get_size_inches())
+
+
+def test_the_scores_that_are_asked_for_have_panels_in_that_order(tmp_path: Path, drawn: list[Figure]) -> None:
+    records: list[Record] = [
+        {"round": r, "global/loss": 1.0} | {f"global/{s}": 0.1 * r for s in SCORES} for r in (0, 1)
+    ]
+    titles = {
+        ("pearson", "nist"): ["Loss", "Pearson", "NIST"],
+        ("accuracy", "absent", "f1_macro", "mcc", "f1"): ["Loss", "Accuracy", "Macro F1", "MCC"],
+    }
+    for scores, expected in titles.items():
+        plot_curves(records, tmp_path / "curves.png", scores=scores)
+        assert [axes.get_title(loc="left") for axes in drawn[-1].axes] == expected
+        assert len(expected) <= 1 + MAX_SCORES
+    assert [axes.get_ylabel() for axes in drawn[0].axes][1:] == ["correlation", "score"]
+
+
+def own_records() -> list[Record]:
+    return [
+        {
+            "round": r,
+            "own/loss": 2.0 - r, "own/loss_worst": 3.0 - r, "own/accuracy": 0.5 * r, "own/accuracy_worst": 0.25 * r,
+            "client/0/own/accuracy": 0.75 * r, "client/1/own/accuracy": 0.25 * r, "client/0/train_loss": 5.0 - r,
+        }
+        for r in (0, 1)
+    ]  # fmt: skip
+
+
+def test_scores_on_the_clients_own_rows_are_drawn_where_there_is_no_global_one(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    plot_curves(own_records(), tmp_path / "curves.png", scores=["accuracy"])
+    assert lines(panel(drawn[0], "Accuracy")) == [
+        [(0, 0.0), (1, 0.75)], [(0, 0.0), (1, 0.25)], [(0, 0.0), (1, 0.25)], [(0, 0.0), (1, 0.5)], [(0, 0.0)]
+    ]  # fmt: skip
+    assert lines(panel(drawn[0], "Loss")) == [
+        [(0, 5.0), (1, 4.0)], [(0, 3.0), (1, 2.0)], [(0, 2.0), (1, 1.0)], [(0, 2.0)]
+    ]  # fmt: skip
+    assert legend_of(drawn[0])[:3] == [
+        "mean over clients, each on its own test rows", "worst client on its own test rows", "before training"
+    ]  # fmt: skip
+    both = [record | {"global/accuracy": 0.9, "global/loss": 1.0} for record in own_records()]
+    plot_curves(both, tmp_path / "curves.png", scores=["accuracy"])
+    assert lines(panel(drawn[1], "Accuracy")) == [[(0, 0.9), (1, 0.9)], [(0, 0.9)]]
+    assert legend_of(drawn[1])[0] == "global model, evaluation"
+
+
+def test_means_of_private_models_are_called_so(tmp_path: Path, drawn: list[Figure]) -> None:
+    records: list[Record] = [{"round": 1, "global/loss": 1.0, "global/loss_std": 0.1}]
+    plot_curves(records, tmp_path / "curves.png")
+    assert legend_of(drawn[0]) == ["mean of the clients' models, evaluation"]
 
 
 def test_missing_values_are_left_out_and_later_lines_count(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -217,7 +273,7 @@ def test_a_failed_write_leaves_the_old_picture_and_nothing_else(
 
 def test_drawing_needs_neither_pyplot_nor_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fedlit.analysis.plots import plot_curves\n"
+        "import sys; from pathlib import Path; from fedlit.analysis.curves import plot_curves\n"
         f"plot_curves([{{'round': 0, 'global/loss': 1.0}}], Path({str(tmp_path / 'c.png')!r}))\n"
         "sys.exit(bool({'matplotlib.pyplot', 'torch', 'lightning'} & set(sys.modules)))"
     )

@@ -1,6 +1,7 @@
 """Padding and labels go by position; a client walks through all its rows, pass after pass, from any point on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,6 +86,12 @@ def test_a_small_batch() -> None:
     everywhere = collate(examples, PAD, loss_on="all")
     assert everywhere.label_positions.tolist() == [0, 1, 2, 3, 5]
     assert everywhere.num_labels == (4, 1)
+
+
+def test_what_an_example_is_made_of() -> None:
+    example = Example(token_ids=(1, 5, 2), num_prompt_tokens=2, prompt="p", response="r", truncated=False)
+    assert (example.prompt_ids, example.references, example.options) == ((1, 5), ("r",), ())
+    assert replace(example, other_references=("s", "r")).references == ("r", "s", "r")
 
 
 def test_a_batch_moves_whole() -> None:

@@ -1,3 +1,4 @@
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedlit.data.partition import _log_dirichlet, dirichlet, iid, natural
+from fedlit.data.partition import _log_dirichlet, dirichlet, iid, natural, pathological, quantity
 from fedlit.errors import UserError
 
 LABELS = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=80).filter(lambda labels: len(set(labels)) > 1)
@@ -193,3 +194,103 @@ def test_natural_largest_first_with_ties_by_name() -> None:
 def test_natural_with_more_clients_than_values() -> None:
     with pytest.raises(UserError, match=r"num_clients=3: .*the column has 2; set num_clients=2 or less"):
         natural("aabb", 3)
+
+
+@given(num_rows=st.integers(1, 200), data=st.data(), alpha=st.floats(1e-320, 1.7e308), seed=st.integers(0, 99))
+def test_quantity_uses_every_row_once(num_rows: int, data: st.DataObject, alpha: float, seed: int) -> None:
+    num_clients = data.draw(st.integers(1, num_rows))
+    smallest = data.draw(st.integers(1, num_rows // num_clients))
+    shards = quantity(num_rows, num_clients, alpha, smallest, rng(seed))
+    assert sorted(i for shard in shards for i in shard) == list(range(num_rows))
+    assert all(len(shard) >= smallest and shard == sorted(shard) for shard in shards)
+    assert all(type(i) is int for shard in shards for i in shard)
+    assert shards == quantity(num_rows, num_clients, alpha, smallest, rng(seed))
+
+
+def sizes_of(alpha: float, seed: int, num_clients: int = 5) -> NDArray[np.float64]:
+    return np.array([len(shard) for shard in quantity(4_000, num_clients, alpha, 1, rng(seed))], dtype=float)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 2.0])
+def test_quantity_sizes_are_a_dirichlet(alpha: float) -> None:
+    sizes = np.array([sizes_of(alpha, seed) for seed in range(600)]) / 4_000
+    variance = 0.2 * 0.8 / (5 * alpha + 1)  # of one component of Dir(alpha, ..., alpha)
+    assert np.allclose(sizes.mean(axis=0), 0.2, atol=4 * math.sqrt(variance / 600))
+    assert np.allclose(sizes.var(axis=0), variance, rtol=0.25)
+
+
+def test_quantity_at_both_ends_of_alpha() -> None:
+    assert max(sizes_of(1e-9, 0)) == 3_996
+    assert np.ptp(sizes_of(1e9, 0)) <= 1
+    assert np.ptp(sizes_of(1e300, 0)) <= 1
+
+
+def test_quantity_draws_rows_at_random() -> None:
+    labels = np.array([0] * 5_000 + [1] * 5_000)
+    for shard in quantity(10_000, 4, 5.0, 500, rng(1)):
+        assert abs(labels[shard].mean() - 0.5) < 0.1
+
+
+def test_quantity_mistakes() -> None:
+    with pytest.raises(UserError, match=r"num_clients=5: each needs 9 rows .* there are 40; set num_clients=4 or less"):
+        quantity(40, 5, 1.0, 9, rng())
+    with pytest.raises(UserError, match="num_clients=4: more than the 3 rows"):
+        quantity(3, 4, 1.0, 1, rng())
+    with pytest.raises(UserError, match=r"partition\.alpha=0: not a positive"):
+        quantity(30, 4, 0, 1, rng())
+
+
+@given(labels=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=80), data=st.data(), seed=st.integers(0, 99))
+def test_pathological_gives_every_client_so_many_labels(labels: list[str], data: st.DataObject, seed: int) -> None:
+    counts = Counter(labels)
+    num_clients = data.draw(st.integers(1, min(12, len(labels))))
+    wanted = data.draw(st.integers(1, len(counts)))
+    if sum(min(count, num_clients) for count in counts.values()) < num_clients * wanted:
+        with pytest.raises(UserError, match=r"partition\.classes_per_client=.*no more holders than rows"):
+            pathological(labels, num_clients, wanted, rng(seed))
+        return
+    shards = pathological(labels, num_clients, wanted, rng(seed))
+    held = [Counter(labels[i] for i in shard) for shard in shards]
+    assert [len(own) for own in held] == [wanted] * num_clients
+    numbers = [i for shard in shards for i in shard]
+    assert len(numbers) == len(set(numbers))
+    assert all(shard == sorted(shard) for shard in shards)
+    for name, count in counts.items():
+        parts = [own[name] for own in held if own[name]]
+        assert sum(parts) in (0, count)  # a label is dealt whole, or left over whole
+        assert not parts or max(parts) - min(parts) <= 1
+    assert len({name for own in held for name in own}) == min(len(counts), num_clients * wanted)
+    assert shards == pathological(labels, num_clients, wanted, rng(seed))
+
+
+def test_pathological_as_mcmahan() -> None:
+    labels = [str(i % 10) for i in range(6_000)]
+    shards = pathological(labels, 100, 2, rng())
+    assert [len(shard) for shard in shards] == [60] * 100
+    assert len({tuple(sorted({labels[i] for i in shard})) for shard in shards}) > 30  # of 45 pairs
+    assert shards != pathological(labels, 100, 2, rng(1))
+    first = [sum(i < 3_000 for i in shard) for shard in shards]
+    assert 20 < np.mean(first) < 40
+    assert min(first) > 5  # rows of a label are shuffled before they are cut
+
+
+def test_pathological_gives_more_holders_to_frequent_labels() -> None:
+    labels = ["a"] * 600 + ["b"] * 300 + ["c"] * 100 + ["d"]
+    shards = pathological(labels, 11, 1, rng())
+    names = Counter(labels[shard[0]] for shard in shards)
+    assert names == {"a": 6, "b": 3, "c": 1, "d": 1}
+    assert sorted(len(shard) for shard in shards) == [1] + [100] * 10
+
+
+def test_pathological_leaves_the_rarest_labels_over() -> None:
+    labels = ["a"] * 5 + ["b"] * 9 + ["c"] * 7 + ["d"] * 6
+    assert {labels[i] for shard in pathological(labels, 3, 1, rng()) for i in shard} == {"b", "c", "d"}
+
+
+def test_pathological_mistakes() -> None:
+    with pytest.raises(UserError, match=r"partition\.classes_per_client=3: the rows have 2 labels; set 2 or less"):
+        pathological("aabb", 2, 3, rng())
+    with pytest.raises(UserError, match="num_clients=5: more than the 4 rows"):
+        pathological("aabb", 5, 1, rng())
+    with pytest.raises(UserError, match="the 2 labels cannot have 3 x 2 in all; lower it, or num_clients=3"):
+        pathological("aaab", 3, 2, rng())

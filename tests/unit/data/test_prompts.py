@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlit.config.schema import DataConfig
-from fedlit.data.prompts import parse_template, render, template_columns
+from fedlit.data.prompts import parse_template, prompt_template, render, required_columns, template_columns
 from fedlit.errors import UserError
 
 
@@ -50,3 +50,37 @@ def test_blank_column_leaves_no_gap_and_other_columns_stay() -> None:
     assert render(dolly | {"context": "C\n"}, config)[0] == "### Instruction:\nOne\n\n\n\ntwo\n\nC\n\n\n### Response:\n"
     assert render({"p": "", "r": "x"}, DataConfig(template="{p}\n\n\n\nend", response="r"))[0] == "\n\nend"
     assert render({"p": "", "q": "Q", "r": "x"}, DataConfig(template="P: {p}\n{q}", response="r"))[0] == "P: \nQ"
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"template": "{a.b}"}, "data.template: {a.b}"),
+        ({"test_template": "{a"}, "data.test_template: "),
+        ({"test_template": "?"}, "data.test_template='?' has no {column}"),
+        ({"prompt": "a.b"}, "data.prompt='a.b'"),
+        ({"prompt": "0"}, "data.prompt='0'"),
+        ({"prompt": "a:b"}, "data.prompt='a:b'"),
+    ],
+)
+def test_a_bad_template_is_called_by_its_option(options: dict[str, str], key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prompt_template(DataConfig(**options), test="test_template" in options)
+    assert str(caught.value).startswith(key), str(caught.value)
+
+
+def test_the_prompt_of_evaluation() -> None:
+    row = {"q": "Q", "r": "R"}
+    config = DataConfig(template="{q}:", test_template="{q}: think.", response="r")
+    assert render(row, config) == ("Q:", "R")
+    assert render(row, config, test=True) == ("Q: think.", "R")
+    assert render(row, DataConfig(template="{q}:", response="r"), test=True) == ("Q:", "R")
+
+
+def test_a_column_as_it_stands() -> None:
+    config = DataConfig(prompt="two words", response="r")
+    row = {"two words": "a {b}\n\n\n\n", "r": "R"}
+    assert render(row, config) == render(row, config, test=True) == ("a {b}\n\n\n\n\n", "R")
+    assert required_columns(config) == ["two words"]
+    config.test_template = "{r}?"
+    assert render(row, config, test=True)[0] == "R?", "what is given for evaluation alone wins there"

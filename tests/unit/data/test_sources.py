@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from fedlit.config.help import first_comment, option_comments
+from fedlit.config.loading import CONFIG_DIR, list_choices
 from fedlit.config.schema import DataConfig
 from fedlit.data.prompts import render
-from fedlit.data.sources import column_values, load_rows
+from fedlit.data.row_checks import column_values
+from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.errors import UserError
 
 REPO = Path(__file__).parents[3]
@@ -154,7 +157,7 @@ def test_labels_may_be_numbers(tmp_path: Path) -> None:
 
 
 def test_source_must_exist_and_have_its_option() -> None:
-    fails(DataConfig(source="pydocs"), "data.source=pydocs", "pydoc, jsonl, hub")
+    fails(DataConfig(source="pydocs"), "data.source=pydocs", "pydoc, digits, jsonl, images, hub")
     fails(DataConfig(source="jsonl"), "data.source=jsonl without a file", "data.path=")
     fails(DataConfig(source="hub"), "data.source=hub without a data set", "data.hub_id=", "data.path=")
 
@@ -189,6 +192,66 @@ def test_hub_folder(tmp_path: Path, kind: str) -> None:
     fails(config, "set[train], row 1: column 'response'", "data.drop_empty=true")
     config.hub_split = "test"
     fails(config, "data.hub_split=test", "train", "data.path=")
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_hub_configuration_and_test_split(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    names = {"a_train": [row(0), row(1)], "a_test": [row(2)], "b_train": [row(3)]}
+    for name, rows in names.items():
+        write(folder / f"{name}.jsonl", rows)
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- config_name: a\n  data_files:\n"
+        "  - {split: train, path: a_train.jsonl}\n  - {split: test, path: a_test.jsonl}\n"
+        "- config_name: b\n  data_files:\n  - {split: train, path: b_train.jsonl}\n---\n"
+    )
+    config = DataConfig(source="hub", hub_id=str(folder), hub_config="a", hub_test_split="test")
+    assert (load_rows(config, 0), load_test_rows(config)) == ([row(0), row(1)], [row(2)])
+    config.hub_config = "b"
+    assert load_rows(config, 0) == [row(3)]
+    with pytest.raises(UserError, match=r"data\.hub_split=test"):
+        load_test_rows(config)
+    config.hub_config = None
+    fails(config, "data.hub_id=", "hub_config")
+
+
+def test_a_test_set_of_its_own(tmp_path: Path) -> None:
+    """A local file takes the place of the hub's test split too: local rows are never tested on the hub's."""
+    train, test = write(tmp_path / "train.jsonl", [row(0)]), write(tmp_path / "test.jsonl.gz", [row(1), row(2)])
+    config = DataConfig(source="hub", hub_id="some/set", hub_test_split="test", path=train)
+    assert load_test_rows(config) == []
+    config.test_path = test
+    assert (load_rows(config, 0), load_test_rows(config)) == ([row(0)], [row(1), row(2)])
+    config.test_path = write(tmp_path / "bad.jsonl", [row(1), {"prompt": "p"}])
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2: no column 'response'"):
+        load_test_rows(config)
+
+
+def test_a_test_set_with_other_columns(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [row(0)])
+    test = write(tmp_path / "test.jsonl", [{"question": "q", "answer": "a", "label": "l"}])
+    config = DataConfig(path=train, test_path=test, test_columns=["prompt=question", "response=answer"])
+    (found,) = load_test_rows(config)
+    assert (found["prompt"], found["response"]) == ("q", "a")
+    assert load_rows(config, 0) == [row(0)]
+    wrong = {"prompt=q": "no column 'q' (asked for by data.test_columns)", "prompt": "<name here>=<name there>"}
+    for column, part in wrong.items():
+        config.test_columns = [column]
+        with pytest.raises(UserError) as caught:
+            load_test_rows(config)
+        assert part in str(caught.value)
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_the_test_split_of_another_hub_data_set(tmp_path: Path) -> None:
+    for name, rows in {"mine": [row(0)], "theirs": [row(1)]}.items():
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", rows)
+    config = DataConfig(source="hub", hub_id=str(tmp_path / "mine"), hub_test_id=str(tmp_path / "theirs"))
+    config.hub_test_split = "train"
+    assert (load_rows(config, 0), load_test_rows(config)) == ([row(0)], [row(1)])
 
 
 @pytest.mark.usefixtures("hub_cache")
@@ -247,13 +310,13 @@ def test_sample_size_must_fit(tmp_path: Path, num: int) -> None:
     fails(DataConfig(path=path, sample=num), f"data.sample={num}", "rows.jsonl has 3 rows", "choose 1 to 3")
 
 
-@pytest.mark.parametrize("name", ["medquad", "dolly", "jsonl"])
-def test_yaml_names_every_option_with_a_comment(name: str) -> None:
-    assert from_yaml(name).name == name
-    text = (REPO / f"configs/data/{name}.yaml").read_text()
-    keys = [i for i, line in enumerate(text.splitlines()) if line and line[0] not in "# "]
-    assert [text.splitlines()[i].split(":")[0] for i in keys] == list(DataConfig.__dataclass_fields__)
-    assert all(text.splitlines()[i - 1].startswith("# ") for i in keys)
+@pytest.mark.parametrize("name", list_choices(CONFIG_DIR, "data"))
+def test_every_key_of_a_data_yaml_exists_and_has_a_comment(name: str) -> None:
+    text = (CONFIG_DIR / f"data/{name}.yaml").read_text()
+    assert first_comment(text), "the help shows the first line"
+    comments = option_comments(text, prefix="")
+    assert set(comments) <= set(DataConfig.__dataclass_fields__)
+    assert [key for key, comment in comments.items() if not comment] == []
 
 
 def test_yaml_for_own_data(tmp_path: Path) -> None:

@@ -1,0 +1,175 @@
+"""Splits that were made elsewhere: row numbers of every client, from a JSON file that may be gzipped.
+
+Three forms are read. A run's `partition.json`, whose training and test parts are kept as they are and whose rows must
+be those of this run. A split: a list of lists of row numbers, or an object whose values are such lists, its clients in
+the order of their names (numbers in them count as numbers). And an object that holds several splits under names, among
+others, of which `partition.key` chooses one; authors publish theirs like this.
+
+Row numbers count from 0 in the order in which the data set is read. Under the name `unassigned` stand rows of nobody.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlit.config.schema import DataConfig, PartitionConfig
+from fedlit.errors import UserError
+
+UNASSIGNED = "unassigned"
+Split = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilePartition:
+    """Ascending row numbers of every client.
+
+    rows: all of a client's; if test is None, nothing is said of its test part. test: those of them that are test rows.
+    """
+
+    rows: list[list[int]]
+    test: list[list[int]] | None
+
+
+def read_partition_file(
+    data: DataConfig, partition: PartitionConfig, num_clients: int, num_rows: int, rows_sha256: str
+) -> FilePartition:
+    """Return the partition in `partition.path`; `rows_sha256` is of this run's rows, as a run's own file has it.
+
+    Raises:
+        UserError: no such file or key, a file of another form, of other rows or another number of clients, a row number
+            that is out of range or there twice, or a client without rows.
+    """
+    if partition.path is None:
+        raise UserError("partition.name=file without a file; give partition.path=<file>.json or <file>.json.gz")
+    path = Path(partition.path).expanduser()
+    content = _read(path)
+    if isinstance(content, dict) and "rows_sha256" in content:
+        return _of_run(content, path, partition.key, num_clients, num_rows, rows_sha256)
+    option = "data.sample" if data.sample is not None else "data.drop_empty=true" if data.drop_empty else None
+    if option is not None:
+        raise UserError(
+            f"{path}: its row numbers are of all rows and {option} leaves some out; set data.sample=null and "
+            "data.drop_empty=false, or give a run's partition.json"
+        )
+    split = _chosen(content, path, partition.key)
+    names = sorted((name for name in split if name != UNASSIGNED), key=_natural)
+    _check_clients(names, path, num_clients)
+    parts = {name: _row_numbers(split[name], f"{path}, {name}", num_rows) for name in names}
+    _check_disjoint(parts, path)
+    return FilePartition(rows=[parts[name] for name in names], test=None)
+
+
+def _read(path: Path) -> Any:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return json.loads(file.read())
+    except FileNotFoundError as error:
+        raise UserError(f"partition.path={path}: no such file; check the path") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"partition.path={path}: broken gzip file ({error}); fetch or write it again") from error
+    except OSError as error:
+        raise UserError(f"partition.path={path}: {error.strerror}; check the path") from error
+    except ValueError as error:
+        raise UserError(f"partition.path={path}: not JSON ({error}); write row numbers of every client") from error
+
+
+def _of_run(
+    record: Mapping[str, Any], path: Path, key: str | None, num_clients: int, num_rows: int, rows_sha256: str
+) -> FilePartition:
+    """Return the partition of a run's own record."""
+    if key is not None:
+        raise UserError(f"partition.key={key}: {path} is a run's partition.json and holds one split; leave the key out")
+    if record["rows_sha256"] != rows_sha256:
+        raise UserError(
+            f"{path} is of other rows ({record.get('num_rows')} of data.name={record.get('data')}) than this run's "
+            f"{num_rows}; give the data options and, with data.sample, the seed of that run"
+        )
+    clients = record.get("clients")
+    if not isinstance(clients, list) or not all(
+        isinstance(client, dict) and {"train", "test"} <= client.keys() for client in clients
+    ):
+        raise UserError(f"{path}: its clients have no train and test rows; give the partition.json of a run")
+    names = [f"client {client_id}" for client_id in range(len(clients))]
+    _check_clients(names, path, num_clients)
+    train = [_row_numbers(c["train"], f"{path}, {name}", num_rows) for name, c in zip(names, clients, strict=True)]
+    test = [
+        _row_numbers(c["test"], f"{path}, {name}", num_rows, may_be_empty=True)
+        for name, c in zip(names, clients, strict=True)
+    ]
+    both = [sorted(own_train + own_test) for own_train, own_test in zip(train, test, strict=True)]
+    _check_disjoint(dict(zip(names, both, strict=True)), path)
+    return FilePartition(rows=both, test=test)
+
+
+def _chosen(content: Any, path: Path, key: str | None) -> Split:
+    """Return the split under the key, or the file's only one."""
+    whole = _as_split(content)
+    if whole is not None:
+        if key is not None:
+            raise UserError(f"partition.key={key}: {path} holds one split without a name; leave the key out")
+        return whole
+    values = content.items() if isinstance(content, dict) else ()
+    splits = {name: split for name, value in values if (split := _as_split(value)) is not None}
+    if not splits:
+        raise UserError(
+            f"partition.path={path}: no row numbers; write a list of lists, or an object with a list for each client"
+        )
+    if key is None and len(splits) > 1:
+        raise UserError(f"partition.path={path}: several splits; choose partition.key={' or '.join(splits)}")
+    if key is not None and key not in splits:
+        raise UserError(f"partition.key={key}: not in {path}; valid values: {', '.join(splits)}")
+    return splits[key or next(iter(splits))]
+
+
+def _as_split(value: Any) -> Split | None:
+    """Return lists of numbers by name, None where the value is something else."""
+    if isinstance(value, list):
+        value = {f"client {client_id}": part for client_id, part in enumerate(value)}
+    if not isinstance(value, dict) or not value or not all(_is_part(part) for part in value.values()):
+        return None
+    return value
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(entry, list | dict) for entry in value)
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Order client_2 before client_10."""
+    pieces = re.split(r"(\d+)", name)
+    return [(int(piece), "") if i % 2 else (-1, piece) for i, piece in enumerate(pieces)], name
+
+
+def _check_clients(names: Sequence[str], path: Path, num_clients: int) -> None:
+    if len(names) != num_clients:
+        shown = ", ".join([*names[:4], *(["..."] if len(names) > 4 else [])])
+        raise UserError(
+            f"num_clients={num_clients}: {path} has {len(names)} clients ({shown}); set num_clients={len(names)}"
+        )
+
+
+def _row_numbers(part: Any, place: str, num_rows: int, *, may_be_empty: bool = False) -> list[int]:
+    if not isinstance(part, list) or not (part or may_be_empty):
+        raise UserError(f"{place}: no row numbers; every client needs some")
+    for entry in part:
+        if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < num_rows:
+            raise UserError(
+                f"{place}: {entry!r} is not the number of a row; the data set as it is read has rows 0 to "
+                f"{num_rows - 1}"
+            )
+    return sorted(part)
+
+
+def _check_disjoint(parts: Mapping[str, Sequence[int]], path: Path) -> None:
+    owners: dict[int, str] = {}
+    for name, part in parts.items():
+        for row in part:
+            if row in owners:
+                both = f"{owners[row]} and {name}" if owners[row] != name else f"{name} twice"
+                raise UserError(f"{path}: row {row} belongs to {both}; a row is one client's, once")
+            owners[row] = name
