@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from fedlit.aggregation import AggregationRule
+from fedlit.aggregation import AggregationRule, payload_bytes
 from fedlit.cohort import Cohort
 from fedlit.lora_layer import LoraLayer
 from fedlit.low_rank import LowRank
@@ -36,9 +36,28 @@ class MixedRanks(AggregationRule):
         return at_server_scale(shared, server.layers, client_id, share_of_a=self.share_of_a)
 
 
+def factor_names(server: ServerState) -> list[str]:
+    """Return the names of the LoRA factors, layer by layer."""
+    return [name for layer in server.layers for name in (layer.a, layer.b)]
+
+
+def other_means(cohort: Cohort, server: ServerState) -> TensorDict:
+    """Return shared with the means of what is no LoRA factor, a classification head, and the factors as they were."""
+    names = server.shared.keys() - set(factor_names(server))
+    if not names:
+        return dict(server.shared)
+    mean = cohort.mean()
+    return {name: mean[name] if name in names else tensor for name, tensor in server.shared.items()}
+
+
+def other_bytes(server: ServerState) -> int:
+    """Return the bytes of what is shared beside the LoRA factors."""
+    return payload_bytes(server, server.shared.keys() - set(factor_names(server)))
+
+
 def mean_changes(cohort: Cohort, server: ServerState) -> dict[str, LowRank]:
     """Return sum_i p_i * scaling * B_i @ A_i by layer name, as the clients' factors side by side; one collective."""
-    stacked = cohort.stack([name for layer in server.layers for name in (layer.a, layer.b)])
+    stacked = cohort.stack(factor_names(server))
     weights = [cohort.weights[client_id] for client_id in cohort.client_ids]
     return {
         layer.name: LowRank.sum(
@@ -93,7 +112,8 @@ def fresh_factors(server: ServerState, seed: int) -> TensorDict:
 
 def restart(cohort: Cohort, server: ServerState, seed: int) -> ServerState:
     """Return the server with the mean product folded into W, the old factors gone, and fresh ones of no effect."""
-    return server.fold(mean_changes(cohort, server)).replace(shared=fresh_factors(server, seed))
+    others = server.replace(shared=other_means(cohort, server))
+    return server.fold(mean_changes(cohort, server)).replace(shared=fresh_factors(others, seed))
 
 
 def product_bytes(server: ServerState, layer: LoraLayer, width: int) -> int:

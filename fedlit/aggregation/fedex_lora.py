@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 
 from fedlit.aggregation import AggregationRule, payload_bytes
-from fedlit.aggregation.factors import mean_changes, product_bytes, restart
+from fedlit.aggregation.factors import factor_names, mean_changes, other_bytes, other_means, product_bytes, restart
 from fedlit.cohort import Cohort
 from fedlit.errors import UserError
 from fedlit.low_rank import LowRank
@@ -59,7 +59,7 @@ class FedExLora(AggregationRule):
         """Give every client its own factors, equal before the first round, where clients keep them."""
         if self.assignment != "keep":
             return server
-        clients = {name: torch.stack([tensor] * num_clients) for name, tensor in server.shared.items()}
+        clients = {name: torch.stack([server.shared[name]] * num_clients) for name in factor_names(server)}
         return server.replace(clients=clients)
 
     def download(self, server: ServerState, client_id: int) -> Download:
@@ -67,7 +67,8 @@ class FedExLora(AggregationRule):
         if self.assignment != "keep":
             return Download(shared=server.shared)
         own = _of_client(server, client_id)
-        return Download(shared=own, offsets={layer.name: layer.change(own) * -1.0 for layer in server.layers})
+        offsets = {layer.name: layer.change(own) * -1.0 for layer in server.layers}
+        return Download(shared={**server.shared, **own}, offsets=offsets)
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server after the assignment strategy's round."""
@@ -81,7 +82,7 @@ class FedExLora(AggregationRule):
 
     def _average(self, cohort: Cohort, server: ServerState) -> ServerState:
         mean = cohort.mean()
-        stacked = cohort.stack([name for layer in server.layers for name in (layer.a, layer.b)])
+        stacked = cohort.stack(factor_names(server))
         weights = [cohort.weights[client_id] for client_id in cohort.client_ids]
         residuals = {}
         for layer in server.layers:
@@ -105,7 +106,7 @@ class FedExLora(AggregationRule):
             widths = [0 if self.residual_rank == 0 else width for width in widths]
             down = up
         else:
-            widths, down = [n * layer.rank for layer in server.layers], 0
+            widths, down = [n * layer.rank for layer in server.layers], other_bytes(server)
         down += sum(product_bytes(server, layer, width) for layer, width in zip(server.layers, widths, strict=True))
         return {client_id: Traffic(uplink_bytes=up, downlink_bytes=down) for client_id in client_ids}
 
@@ -118,11 +119,11 @@ def _keep(cohort: Cohort, server: ServerState) -> ServerState:
     for layer in server.layers:
         old = [layer.change(before[client_id]) * cohort.weights[client_id] for client_id in cohort.client_ids]
         changes[layer.name] = new[layer.name] - LowRank.sum(old)
-    stacked = cohort.stack(list(server.shared))
+    stacked = cohort.stack(factor_names(server))
     clients = {name: tensor.clone() for name, tensor in server.clients.items()}
     for name, tensor in clients.items():
         tensor[list(cohort.client_ids)] = stacked[name]
-    return server.fold(changes).replace(clients=clients)
+    return server.fold(changes).replace(clients=clients, shared=other_means(cohort, server))
 
 
 def _of_client(server: ServerState, client_id: int) -> TensorDict:

@@ -11,7 +11,7 @@ means of the factors where all ranks are equal.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlit.aggregation.factors import MixedRanks, mean_changes
+from fedlit.aggregation.factors import MixedRanks, mean_changes, other_means
 from fedlit.cohort import Cohort
 from fedlit.server import ServerState
 
@@ -24,7 +24,7 @@ class FlexLora(MixedRanks):
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server with the factors of the truncated mean, of the largest rank."""
-        shared = dict(server.shared)
+        shared = other_means(cohort, server)
         means = mean_changes(cohort, server)
         for layer in server.layers:
             best = means[layer.name].truncated(layer.rank)

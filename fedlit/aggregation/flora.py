@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlit.aggregation import payload_bytes
-from fedlit.aggregation.factors import MixedRanks, product_bytes, restart
+from fedlit.aggregation.factors import MixedRanks, other_bytes, product_bytes, restart
 from fedlit.cohort import Cohort
 from fedlit.server import ServerState, Traffic
 
@@ -32,7 +32,7 @@ class Flora(MixedRanks):
 
     def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
         """Return a client's own factors up and the stack of all clients' factors down."""
-        down = sum(
+        down = other_bytes(server) + sum(
             product_bytes(server, layer, sum(layer.rank_of(client_id) for client_id in client_ids))
             for layer in server.layers
         )

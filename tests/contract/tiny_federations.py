@@ -17,7 +17,7 @@ from fedlit.config import CONFIG_DIR, ModelConfig, load_config
 from fedlit.data.shards import make_shards
 from fedlit.federation import Federation
 from fedlit.inputs import Inputs
-from fedlit.models import Backbone, load_backbone
+from fedlit.models import Backbone, Purpose, load_backbone
 from fedlit.tensors import TensorDict, snapshot
 
 WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
@@ -74,7 +74,7 @@ def _pretrained() -> Backbone:
     return load_backbone(ModelConfig())
 
 
-def packaged_backbone(_config: ModelConfig) -> Backbone:
+def packaged_backbone(_config: ModelConfig, _purpose: Purpose | None = None) -> Backbone:
     """Return what load_backbone returns for the packaged model, without reading it again."""
     backbone = _pretrained()
     return Backbone(model=copy.deepcopy(backbone.model), tokenizer=backbone.tokenizer, projections=backbone.projections)

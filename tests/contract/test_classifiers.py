@@ -1,0 +1,148 @@
+"""Every recipe trains an image classifier too: its head learns, travels or stays, and is part of the result."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from tiny_federations import assert_equal, results
+from torch import Tensor
+from transformers import AutoModelForImageClassification
+
+from fedlit import assembly
+from fedlit.cohort import ClientUpdate
+from fedlit.config import load_config
+from fedlit.exchange import RoundCohort
+from fedlit.federation import Federation
+from fedlit.inputs import gather_inputs
+from fedlit.methods import RECIPES
+from fedlit.tensors import snapshot
+
+ARGUMENTS = [
+    "data=digits",
+    "model=vit-small",
+    "num_clients=2",
+    "num_rounds=2",
+    "local.steps=2",
+    "local.batch_size=4",
+    "local.lr=0.01",
+    "partition.alpha=1",
+    "eval.max_examples=4",
+    "eval.every=2",
+    "logging.wandb=disabled",
+]
+HEAD = ("classifier.bias", "classifier.weight")
+
+
+def federation(folder: Path, name: str, *arguments: str) -> Federation:
+    """Return a federation in the run folder `name`, resumed if it has a checkpoint."""
+    given = {argument.split("=")[0] for argument in arguments}
+    defaults = [argument for argument in ARGUMENTS if argument.split("=")[0] not in given]
+    config = load_config([*defaults, *arguments, f"run.dir={folder}", f"run.name={name}"])
+    plan = assembly.make_plan(gather_inputs(config))
+    built, _ = assembly.assemble(plan, Fabric(accelerator="cpu", devices=1))
+    built.folder.prepare({}, "cpu")
+    built.resume()
+    return built
+
+
+def head(built: Federation) -> dict[str, Tensor]:
+    return snapshot(built.method.head(built.model))
+
+
+def logits(model: Any) -> Tensor:
+    """Return the outputs for fixed pixels; the model's own type may be lower than the pixels'."""
+    pixels = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64).sin()
+    with torch.no_grad():
+        return model.eval()(pixel_values=pixels).logits  # type: ignore[no-any-return]
+
+
+RULES_WITH_CHOICES = ["fedex_lora method.assignment=keep", "fedex_lora method.assignment=reinitialize"]
+
+
+@pytest.fixture(scope="module", params=[*sorted(RECIPES), *RULES_WITH_CHOICES])
+def recipe(request: pytest.FixtureRequest) -> list[str]:
+    """Return the arguments that choose a method."""
+    return f"method={request.param}".split()
+
+
+@pytest.fixture(scope="module")
+def trained(
+    recipe: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Federation, dict[str, Tensor]]]:
+    """Run the recipe; also return the head it began with."""
+    built = federation(tmp_path_factory.mktemp("runs"), "whole", *recipe)
+    before = head(built)
+    built.run()
+    yield built, before
+
+
+def test_the_head_learns_and_travels(trained: tuple[Federation, dict[str, Tensor]]) -> None:
+    built, before = trained
+    assert sorted(before) == sorted(HEAD)
+    if built.method.communicates:
+        assert set(HEAD) <= built.server.shared.keys()
+        after = {name: built.server.shared[name] for name in HEAD}
+        assert not set(HEAD) & built.method.private(built.model).keys()
+    else:
+        assert set(HEAD) <= built.clients[0].private.keys()
+        after = {name: built.clients[0].private[name] for name in HEAD}
+    assert all(not torch.equal(after[name], before[name]) for name in HEAD)
+
+
+def test_the_head_is_the_clients_mean(recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weighted as the method says, whatever the rule makes of the factors."""
+    sent: list[ClientUpdate] = []
+    add = RoundCohort.add
+
+    def watched(cohort: RoundCohort, update: ClientUpdate, *rest: Any) -> None:
+        sent.append(update)
+        add(cohort, update, *rest)
+
+    monkeypatch.setattr(RoundCohort, "add", watched)
+    built = federation(tmp_path, "mean", *recipe, "num_rounds=1", "partition.name=quantity")
+    if not built.method.communicates:
+        pytest.skip("nothing travels")
+    built.run()
+    weights = built.method.weights([update.num_examples for update in sent])
+    for name in HEAD:
+        mean = sum(update.shared[name].double() * weight for update, weight in zip(sent, weights, strict=True))
+        assert isinstance(mean, Tensor)
+        torch.testing.assert_close(built.server.shared[name].double(), mean, rtol=0, atol=1e-6)
+
+
+def test_the_result_loads_without_fedlit(trained: tuple[Federation, dict[str, Tensor]]) -> None:
+    """Every client's own model, or the server's: the same logits, and the names of the classes."""
+    built, _ = trained
+    built.export()
+    folders = [built.folder.adapter]
+    if built.method.private(built.model):
+        folders = [built.folder.adapter / f"client-{client:05d}" for client in built.clients]
+    for client, folder in enumerate(folders):
+        if len(folders) > 1:
+            built._load_client(client)
+        model = AutoModelForImageClassification.from_pretrained(folder)
+        torch.testing.assert_close(logits(model), logits(built.model), rtol=1e-4, atol=1e-5)
+        assert model.config.id2label[9] == "9"
+        assert (folder / "preprocessor_config.json").is_file()
+
+
+def test_it_resumes_to_the_same_bits(
+    recipe: list[str], trained: tuple[Federation, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    first = federation(tmp_path, "halves", *recipe)
+    first.config.num_rounds = 1
+    first.run()
+    second = federation(tmp_path, "halves", *recipe)
+    assert second.server.round_idx == 1
+    second.run()
+    assert_equal(results(second), results(trained[0]))
+
+
+def test_a_private_head_stays(tmp_path: Path) -> None:
+    built = federation(tmp_path, "private", "method=fedit", "method.private_head=true", "partition.alpha=0.1")
+    built.run()
+    assert not set(HEAD) & built.server.shared.keys()
+    assert not torch.equal(built.clients[0].private[HEAD[1]], built.clients[1].private[HEAD[1]])
