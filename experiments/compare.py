@@ -1,11 +1,10 @@
-"""Every method side by side on one data set and model: a table in Markdown.
+"""Every method side by side on one data set and model: a table in Markdown and a picture of one score per round.
 
     python experiments/compare.py data=medquad data.path=medquad.jsonl.gz model=hf model.path=stories260k
 
-All arguments but --methods, --lrs, --devices and --jobs are those of federate.py and hold for every run. A run that is
-there already is taken up, so the same command goes on after an interruption. With several learning rates every method
-shows the one with the lowest loss after the last round, on the rows that are scored: a comparison of tuned methods, not
-of tuned methods on unseen rows.
+The key=value arguments are those of federate.py and hold for every run. A run that is there already is taken up, so the
+same command goes on after an interruption. With several learning rates every method shows the one with the best --score
+after the last round, on the rows that are scored: a comparison of tuned methods, not of tuned methods on unseen rows.
 """
 
 import argparse
@@ -16,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlit.analysis.comparison import Result, markdown, read_records, summarize
+from fedlit.analysis.comparison import Record, Result, markdown, read_records, summarize
 from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_yaml
 from fedlit.config.record import differences, run_folder
 from fedlit.errors import UserError
+from fedlit.scores import is_lower_better
 
 SCRIPT = Path(__file__).with_name("federate.py")
-LOSS = "global/loss"
 METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
 
 
@@ -33,7 +32,9 @@ def main() -> int:
     parser.add_argument("--lrs", default="", help="learning rates with commas between them (default: local.lr)")
     parser.add_argument("--devices", type=int, default=1, help="processes of one run (default: 1)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--score", default="global/loss", help="key of the record that decides (default: global/loss)")
     parser.add_argument("--output", type=Path, help="file for the table, besides the console")
+    parser.add_argument("--picture", type=Path, help="PNG file for the curves of --score, a line a method")
     options, overrides = parser.parse_known_args()
     lrs = options.lrs.split(",") if options.lrs else [None]
     try:
@@ -45,15 +46,23 @@ def main() -> int:
         problems = [problem for problem in pool.map(lambda cell: _run(cell, options.devices), cells) if problem]
     for problem in problems:
         print(problem, file=sys.stderr)
-    if results := _results(cells):
-        table = markdown(results)
+    runs = {cell: read_records(cell.folder) for cell in cells if cell.done}
+    unscored = [cell.folder.name for cell, records in runs.items() if options.score not in records[-1]]
+    if unscored:
+        print(f"error: --score={options.score}: no such key in the record of {unscored[0]}", file=sys.stderr)
+        return 2
+    if runs:
+        best = _best_runs(runs, options.score)
+        table = markdown(_results(runs, best, options.score))
         print(table)
         if options.output:
             options.output.write_text(table, encoding="utf-8")
+        if options.picture:
+            _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture)
     return 1 if problems else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """One run: a method at a learning rate."""
 
@@ -104,19 +113,33 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _results(cells: list[Cell]) -> list[Result]:
-    """Return a line for the untrained model, and one for each method with the learning rate that served it best."""
-    results: dict[str, Result] = {}
-    for cell in cells:
-        if not cell.done:
-            continue
-        records = read_records(cell.folder)
-        result = summarize(cell.method, records, cell.config.local.lr)
-        if cell.method not in results or result.scores[LOSS] < results[cell.method].scores[LOSS]:
-            results[cell.method] = result
+def _goodness(score: str, records: list[Record]) -> float:
+    """Return the score after the last round, so that more is better."""
+    return -records[-1][score] if is_lower_better(score) else records[-1][score]
+
+
+def _best_runs(runs: dict[Cell, list[Record]], score: str) -> list[Cell]:
+    """Return for each method the run whose learning rate served it best, the best method first."""
+    best: dict[str, Cell] = {}
+    for cell in sorted(runs, key=lambda cell: _goodness(score, runs[cell]), reverse=True):
+        best.setdefault(cell.method, cell)
+    return list(best.values())
+
+
+def _results(runs: dict[Cell, list[Record]], best: list[Cell], score: str) -> list[Result]:
+    """Return a line for each method and one for the untrained model, the best first."""
+    lines = [(summarize(cell.method, runs[cell], cell.config.local.lr), _goodness(score, runs[cell])) for cell in best]
+    for records in runs.values():
         if not any(key.startswith("init/") for key in records[0]):  # no adapter has changed the model yet
-            results.setdefault("zero-shot", summarize("zero-shot", records[:1], None))
-    return sorted(results.values(), key=lambda result: result.scores[LOSS])
+            lines.append((summarize("zero-shot", records[:1], None), _goodness(score, records[:1])))
+            break
+    return [result for result, _ in sorted(lines, key=lambda line: line[1], reverse=True)]
+
+
+def _draw(runs: dict[str, list[Record]], score: str, path: Path) -> None:
+    from fedlit.analysis.comparison_plot import plot_comparison  # noqa: PLC0415  matplotlib takes a second to import
+
+    plot_comparison(runs, score, path)
 
 
 if __name__ == "__main__":

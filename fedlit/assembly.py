@@ -1,8 +1,9 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -11,16 +12,21 @@ from fedlit import communication
 from fedlit.adapters import Calibration
 from fedlit.callbacks import RunSummary
 from fedlit.client import ClientModule, LocalTrainer
-from fedlit.data.shards import Shard, label_counts
+from fedlit.config import RunConfig
+from fedlit.data.prompts import Row
+from fedlit.data.shards import Shard
 from fedlit.evaluation import Evaluator, fixed_subset
 from fedlit.exchange import Exchange
 from fedlit.federation import Federation
 from fedlit.inputs import Inputs
 from fedlit.lora_layer import LoraLayer
 from fedlit.methods import Method, build_method
-from fedlit.models import Backbone, load_backbone
+from fedlit.models import Backbone, Purpose, load_backbone
 from fedlit.seeding import numpy_generator, torch_stream
+from fedlit.tasks import Task
 from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.image_classification import ImageClassification
+from fedlit.tasks.sequence_classification import SequenceClassification
 from fedlit.tensors import num_parameters
 
 NUM_CALIBRATION_BATCHES = 4
@@ -68,16 +74,24 @@ def make_plan(inputs: Inputs) -> Plan:
     return Plan(inputs=inputs, method=build_method(inputs.config))
 
 
-def make_task(plan: Plan, backbone: Backbone) -> CausalLM:
+TASKS: Mapping[str, Callable[[RunConfig, Backbone], Task[Any, Any]]] = {
+    "causal_lm": CausalLM.build,
+    "sequence_classification": SequenceClassification.build,
+    "image_classification": ImageClassification.build,
+}
+"""How a task is made of a configuration and the backbone, by `data.task`."""
+
+
+def purpose(plan: Plan) -> Purpose:
+    """Return what the backbone of a run is loaded for."""
+    inputs, data = plan.inputs, plan.inputs.config.data
+    return Purpose(task=data.task, classes=inputs.classes, regression=data.regression, seed=inputs.config.seed)
+
+
+def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
     """Return the task of the configuration."""
     config = plan.inputs.config
-    return CausalLM(
-        tokenizer=backbone.tokenizer,
-        data=config.data,
-        eval=config.eval,
-        max_length_tokens=config.model.max_length_tokens,
-        loss_on=config.local.loss_on,
-    )
+    return TASKS[config.data.task](config, backbone)
 
 
 def attach_adapter(
@@ -93,7 +107,7 @@ def attach_adapter(
     return plan.method.adapter.layers(backbone.model), facts
 
 
-def calibration_batches(plan: Plan, model: nn.Module, task: CausalLM) -> Calibration:
+def calibration_batches(plan: Plan, model: nn.Module, task: Task[Any, Any]) -> Calibration:
     """Return the losses of the model as it stands on a few batches, drawn over all clients' training rows.
 
     A real federation would have its clients compute what an adapter makes of them, second moments or gradients, and
@@ -112,10 +126,36 @@ def calibration_batches(plan: Plan, model: nn.Module, task: CausalLM) -> Calibra
     return losses
 
 
+def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any]) -> Evaluator:
+    """Return what scores the model on the sets that `eval.on` names, each cut down to `eval.max_examples`."""
+    config = inputs.config
+
+    def batches(rows: Sequence[Row], client_id: int = -1) -> list[list[Any]]:
+        examples = task.evaluation_examples(rows)
+        chosen = fixed_subset(examples, config.eval.max_examples, config.seed, client_id)
+        return task.evaluation_batches(chosen, config.eval.batch_size)
+
+    own: dict[int, list[list[Any]]] = {}
+    if config.eval.on != "global":
+        own = {
+            shard.client_id: batches([inputs.rows[row] for row in shard.test], shard.client_id)
+            for shard in inputs.shards
+            if shard.test
+        }
+    return Evaluator(
+        fabric=fabric,
+        model=model,
+        task=task,
+        batches=batches(inputs.test_rows) if config.eval.on != "clients" else [],
+        own_batches=own,
+    )
+
+
 def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
     inputs, config, method = plan.inputs, plan.inputs.config, plan.method
-    backbone = load_backbone(config.model)
+    wanted = purpose(plan)
+    backbone = load_backbone(config.model, wanted)
     task = make_task(plan, backbone)
     layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
     rows = [[inputs.rows[row] for row in shard.train] for shard in plan.clients]
@@ -125,8 +165,6 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     module = ClientModule(backbone.model, task, method)
     module.configure_optimizers()  # its mistakes are told before the first evaluation
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
-    test_rows = [inputs.rows[row] for shard in inputs.shards for row in shard.test]
-    evaluated = fixed_subset(task.encode(test_rows), config.eval.max_examples, config.seed)
     federation = Federation(
         config=config,
         exchange=exchange,
@@ -139,15 +177,10 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             seed=config.seed,
             num_step_multiples=plan.num_step_multiples,
         ),
-        evaluator=Evaluator(
-            fabric=fabric,
-            model=backbone.model,
-            task=task,
-            batches=task.evaluation_batches(evaluated, config.eval.batch_size),
-        ),
+        evaluator=make_evaluator(inputs, fabric, backbone.model, task),
         rows=rows,
         initial_facts=facts,
-        reload=lambda: load_backbone(config.model),
+        reload=lambda: load_backbone(config.model, wanted),
     )
     uplink_bytes, downlink_bytes = exchange.first_traffic(plan.cohort_size, federation.server)
     parameters = {name: parameter.data for name, parameter in module.trained.items()}
@@ -163,10 +196,11 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         num_private=num_parameters(method.private(backbone.model)),
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
-        num_frozen=sum(parameter.numel() for parameter in backbone.model.parameters()) - num_trainable,
+        num_frozen=backbone.model.num_parameters() - num_trainable,  # type: ignore[operator]  # 4-bit weights are packed
         num_train_examples=tuple(map(len, federation.rows)),
-        num_test_examples=len(test_rows),
-        num_evaluated=len(evaluated),
-        label_counts=label_counts(inputs.rows, inputs.shards, config.data.label),
+        num_test_examples=len(inputs.test_rows),
+        num_evaluated=federation.evaluator.num_examples,
+        num_truncated=federation.evaluator.num_truncated,
+        classes=inputs.classes,
     )
     return federation, summary

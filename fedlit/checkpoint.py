@@ -37,10 +37,19 @@ class Checkpoints:
     _saved: dict[int, Path] = field(default_factory=dict)
     """File of each of this process's clients in the newest checkpoint."""
 
-    def save(self, server: ServerState, clients: Mapping[int, ClientState], changed: set[int], records: Path) -> None:
+    def save(
+        self,
+        server: ServerState,
+        clients: Mapping[int, ClientState],
+        changed: set[int],
+        records: Path,
+        *,
+        also_keep: int | None = None,
+    ) -> None:
         """Write the checkpoint of a round; every process calls it with its own clients. Old ones beyond `keep` go.
 
         changed: the clients of this process whose state differs from the newest checkpoint.
+        also_keep: number of a round whose checkpoint stays, however old.
         """
         final = self.folder / _name(server.round_idx)
         partial = final.with_suffix(".partial")
@@ -71,7 +80,8 @@ class Checkpoints:
         self._saved.update({client: final / "clients" / _client_file(client) for client in clients})
         if first:
             for old in _complete(self.folder)[: -self.keep]:
-                shutil.rmtree(old)
+                if also_keep is None or old.name != _name(also_keep):
+                    shutil.rmtree(old)
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """Return the newest intact checkpoint, or None, and a line for each damaged one that was passed over.
@@ -90,6 +100,11 @@ class Checkpoints:
             else:
                 found = (None, damaged)
         return communication.gather_objects(found)[0]
+
+    def of_round(self, number: int) -> Path | None:
+        """Return the intact checkpoint after a round, None if it is gone."""
+        path = self.folder / _name(number)
+        return path if path.is_dir() and _problem(path) is None else None
 
     def load(self, path: Path, device: torch.device, mine: set[int]) -> tuple[ServerState, dict[int, ClientState]]:
         """Return the server's state, on `device`, and the stored states of the clients in `mine`, on the CPU."""

@@ -16,20 +16,21 @@ from fedlit.adapters import trainable
 from fedlit.cohort import ClientUpdate
 from fedlit.config import LocalConfig
 from fedlit.corrections import ControlVariate, Correction, Proximal, initial_control, next_control
-from fedlit.data.collation import Batch, steps_of_epochs, training_order
+from fedlit.data.collation import steps_of_epochs, training_order
 from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.methods import Method
+from fedlit.schedules import lr_factor
 from fedlit.seeding import torch_stream
 from fedlit.server import Download
-from fedlit.tasks import Task
+from fedlit.tasks import Batch, Example, Task
 from fedlit.tensors import TensorDict, copy_into, distance, snapshot
 
 
 class ClientModule(LightningModule):
     """A backbone with its adapter, the task it is trained on and the optimizer that steps it."""
 
-    def __init__(self, model: nn.Module, task: Task, method: Method) -> None:
+    def __init__(self, model: nn.Module, task: Task[Any, Any], method: Method) -> None:
         super().__init__()
         self.model = model
         self.task = task
@@ -72,9 +73,14 @@ class LocalTrainer:
     def num_steps(self, num_examples: int) -> int:
         """Return the optimizer steps of one client in one round."""
         if self.local.epochs is not None:
-            return steps_of_epochs(num_examples, self.local.batch_size, self.local.epochs)
+            return steps_of_epochs(num_examples, self.num_step_rows, self.local.epochs)
         assert self.local.steps is not None
         return self.local.steps * self.num_step_multiples
+
+    @property
+    def num_step_rows(self) -> int:
+        """Rows of one optimizer step, for a client that has as many."""
+        return self.local.batch_size * self.local.accumulate
 
     def train(
         self,
@@ -100,10 +106,11 @@ class LocalTrainer:
         if state.optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(state.optimizer))  # it would step the given tensors themselves
         num_steps = self.num_steps(len(rows))
-        batches = self._batches(client_id, rows, skip=round_idx * num_steps, num_steps=num_steps)
+        order, examples = self._encode(client_id, rows, round_idx, num_steps)
         with torch_stream(self.seed, "dropout", round_idx=round_idx, client_id=client_id):
             try:
-                losses = self.steps(optimizer, batches, on_step, self._corrections(download, state))
+                batches, corrections = self._batches(order, examples), self._corrections(download, state)
+                losses = self.steps(optimizer, batches, on_step, corrections, num_steps if self._scheduled else None)
             except DivergenceError as error:  # of an optimizer, which knows neither round nor client
                 raise DivergenceError(f"round {round_idx + 1}, client {client_id}: {error}") from error
         if losses is None:
@@ -121,6 +128,7 @@ class LocalTrainer:
             metrics={
                 "train_loss": sum(losses) / len(losses),
                 "num_steps": num_steps,
+                "num_truncated": sum(example.truncated for example in examples.values()),
                 "update_norm": distance(trained, download.shared),
             },
         )
@@ -131,43 +139,82 @@ class LocalTrainer:
         )
         return update, after
 
-    def _batches(self, client_id: int, rows: Sequence[Row], *, skip: int, num_steps: int) -> Iterator[Batch]:
-        """Yield the round's batches; of a large shard only the rows of this round are tokenised, all at once."""
-        task, size = self.module.task, self.local.batch_size
-        order = list(training_order(len(rows), size, self.seed, client_id, skip=skip, num_steps=num_steps))
-        wanted = sorted({row for batch in order for row in batch})
-        examples = dict(zip(wanted, task.encode([rows[row] for row in wanted]), strict=True))
-        for batch in order:
-            yield task.collate([examples[row] for row in batch])
+    def _encode(
+        self, client_id: int, rows: Sequence[Row], round_idx: int, num_steps: int
+    ) -> tuple[list[list[int]], dict[int, Example]]:
+        """Return the row numbers of the round's steps and the examples of those rows.
+
+        Of a large shard only the rows of this round become examples, all at once.
+        """
+        skip = round_idx * num_steps
+        steps = training_order(len(rows), self.num_step_rows, self.seed, client_id, skip=skip, num_steps=num_steps)
+        order = list(steps)
+        wanted = sorted({row for step in order for row in step})
+        return order, dict(zip(wanted, self.module.task.encode([rows[row] for row in wanted]), strict=True))
+
+    def _batches(self, order: Iterable[Sequence[int]], examples: Mapping[int, Example]) -> Iterator[list[Batch]]:
+        """Yield the batches of every optimizer step."""
+        collate, size = self.module.task.collate, self.local.batch_size
+        for step in order:
+            yield [
+                collate([examples[row] for row in step[start : start + size]]) for start in range(0, len(step), size)
+            ]
 
     def steps(
         self,
         optimizer: Optimizer,
-        batches: Iterable[Batch],
+        batches: Iterable[Sequence[Batch]],
         on_step: Callable[[], bool],
         corrections: Sequence[Correction] = (),
+        num_steps: int | None = None,
     ) -> list[float] | None:
-        """Run the training loop and return its losses; None if `on_step` stopped it. Nothing in it waits for the
-        device.
+        """Run the training loop, one optimizer step for each list of batches, and return its losses; None if `on_step`
+        stopped it. Nothing in it waits for the device. num_steps: of a learning rate that changes; None for none.
         """
         self.module.train()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         losses = []
-        for batch_idx, batch in enumerate(batches):
-            # The strategy leaves modules unwrapped, so Fabric's precision is entered here rather than in a wrapper.
-            with self.fabric.autocast():
-                loss = self.module.training_step(batch.to(self.fabric.device), batch_idx)
-            self.fabric.backward(loss)
+        for step, parts in enumerate(batches):
+            if num_steps is not None:
+                self._set_lr(optimizer, step, num_steps)
+            loss = self._backward(parts)
             for correction in corrections:
                 correction.apply()
             if self.local.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, self.local.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
+            losses.append(loss)
             if not on_step():
                 return None
         return torch.stack(losses).double().tolist()
+
+    def _backward(self, parts: Sequence[Batch]) -> Tensor:
+        """Add up the gradients of a step's batches, each weighted by its share of the targets, and return the loss.
+
+        The mean over all targets of the step is that of one large batch.
+        """
+        num_targets = [part.num_targets for part in parts]
+        total: Tensor | None = None
+        for batch_idx, part in enumerate(parts):
+            # The strategy leaves modules unwrapped, so Fabric's precision is entered here rather than in a wrapper.
+            with self.fabric.autocast():
+                loss = self.module.training_step(part.to(self.fabric.device), batch_idx)
+            if len(parts) > 1:
+                loss = loss * (num_targets[batch_idx] / sum(num_targets))
+            self.fabric.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    @property
+    def _scheduled(self) -> bool:
+        return self.local.schedule != "constant" or self.local.warmup > 0
+
+    def _set_lr(self, optimizer: Optimizer, step: int, num_steps: int) -> None:
+        factor = lr_factor(self.local.schedule, self.local.warmup, step, num_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = self.local.lr * factor
 
     def _corrections(self, download: Download, state: ClientState) -> list[Correction]:
         """Return what is added to the gradients of the trained tensors that travel."""

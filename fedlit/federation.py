@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedlit import communication
+from fedlit.best_round import BestRound
 from fedlit.callbacks import Callback
 from fedlit.checkpoint import Checkpoints
 from fedlit.client import ClientState, LocalTrainer
 from fedlit.cohort import sample_cohort
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
-from fedlit.errors import DivergenceError
-from fedlit.evaluation import Evaluator, mean_and_spread
+from fedlit.errors import DivergenceError, UserError
+from fedlit.evaluation import Evaluator, Scores, over_clients
 from fedlit.exchange import Exchange, RoundCohort
 from fedlit.export import export_result
 from fedlit.interrupt import StopRequest
 from fedlit.models import Backbone
 from fedlit.run_folder import Record, RunFolder
+from fedlit.scores import is_lower_better
 from fedlit.tasks import Sample
 from fedlit.tensors import checksum, copy_into, distance, snapshot
 
@@ -87,6 +89,7 @@ class Federation:
         self.stateful = bool(initial.private or control) or config.local.optimizer_state == "keep"
         mine = _share(range(len(self.rows))) if self.stateful else ()
         self.clients = dict.fromkeys(mine, initial)
+        self.best = BestRound.of(config)
         self._started = False
 
     def resume(self) -> tuple[str, ...]:
@@ -97,23 +100,29 @@ class Federation:
         communication.barrier()
         if path is None:
             return tuple(notices)
-        server, stored = self.checkpoints.load(path, self.trainer.fabric.device, set(self.clients))
-        self.server = server.replace(layers=self.server.layers)
-        self.clients.update(stored)
-        self.exchange.load_server(self.server)
+        self._load(path)
+        records = self.folder.records() if communication.process_index() == 0 else []
+        self.best.see(communication.gather_objects(records)[0])
         self._started = True
         return (*notices, f"resumed after round {self.server.round_idx}")
 
+    def _load(self, checkpoint: Path) -> None:
+        server, stored = self.checkpoints.load(checkpoint, self.trainer.fabric.device, set(self.clients))
+        self.server = server.replace(layers=self.server.layers)
+        self.clients.update(stored)
+        self.exchange.load_server(self.server)
+
     def run(self) -> None:
-        """Evaluate the untrained model, then train round after round.
+        """Evaluate the untrained model, then train round after round, to the last or until patience is used up.
 
         Raises:
             StoppedBySignal: a signal asked for it.
             DivergenceError: a client's loss or update is not finite; the last checkpoint is intact.
         """
         if not self._started:
-            self._finish({"round": 0, **self.initial_facts}, changed=set())
-        while self.server.round_idx < self.config.num_rounds:
+            facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
+            self._finish({"round": 0, **facts}, changed=set())
+        while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
             started_s = time.perf_counter()
             cohort, record = self._train()
             trained_s = time.perf_counter()
@@ -197,36 +206,74 @@ class Federation:
         scores, samples = self._evaluate()
         record |= scores
         record["time/evaluate_s"] = time.perf_counter() - started_s
+        self.best.see([record])
         if communication.process_index() == 0:
             self.folder.append(record)
-        self.checkpoints.save(self.server, self.clients, changed, self.folder.records_path)
+        kept = self.best.number if self.config.run.result == "best" else None
+        self.checkpoints.save(self.server, self.clients, changed, self.folder.records_path, also_keep=kept)
         self.tell(lambda callback: callback.on_round_end(record, samples))
 
     def _evaluate(self) -> tuple[Record, list[Sample]]:
-        """Score the global model or, where tensors are private, every client's own on the same global set."""
+        """Score the global model or, where tensors are private, every client's own: on the global test set, on every
+        client's test part, or on both.
+        """
         round_number, last = self.server.round_idx, self.config.num_rounds
         if round_number % self.config.eval.every and round_number != last:
             return {}, []
-        record: Record = {"eval/protocol": self.config.eval.protocol}
-        samples: list[Sample] = []
-        private = bool(self.method.private(self.model))
-        if not private or round_number == 0:  # before the first round all clients have one model
-            scores, samples = self.evaluator.together()
-            by_client = [scores] * len(self.rows)
-        else:
-            by_client = self.evaluator.of_each_client(len(self.rows), self.clients.keys(), self._load_client)
-        if private:
-            for client_id, client_scores in enumerate(by_client):
-                record.update({f"client/{client_id}/{name}": value for name, value in client_scores.items()})
-            scores = mean_and_spread(by_client)
-        record.update({f"global/{name}": value for name, value in scores.items()})
+        record: Record = {}
+        if self.config.data.task == "causal_lm":
+            record["eval/protocol"] = self.config.eval.protocol
+        private = (
+            bool(self.method.private(self.model)) and round_number > 0
+        )  # before the first round all have one model
+        scores, samples = self._evaluate_on_global(private=private) if self.config.eval.on != "clients" else ({}, [])
+        record |= scores
+        if self.config.eval.on != "global":
+            scores, own_samples = self._evaluate_on_own(private=private)
+            record |= scores
+            samples = samples or own_samples
         return record, samples
+
+    def _evaluate_on_global(self, *, private: bool) -> tuple[Record, list[Sample]]:
+        """Return the record's part on the global test set."""
+        population = range(len(self.rows))
+        samples: list[Sample] = []
+        if private:
+            by_client = self.evaluator.of_each_client(population, self.clients.keys(), self._load_client)
+        else:
+            scores, samples = self.evaluator.together()
+            by_client = dict.fromkeys(population, scores) if self.method.private(self.model) else {}
+        if by_client:
+            scores = over_clients(by_client.values())
+        return _prefixed("client/{}", by_client) | {f"global/{name}": value for name, value in scores.items()}, samples
+
+    def _evaluate_on_own(self, *, private: bool) -> tuple[Record, list[Sample]]:
+        """Return the record's part on the clients' test parts: each client's scores, mean, spread and worst."""
+        samples: list[Sample] = []
+        if private:
+            clients = self.evaluator.own_batches.keys()
+            scores = self.evaluator.of_each_client(clients, self.clients.keys(), self._load_client, own=True)
+        else:
+            scores, samples = self.evaluator.together_on_own()
+        summary = over_clients(scores.values(), lowest_is_worst=lambda name: not is_lower_better(name))
+        return _prefixed("client/{}/own", scores) | {f"own/{name}": value for name, value in summary.items()}, samples
 
     def _load_client(self, client_id: int) -> None:
         copy_into(self.method.private(self.model), self.clients[client_id].private)
 
     def export(self) -> None:
-        """Write the result; one a client, in folders of their own, where tensors are private."""
+        """Write the result; one a client, in folders of their own, where tensors are private.
+
+        Raises:
+            UserError: it is to be the best round's, whose checkpoint is gone.
+        """
+        if self.config.run.result == "best" and self.best.number not in (None, self.server.round_idx):
+            path = self.checkpoints.of_round(self.best.number)
+            if path is None:
+                raise UserError(
+                    f"run.result=best: the checkpoint of round {self.best.number} is gone; give run.result=last"
+                )
+            self._load(path)
         if not self.method.private(self.model):
             if communication.process_index() == 0:
                 self._export(self.folder.adapter)
@@ -260,3 +307,12 @@ class Federation:
 def _share(client_ids: Sequence[int]) -> Sequence[int]:
     """Return this process's part of the clients, dealt in turn."""
     return client_ids[communication.process_index() :: communication.num_processes()]
+
+
+def _prefixed(prefix: str, by_client: Mapping[int, Scores]) -> Record:
+    """Return the clients' scores under keys that begin with `prefix`, a format string over the client's id."""
+    return {
+        f"{prefix.format(client_id)}/{name}": value
+        for client_id, scores in by_client.items()
+        for name, value in scores.items()
+    }

@@ -3,26 +3,55 @@
 from dataclasses import dataclass
 
 from fedlit.config import RunConfig
+from fedlit.data.classes import class_names
 from fedlit.data.prompts import Row
-from fedlit.data.shards import Shard, make_shards, rows_checksum
-from fedlit.data.sources import load_rows
+from fedlit.data.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
+from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A configuration with its rows and every client's shard of them."""
+    """A configuration with its rows and every client's shard of them.
+
+    labels: of every row, as the partition sees them; None for rows without labels.
+    own_test_rows: those of a test set that belongs to no client; none if the data set has none.
+    classes: names of the classes in the order of their numbers; none without a classification.
+    """
 
     config: RunConfig
     rows: list[Row]
     shards: list[Shard]
+    labels: RowLabels | None = None
+    own_test_rows: tuple[Row, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    @property
+    def test_rows(self) -> list[Row]:
+        """The global test set: the data set's own, or the clients' test parts together."""
+        return list(self.own_test_rows) or [self.rows[row] for shard in self.shards for row in shard.test]
 
 
 def gather_inputs(config: RunConfig) -> Inputs:
     """Read and deal the rows; a run folder of another configuration and every mistake in the data is a UserError."""
     folder = RunFolder(config)
     folder.require_same_run()
-    rows = load_rows(config.data, config.seed)
-    folder.require_same_rows(rows_checksum(rows))
-    shards = make_shards(rows, config.data, config.partition, config.num_clients, config.seed)
-    return Inputs(config=config, rows=rows, shards=shards)
+    rows, own_test_rows = load_rows(config.data, config.seed), load_test_rows(config.data)
+    classes = class_names([*rows, *own_test_rows], config.data)
+    folder.require_same_rows("rows_sha256", rows_checksum(rows))
+    if own_test_rows:
+        folder.require_same_rows("test_rows_sha256", rows_checksum(own_test_rows))
+    labels = row_labels(rows, config.data, config.partition, config.seed)
+    shards = make_shards(
+        rows,
+        config.data,
+        config.partition,
+        config.num_clients,
+        config.seed,
+        labels=labels,
+        with_test_parts=not own_test_rows or config.eval.on != "global",
+    )
+    folder.require_same_rows("shards_sha256", shards_checksum(shards))
+    return Inputs(
+        config=config, rows=rows, shards=shards, labels=labels, own_test_rows=tuple(own_test_rows), classes=classes
+    )

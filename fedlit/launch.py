@@ -39,7 +39,10 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
         federation, summary = assemble(plan, fabric)
         federation.stop = stop
         if communication.process_index() == 0:
-            federation.folder.prepare(partition_record(inputs.rows, inputs.shards, config.data), summary.device)
+            record = partition_record(
+                inputs.rows, inputs.shards, config.data, labels=inputs.labels, own_test_rows=inputs.own_test_rows
+            )
+            federation.folder.prepare(record, summary.device)
             federation.callbacks = _callbacks(config, federation)
         communication.barrier()
         try:

@@ -31,6 +31,7 @@ from fedlit.cohort import uniform_weights, weights_by_examples
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.models import Projections, head_parameters
+from fedlit.models.quantization import require_quantization_fits
 from fedlit.optimizers import LocalOptimizer
 from fedlit.optimizers.galore import GaLore
 from fedlit.optimizers.torch_optimizers import SGD, AdamW
@@ -213,6 +214,7 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
         )
     if mixed and method.pooled:
         raise UserError("method.lora_rank has a rank for each client, but pooled data have one client; give one number")
+    require_quantization_fits(run, keeps_weights=isinstance(adapter, Lora), folds=rule.folds)
     if adapter.needs_autocast and run.model.dtype == "bfloat16" and run.compute.precision != "bf16-mixed":
         raise UserError(
             f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "

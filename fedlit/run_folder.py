@@ -55,12 +55,20 @@ class RunFolder:
                 "choose another run.name, or move the folder away"
             )
 
-    def require_same_rows(self, checksum: str) -> None:
-        """Raise a UserError if the folder's run began with other rows: an edited file, another Python's docstrings."""
+    def require_same_rows(self, key: str, checksum: str) -> None:
+        """Raise a UserError if the folder's run began with other rows, or other shards of them: an edited file, another
+        Python's docstrings, another version of what clusters texts. `key` is that of the checksum in partition.json.
+        """
         stored = self.path / "partition.json"
-        if stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("rows_sha256", checksum) != checksum:
+        if not stored.is_file():
+            return
+        before = json.loads(stored.read_text(encoding="utf-8")).get(key)
+        if before is not None and before != checksum:
+            what = {"test_rows_sha256": "other test rows", "shards_sha256": "other shards of the rows"}.get(
+                key, "other rows"
+            )
             raise UserError(
-                f"{self.path} began with other rows than data.name={self.config.data.name} gives today; "
+                f"{self.path} began with {what} than data.name={self.config.data.name} gives today; "
                 "bring the data back, or choose another run.name"
             )
 

@@ -159,7 +159,7 @@ class Workload:
             return bare_steps(self.model, optimizer, self.batches)
 
         def fedlit(optimizer: Optimizer) -> list[float]:
-            losses = trainer.steps(optimizer, self.batches, lambda: True)
+            losses = trainer.steps(optimizer, [[batch] for batch in self.batches], lambda: True)
             assert losses is not None
             return losses
 

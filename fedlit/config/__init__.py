@@ -16,9 +16,11 @@ from fedlit.config.schema import (
     RunConfig,
     RunFolderConfig,
 )
+from fedlit.config.sweep import Cell, Sweep, load_sweep
 
 __all__ = [
     "CONFIG_DIR",
+    "Cell",
     "ComputeConfig",
     "DataConfig",
     "EvalConfig",
@@ -29,12 +31,14 @@ __all__ = [
     "PartitionConfig",
     "RunConfig",
     "RunFolderConfig",
+    "Sweep",
     "check",
     "check_launcher",
     "differences",
     "fingerprint",
     "help_text",
     "load_config",
+    "load_sweep",
     "load_yaml",
     "no_effect_warnings",
     "run_folder",

@@ -10,18 +10,26 @@ from fedlit.config.keys import nearest, show
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
+from fedlit.scores import TASK_SCORES
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {
-    "data.source": ("pydoc", "jsonl", "hub"),
+    "data.task": ("causal_lm", "sequence_classification", "image_classification"),
+    "data.source": ("pydoc", "digits", "jsonl", "images", "hub"),
+    "data.answer": ("text", "number", "boxed", "option"),
+    "model.weights": ("pretrained", "random"),
+    "model.quantization": ("nf4",),
     "model.dtype": ("float32", "bfloat16"),
     "model.attention_implementation": ("sdpa", "eager", "flash_attention_2"),
     "method.weighting": ("num_examples", "uniform"),
     "local.optimizer_state": ("reset", "keep"),
+    "local.schedule": ("constant", "linear", "cosine"),
     "local.loss_on": ("response", "all"),
     "server.optimizer": ("none", "fedavgm", "fedadam", "fedyogi", "fedadagrad"),
     "run.export": ("adapter", "merged"),
-    "partition.name": ("dirichlet", "iid", "natural"),
-    "eval.protocol": ("generate", "teacher_forced"),
+    "run.result": ("last", "best"),
+    "partition.name": ("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file"),
+    "eval.protocol": ("generate", "teacher_forced", "options"),
+    "eval.on": ("global", "clients", "both"),
     "compute.accelerator": ("auto", "cpu", "cuda"),
     "compute.precision": ("32-true", "bf16-mixed"),
     "compute.backend": ("gloo", "nccl"),
@@ -52,15 +60,19 @@ FRACTION = Range(lambda value: 0 <= value < 1, "a number from 0 up to, not inclu
 
 RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("num_clients", "num_rounds", "data.sample", "model.max_length_tokens"), POSITIVE_COUNT),
-    **dict.fromkeys(("local.steps", "local.epochs", "local.batch_size"), POSITIVE_COUNT),
+    **dict.fromkeys(("local.steps", "local.epochs", "local.batch_size", "local.accumulate"), POSITIVE_COUNT),
+    **dict.fromkeys(("partition.classes_per_client", "eval.num_beams", "eval.patience"), POSITIVE_COUNT),
     **dict.fromkeys(("eval.every", "eval.max_examples", "eval.batch_size", "eval.max_new_tokens"), POSITIVE_COUNT),
     **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads", "compute.timeout_s"), POSITIVE_COUNT),
     **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank"), POSITIVE_COUNT),
-    **dict.fromkeys(("seed", "partition.min_test_rows"), COUNT),
+    **dict.fromkeys(("seed", "partition.min_test_rows", "eval.no_repeat_ngram_size"), COUNT),
+    "partition.num_topics": Range(lambda value: value >= 2, "an integer of at least 2"),
+    "eval.length_penalty": Range(lambda value: -math.inf < value < math.inf, "a finite number"),
     **dict.fromkeys(("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"), POSITIVE),
     **dict.fromkeys(("server.lr", "server.tau"), POSITIVE),
     **dict.fromkeys(("local.weight_decay", "local.prox_mu"), NOT_NEGATIVE),
     **dict.fromkeys(("partition.test_fraction", "method.lora_dropout", "local.momentum"), FRACTION),
+    **dict.fromkeys(("local.warmup", "local.label_smoothing"), FRACTION),
     **dict.fromkeys(("server.beta1", "server.beta2"), FRACTION),
 }
 """Null passes wherever the key's type allows it. Keys of `method.` apply to the recipes that have them."""
@@ -105,15 +117,14 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield "local.epochs", f"is given beside local.steps={steps}; leave one of them out"
     if steps is None and epochs is None:
         yield "local.steps", "leaves no length for local training; give local.steps=<number> or local.epochs=<number>"
-    if values["partition.test_fraction"] == 0 and values["partition.min_test_rows"] == 0:
+    has_test_parts = values["partition.test_fraction"] > 0 or values["partition.min_test_rows"] > 0
+    if not has_test_parts and (values["eval.on"] != "global" or not _has_own_test_set(values)):
         yield (
             "partition.test_fraction",
             "leaves no row to test on; give it, or partition.min_test_rows, a value above 0",
         )
-    if values["data.label"] is None and values["partition.name"] == "dirichlet":
-        yield "partition.name", "skews labels, but data.label=null; give data.label=<column> or partition.name=iid"
-    if values["data.label"] is None and values["partition.name"] == "natural" and values["partition.column"] is None:
-        yield "partition.name", "needs a column; give partition.column=<column>"
+    yield from _partition_problems(values)
+    yield from _task_problems(values)
     yield from _method_problems(values)
     targets = values.get("method.target_modules")
     if isinstance(targets, str) and targets not in TARGET_MODULES:
@@ -124,6 +135,51 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         )
     if targets == []:
         yield "method.target_modules", f"names no module; valid values: {', '.join(TARGET_MODULES)}, or a list"
+
+
+def _has_own_test_set(values: Mapping[str, Any]) -> bool:
+    """Tell whether the data set comes with a test set that belongs to no client."""
+    on_hub = values["data.path"] is None and values["data.hub_test_split"] is not None
+    return on_hub or values["data.test_path"] is not None
+
+
+def _partition_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what a partition lacks."""
+    name, num_shards = values["partition.name"], values["partition.num_shards"]
+    if num_shards is not None and num_shards < values["num_clients"]:
+        yield "partition.num_shards", f"is below num_clients={values['num_clients']}; give as many or more, or null"
+    if values["data.label"] is None and name in ("dirichlet", "pathological"):
+        yield "partition.name", "deals labels, but data.label=null; give data.label=<column> or partition.name=iid"
+    if values["data.label"] is None and name == "natural" and values["partition.column"] is None:
+        yield "partition.name", "needs a column; give partition.column=<column>"
+    if name == "topics" and values["data.task"] == "image_classification":
+        yield "partition.name", "clusters texts, and data.task=image_classification has none; choose another partition"
+    if name == "file" and values["partition.path"] is None:
+        yield "partition.name", "needs the row numbers of every client; give partition.path=<file.json>"
+
+
+def _task_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield scores and options that the data set's task does not have."""
+    task = values["data.task"]
+    valid = TASK_SCORES.get(task, ())
+    for name in values["data.scores"] or ():
+        if name not in valid:
+            yield "data.scores", f"names {name}, no score of data.task={task}. Valid scores: {', '.join(valid)}"
+    if values["data.scores"] == []:
+        yield "data.scores", f"names no score; give null for the task's own, or some of {', '.join(valid)}"
+    score = values["eval.score"]
+    if score is not None and score.split("/")[0] not in ("loss", *valid):
+        yield "eval.score", f"is no score of data.task={task}. Valid scores: loss, {', '.join(valid)}"
+    if task == "sequence_classification" and len(values["data.text"]) not in (1, 2):
+        yield "data.text", "names one column, or the two of a pair; give [sentence] or [sentence1, sentence2]"
+    if values["data.regression"] and task != "sequence_classification":
+        yield "data.regression", f"has no meaning for data.task={task}; leave it out"
+    asks = "option" if values["data.answer"] == "option" else values["eval.protocol"]
+    if task == "causal_lm" and asks in ("option", "options") and values["data.options"] is None:
+        key = "data.answer" if asks == "option" else "eval.protocol"
+        yield key, "needs to know the valid answers; give data.options=<regular expression that finds them in a prompt>"
+    if "exact_match" in (values["data.scores"] or ()) and values["data.answer"] is None:
+        yield "data.answer", "is not given, and data.scores has exact_match; give text, number, boxed or option"
 
 
 def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -140,7 +196,8 @@ def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(ranks, list) and len(ranks) != values["num_clients"]:
         yield "method.lora_rank", f"has {len(ranks)} ranks for num_clients={values['num_clients']}; give one a client"
     if values["local.scaffold"]:
-        for key, wanted in (("local.weight_decay", 0.0), ("local.max_grad_norm", None), ("local.momentum", 0.0)):
+        plain = {"weight_decay": 0.0, "max_grad_norm": None, "momentum": 0.0, "schedule": "constant", "warmup": 0.0}
+        for key, wanted in ((f"local.{name}", value) for name, value in plain.items()):
             if values.get(key, wanted) != wanted:
                 yield key, f"is at odds with local.scaffold=true, which needs plain SGD; give {key}={show(wanted)}"
 
@@ -148,10 +205,17 @@ def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield paths that do not exist, sources without an address and names that are no folder name."""
     path, source = values["data.path"], values["data.source"]
-    if path is not None and not Path(path).is_file():
-        yield "data.path", f"is not a file (seen from {Path.cwd()}); give the path of a .jsonl or .jsonl.gz file"
-    if path is None and source == "jsonl":
-        yield "data.source", "needs a file; give data.path=<file.jsonl or file.jsonl.gz>"
+    images = values["data.task"] == "image_classification"
+    wanted = "an .npz file or a folder of images" if images else "a .jsonl or .jsonl.gz file"
+    for key in ("data.path", "data.test_path"):
+        given = None if values[key] is None else Path(values[key]).expanduser()
+        if given is not None and not (given.is_file() or (images and given.is_dir())):
+            yield key, f"is not there (seen from {Path.cwd()}); give the path of {wanted}"
+    split = values["partition.path"]
+    if split is not None and not Path(split).expanduser().is_file():
+        yield "partition.path", f"is not a file (seen from {Path.cwd()}); give a .json or .json.gz file of row numbers"
+    if path is None and source in ("jsonl", "images"):
+        yield "data.source", f"needs a file; give data.path=<{wanted}>"
     if path is None and values["data.hub_id"] is None and source == "hub":
         yield "data.source", "needs a data set; give data.hub_id=<name on the hub> or data.path=<file.jsonl>"
     model = values["model.path"]
@@ -181,23 +245,50 @@ def check_launcher(environ: Mapping[str, str], precision: str) -> None:
 def no_effect_warnings(config: RunConfig) -> list[str]:
     """Return one line for every setting that differs from the schema's default and has no effect in this run."""
     values, defaults = flat_values(config), flat_values(RunConfig())
-    idle: list[tuple[str, str]] = []
-    partition, source = config.partition.name, config.data.source
-    if partition != "dirichlet":
-        idle.append(("partition.alpha", f"partition.name={partition}"))
-    if partition != "natural":
-        idle.append(("partition.column", f"partition.name={partition}"))
-    if config.eval.protocol == "teacher_forced":
-        idle.append(("eval.max_new_tokens", "eval.protocol=teacher_forced"))
+    idle = [*_idle_partition_keys(config), *_idle_evaluation_keys(config)]
     if config.server.optimizer == "none":
         idle += [(f"server.{name}", "server.optimizer=none") for name in ("lr", "beta1", "beta2", "tau")]
     if config.num_rounds == 1:
-        idle.append(("local.optimizer_state", "num_rounds=1"))
-        idle.append(("eval.every", "num_rounds=1"))
-    if source == "pydoc":
-        idle.append(("data.path", "data.source=pydoc"))
-    if source != "hub":
-        idle += [(key, f"data.source={source}") for key in ("data.hub_id", "data.hub_split")]
+        idle += [(key, "num_rounds=1") for key in ("local.optimizer_state", "eval.every", "eval.patience")]
     if config.logging.wandb == "disabled":
         idle += [(key, "logging.wandb=disabled") for key in ("logging.project", "logging.group")]
     return [f"{key}={show(values[key])} has no effect with {why}" for key, why in idle if values[key] != defaults[key]]
+
+
+def _idle_partition_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of data and partition that this run does not look at, and why."""
+    name, source = config.partition.name, config.data.source
+    used_by = {
+        "alpha": ("dirichlet", "quantity", "topics"),
+        "column": ("natural",),
+        "classes_per_client": ("pathological",),
+        "num_topics": ("topics",),
+        "path": ("file",),
+        "key": ("file",),
+    }
+    for key, partitions in used_by.items():
+        if name not in partitions:
+            yield f"partition.{key}", f"partition.name={name}"
+    if config.eval.on == "global" and _has_own_test_set(flat_values(config)):
+        for key in ("test_fraction", "min_test_rows"):
+            yield f"partition.{key}", "a test set of the data's own and eval.on=global"
+    if source in ("pydoc", "digits"):
+        yield "data.path", f"data.source={source}"
+    if source != "hub":
+        for key in ("hub_id", "hub_config", "hub_split", "hub_test_split", "hub_test_id", "hub_test_config"):
+            yield f"data.{key}", f"data.source={source}"
+
+
+def _idle_evaluation_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of evaluation and local training that this run's task does not look at, and why."""
+    generation = ("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "stop")
+    if config.data.task != "causal_lm":
+        for key in ("eval.protocol", "local.loss_on", *(f"eval.{name}" for name in generation)):
+            yield key, f"data.task={config.data.task}"
+    elif config.eval.protocol != "generate":
+        for name in generation:
+            yield f"eval.{name}", f"eval.protocol={config.eval.protocol}"
+    elif config.eval.num_beams == 1:
+        yield "eval.length_penalty", "eval.num_beams=1"
+    if config.eval.patience is None and config.run.result == "last":
+        yield "eval.score", "eval.patience=null and run.result=last"

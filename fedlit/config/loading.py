@@ -60,9 +60,16 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
     borrowed = {name: default for name, default in _all_options(config_dir).items() if name not in own}
     keys = run_keys({**own, **borrowed})
     overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
+    experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin)))
+    if "method" in picks:  # the options of the experiment's own method are no mistake of who picks another
+        experiment_layer = {
+            key: setting
+            for key, setting in experiment_layer.items()
+            if not key.startswith("method.") or key.split(".")[1] in {*METHOD_FIELDS, *own}
+        }
     layers = [
         *(settle_layer(flatten(file.content, group, keys, file.origin)) for group, file in files.items()),
-        _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin))),
+        experiment_layer,
         _without_method_name(settle_layer(_command_line_settings(texts, keys))),
     ]
     settings = [setting for layer in layers for setting in layer.values()]
@@ -97,10 +104,11 @@ def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
 
 
 def list_choices(config_dir: Path, group: str) -> dict[str, Path]:
-    """Return the YAML files of a group by the name that picks them."""
+    """Return the YAML files of a group by the name that picks them, `glue/cola` for one in a folder."""
     if not config_dir.is_dir():
         raise UserError(f"there is no folder {config_dir}; run from a clone of the repository, which holds configs/")
-    return {path.stem: path for path in sorted((config_dir / group).glob("*.yaml"))}
+    folder = config_dir / group
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMMAND_LINE) -> GroupFile:
@@ -112,7 +120,7 @@ def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMM
             f"Valid choices: {', '.join(choices) or 'none'}"
         )
     path = choices[choice]
-    origin = f"{config_dir.name}/{group}/{path.name}"
+    origin = f"{config_dir.name}/{group}/{choice}.yaml"
     content = parse_yaml(path.read_text(encoding="utf-8"), origin)
     if content is not None and not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")

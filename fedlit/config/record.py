@@ -16,6 +16,7 @@ WITHOUT_INFLUENCE = (
     "logging.",
     "dry_run",
     "data.path",  # a file may move; its rows are compared by their checksum
+    "data.test_path",
     "compute.devices",
     "compute.num_nodes",
     "compute.backend",

@@ -9,30 +9,69 @@ from typing import Any
 
 @dataclass
 class DataConfig:
-    """Where the rows come from and how a row becomes a prompt and a response."""
+    """Where the rows come from, and what of a row goes in and what is to be predicted."""
 
     name: str = "pydoc"
     """name of the data set, as it stands in the run's name and its record"""
+    task: str = "causal_lm"
+    """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
     source: str = "pydoc"
-    """reader: `pydoc` (the interpreter's own docstrings), `jsonl` (a local file) or `hub` (Hugging Face datasets)"""
+    """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
+    `images` (a local folder with one folder for each class, or an .npz file) or `hub` (Hugging Face datasets)"""
     path: str | None = None
-    """local .jsonl or .jsonl.gz file; when given it is read instead of the hub"""
+    """local .jsonl or .jsonl.gz file, .npz file or folder of images; when given it is read instead of the hub"""
+    test_path: str | None = None
+    """the same for a test set of its own, which is then the global one; null if there is none"""
     hub_id: str | None = None
     """name of the data set on the Hugging Face hub"""
+    hub_config: str | None = None
+    """configuration (subset) of the hub data set; null if it has one only"""
     hub_split: str = "train"
     """split of the hub data set"""
+    hub_test_split: str | None = None
+    """split of the hub data set that is its test set; null if there is none"""
+    hub_test_id: str | None = None
+    """hub data set that hub_test_split belongs to; null for the same"""
+    hub_test_config: str | None = None
+    """configuration of hub_test_id; null if it has one only"""
+    test_columns: list[str] = field(default_factory=list)
+    """columns that the test set calls otherwise, each as `<name here>=<name there>`"""
     template: str = "{prompt}\n"
-    """prompt as a Python format string over the row's columns; the response follows it directly"""
+    """causal_lm: prompt as a Python format string over the row's columns; the response follows it directly"""
+    prompt: str | None = None
+    """causal_lm: column that is the prompt as it stands, with a line break after it, in place of a template"""
+    test_template: str | None = None
+    """causal_lm: prompt at evaluation where it differs from the one of training; null for the same"""
     required: list[str] = field(default_factory=lambda: ["prompt"])
-    """columns that must be present and not blank in every row, the response aside"""
+    """causal_lm: columns that must be present and not blank in every row, the response aside"""
     response: str = "response"
-    """column that holds the response"""
+    """causal_lm: column that holds the response"""
+    text: list[str] = field(default_factory=lambda: ["text"])
+    """sequence_classification: the column that is read, or two of a pair"""
+    image: str = "image"
+    """image_classification: column that holds the image"""
+    target: str = "label"
+    """classification: column that holds the class, as its number from 0 or its name, or the number to predict"""
+    classes: list[str] | None = None
+    """classification: names of the classes in the order of their numbers; null to collect them from the rows"""
+    regression: bool = False
+    """sequence_classification: the target is a number, not a class"""
     label: str | None = "label"
     """column whose values the partition skews; null for data without labels"""
     drop_empty: bool = False
     """leave out rows with an empty response instead of stopping with an error"""
     sample: int | None = None
     """number of rows drawn from the data set in proportion to the labels; null for all rows"""
+    multiple_references: bool = False
+    """causal_lm: test rows with one prompt are one example whose responses are all right"""
+    scores: list[str] | None = None
+    """scores in the record besides the loss, the main one first; null for the task's own"""
+    answer: str | None = None
+    """causal_lm: what exact_match compares: `text`, `number` (the last one), `boxed` (LaTeX), `option`; null: none"""
+    options: str | None = None
+    """causal_lm: regular expression whose group 1 in the prompt lists the valid answers with slashes between them"""
+    score_by: str | None = None
+    """causal_lm: column by whose values exact_match and accuracy are told apart too; null for none"""
 
 
 @dataclass
@@ -42,9 +81,17 @@ class ModelConfig:
     name: str = "tiny"
     """name of the backbone, as it stands in the run's name and its record"""
     path: str = "tiny"
-    """Hugging Face model id, a local folder, or `tiny` for the model inside the package"""
+    """Hugging Face model id, a local folder, or a model inside the package, such as `tiny`"""
+    weights: str = "pretrained"
+    """`pretrained`, or `random`: drawn from the run's seed for the architecture that config.json describes"""
+    tokenizer: str | None = None
+    """the same as path, for the tokenizer alone; null for the model's own"""
     dtype: str = "float32"
     """type of the frozen weights: `float32` or `bfloat16`"""
+    quantization: str | None = None
+    """`nf4` for frozen linear layers in 4 bits (bitsandbytes, CUDA only); null for none"""
+    gradient_checkpointing: bool = False
+    """compute activations again in the backward pass: less memory, about a third more time"""
     max_length_tokens: int = 256
     """longest prompt and response together; the prompt's start is cut first, never the whole response"""
     attention_implementation: str = "sdpa"
@@ -84,9 +131,15 @@ class LocalConfig:
     epochs: int | None = None
     """passes of a client over its training rows in a round; null if `local.steps` is given"""
     batch_size: int = 8
-    """rows of one step"""
+    """rows of one batch"""
+    accumulate: int = 1
+    """batches whose gradients make one optimizer step"""
     lr: float = 1e-3
     """learning rate of the local optimizer"""
+    schedule: str = "constant"
+    """learning rate over the steps of one round: `constant`, `linear` (down to 0) or `cosine` (down to 0)"""
+    warmup: float = 0.0
+    """share of a round's steps in which the learning rate rises from 0"""
     weight_decay: float = 0.0
     """decoupled weight decay of the local optimizer"""
     momentum: float = 0.0
@@ -101,6 +154,8 @@ class LocalConfig:
     """SCAFFOLD: control variates correct every client's gradients; needs method.optimizer=sgd"""
     loss_on: str = "response"
     """`response`: loss on the response's tokens; `all`: on the prompt's too, as in the papers' released code"""
+    label_smoothing: float = 0.0
+    """share of the target distribution that is spread evenly over all tokens or classes"""
 
 
 @dataclass
@@ -124,11 +179,23 @@ class PartitionConfig:
     """How the rows are dealt to the clients, and each client's rows to training and test."""
 
     name: str = "dirichlet"
-    """`dirichlet` (equal sizes, labels skewed), `iid`, or `natural` (a column's values dealt to the clients)"""
+    """`dirichlet` (equal sizes, labels skewed), `quantity` (labels alike, sizes skewed), `pathological` (a few labels a
+    client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid` or
+    `file`"""
     alpha: float = 0.1
-    """concentration of the Dirichlet distribution: small is skewed, large is alike"""
+    """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
     """column of `partition.name=natural`; null for the label column"""
+    classes_per_client: int = 2
+    """labels of one client under `partition.name=pathological`"""
+    num_shards: int | None = None
+    """shards that the rows are dealt to, the first num_clients of which take part; null for as many as clients"""
+    num_topics: int = 10
+    """clusters of `partition.name=topics`"""
+    path: str | None = None
+    """JSON file of `partition.name=file`: row numbers of every client, or another run's partition.json"""
+    key: str | None = None
+    """name of the split inside that file; null if it holds one only"""
     test_fraction: float = 0.01
     """share of a client's rows that is kept for its test part"""
     min_test_rows: int = 8
@@ -142,13 +209,28 @@ class EvalConfig:
     every: int = 1
     """rounds between evaluations; the untrained model and the last round are always evaluated"""
     protocol: str = "generate"
-    """`generate` (greedy decoding) or `teacher_forced` (argmax over the reference, as in the papers' released code)"""
+    """causal_lm: `generate` (decoding), `teacher_forced` (argmax over the reference, as in the papers' released code)
+    or `options` (the likeliest of the valid answers)"""
     max_examples: int | None = None
     """size of a fixed random subset of the evaluation set, the same in every round; null for all"""
     batch_size: int = 16
     """rows of one evaluation batch"""
+    on: str = "global"
+    """`global` (one test set: the data set's own, or the clients' together), `clients` (each on its own), or `both`"""
     max_new_tokens: int = 64
     """longest generated response"""
+    num_beams: int = 1
+    """beams of the search for a response; 1 is greedy decoding"""
+    length_penalty: float = 1.0
+    """exponent of the length by which a beam's log-probability is divided"""
+    no_repeat_ngram_size: int = 0
+    """n-grams of this length are generated once at most; 0 for no limit"""
+    stop: list[str] = field(default_factory=list)
+    """texts at the first of which a generated response is cut"""
+    score: str | None = None
+    """score that tells the best round and stops early; null for the data set's main one"""
+    patience: int | None = None
+    """evaluations without a better score after which the run ends; null to run all rounds"""
     deviation: bool = True
     """for LoRA methods, measure every round how far the aggregate is from the mean of the clients' effective weights"""
 
@@ -164,6 +246,8 @@ class RunFolderConfig:
     export: str = "adapter"
     """form of a LoRA result: `adapter` (for PEFT; of higher rank where the backbone changes too) or `merged` (the whole
     model); other results are whole models"""
+    result: str = "last"
+    """round whose model is exported: `last`, or `best` by eval.score"""
     keep_checkpoints: int = 2
     """number of checkpoints kept, the newest ones"""
 

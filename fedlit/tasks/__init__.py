@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-
-from fedlit.data.collation import Batch, Example
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,31 +18,65 @@ class Sample:
     prediction: str
 
 
-class Task(Protocol):
-    """The interface between the federation, which knows clients and rounds, and a task's text, images or labels."""
+class Example(Protocol):
+    """A row as a task keeps it; every task has a type of its own."""
 
-    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
-        """Return the rows as examples."""
+    @property
+    def truncated(self) -> bool:
+        """Whether a part of the row was cut off."""
         ...
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+
+class Batch(Protocol):
+    """Examples as tensors; every task has a type of its own."""
+
+    @property
+    def num_targets(self) -> int:
+        """Labelled tokens or examples, over which the loss is a mean; known on the CPU."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on `device`, without waiting for it."""
+        ...
+
+
+ExampleT = TypeVar("ExampleT", bound=Example)
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+class Task(Protocol[ExampleT, BatchT]):
+    """The interface between the federation, which knows clients and rounds, and a task's text, images or labels."""
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[ExampleT]:
+        """Return training rows as examples, one for each."""
+        ...
+
+    def evaluation_examples(self, rows: Sequence[Mapping[str, Any]]) -> list[ExampleT]:
+        """Return test rows as examples, in their order; rows with one input may become one example."""
+        ...
+
+    def collate(self, examples: Sequence[ExampleT]) -> BatchT:
         """Return the training batch of `examples`, on the CPU."""
         ...
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: BatchT) -> Tensor:
         """Return the mean loss of a batch on the model's device, a scalar."""
         ...
 
-    def evaluation_batches(self, examples: Sequence[Example], batch_size: int) -> list[list[Example]]:
+    def evaluation_batches(self, examples: Sequence[ExampleT], batch_size: int) -> list[list[ExampleT]]:
         """Return all examples in batches: composed once for the whole set, since padding changes the last bits."""
         ...
 
     def metrics(self) -> dict[str, Metric]:
-        """Return fresh metrics by the names they have in the record."""
+        """Return fresh metrics by name.
+
+        `compute` returns a scalar, recorded under that name, or a mapping of several results, recorded under their own
+        names: scalars, vectors or matrices.
+        """
         ...
 
     def evaluate(
-        self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
+        self, model: nn.Module, examples: Sequence[ExampleT], metrics: Mapping[str, Metric], device: torch.device
     ) -> list[Sample]:
         """Evaluate one batch into `metrics` and return it as samples."""
         ...

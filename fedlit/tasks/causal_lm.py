@@ -1,95 +1,145 @@
-"""Causal language modelling: the response follows its prompt, and only the response is scored.
+"""Causal language modelling: the response follows its prompt, and only the response is scored."""
 
-The vocabulary projection is computed at the positions that have a label and nowhere else: with 30 % labelled tokens
-and a vocabulary of 32,000 a step is nearly twice as fast, with the same loss.
-
-Shapes: n rows, T tokens, L labelled positions, H hidden size, V vocabulary.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric
 
-from fedlit.config import DataConfig, EvalConfig
-from fedlit.data.collation import Batch, Example, collate, pad_left
+from fedlit.config import DataConfig, EvalConfig, RunConfig
+from fedlit.data.collation import Batch, Example, collate
 from fedlit.data.prompts import render
+from fedlit.errors import UserError
 from fedlit.metrics.exact import FixedPointMean
-from fedlit.metrics.text import Bleu4, RougeL
+from fedlit.models import Backbone
 from fedlit.tasks import Sample
+from fedlit.tasks.generation import cut_at_stop, generate
+from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest, project_only
+from fedlit.tasks.questions import Question, evaluation_questions
+from fedlit.tasks.text_scores import computed_scores, make_metric, update_texts
 
-
-@contextmanager
-def project_only(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let the model compute logits at `positions` (L,), flat indices into n x T, alone; its logits become (1, L, V).
-
-    The output projection's input is cut down, so that whatever the architecture does to logits afterwards (Gemma's
-    soft cap, Cohere's scale) stays in place.
-    """
-
-    def select(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        (hidden,) = inputs
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions).unsqueeze(0),)
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()
+__all__ = ["CausalLM", "project_only"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CausalLM:
-    """A decoder fine-tuned on prompt and response; implements fedlit.tasks.Task."""
+    """A decoder fine-tuned on prompt and response; implements fedlit.tasks.Task.
+
+    max_length_tokens: of prompt and response together, at least 2. max_positions: tokens that the model can read, the
+    generated ones included; None if it has no limit.
+
+    Raises:
+        UserError: a length that leaves no room, or scores that the protocol does not compute.
+    """
 
     tokenizer: Any
     data: DataConfig
     eval: EvalConfig
     max_length_tokens: int
     loss_on: str
+    label_smoothing: float = 0.0
+    max_positions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_length_tokens < 2:
+            raise UserError(
+                f"model.max_length_tokens={self.max_length_tokens} leaves no room for a prompt and a response; "
+                "give at least 2"
+            )
+        if self.longest_test_prompt < 1:
+            raise UserError(
+                f"eval.max_new_tokens={self.eval.max_new_tokens} leaves no room for a prompt: "
+                f"{self.max_positions} tokens are all that the model reads; lower it"
+            )
+        computed_scores(self.data, self.eval.protocol)
+
+    @classmethod
+    def build(cls, config: RunConfig, backbone: Backbone) -> Self:
+        """Return the task of a configuration."""
+        return cls(
+            tokenizer=backbone.tokenizer,
+            data=config.data,
+            eval=config.eval,
+            max_length_tokens=config.model.max_length_tokens,
+            loss_on=config.local.loss_on,
+            label_smoothing=config.local.label_smoothing,
+            max_positions=getattr(backbone.model.config, "max_position_embeddings", None),
+        )
+
+    @property
+    def longest_test_prompt(self) -> int:
+        """Tokens of a prompt at evaluation that leave room for what is generated."""
+        if self.max_positions is None or self.eval.protocol != "generate":
+            return self.max_length_tokens
+        return min(self.max_length_tokens, self.max_positions - self.eval.max_new_tokens)
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
         """Return rows as token sequences that end with the end-of-text token.
 
         A row longer than max_length_tokens loses the start of its prompt down to half of that length, then the end of
-        its response; the beginning-of-text token stays.
+        its response; the beginning-of-text token stays. An empty prompt becomes that token, or the end-of-text token.
         """
         texts = [render(dict(row), self.data) for row in rows]
-        if not texts:
+        questions = [Question(prompt=prompt, references=(response,)) for prompt, response in texts]
+        return self._examples(questions, self.max_length_tokens)
+
+    def evaluation_examples(self, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+        """Return test rows as examples, by `data.test_template`; see `evaluation_questions` for what becomes one.
+
+        Of several references the first is the one whose loss is measured: it costs one row in a batch, and every
+        prompt weighs alike. A prompt is cut at its start so that it leaves room for what is generated; the candidates
+        of `eval.protocol=options` share one prompt, cut for the longest of them.
+
+        Raises:
+            UserError: as evaluation_questions.
+        """
+        questions = evaluation_questions(rows, self.data, by_options=self.eval.protocol == "options")
+        return self._examples(questions, self.longest_test_prompt)
+
+    def _examples(self, questions: Sequence[Question], longest_prompt: int) -> list[Example]:
+        if not questions:
             return []
-        prompts = self.tokenizer([prompt for prompt, _ in texts], verbose=False)["input_ids"]
-        responses = self.tokenizer([response for _, response in texts], add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
+        prompts = self.tokenizer([question.prompt for question in questions], verbose=False)["input_ids"]
+        responses = [question.candidates or question.references[:1] for question in questions]
+        # Candidates are a few texts, many times over.
+        texts = list(dict.fromkeys(response for alternatives in responses for response in alternatives))
+        ids = dict(zip(texts, self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True))
         return [
-            self._example(text, prompt_ids, response_ids)
-            for text, prompt_ids, response_ids in zip(texts, prompts, responses, strict=True)
+            self._example(question, prompt_ids, [ids[text] for text in alternatives], longest_prompt)
+            for question, prompt_ids, alternatives in zip(questions, prompts, responses, strict=True)
         ]
 
-    def _example(self, text: tuple[str, str], prompt_ids: list[int], response_ids: list[int]) -> Example:
-        end = self.tokenizer.eos_token_id
+    def _example(
+        self, question: Question, prompt_ids: list[int], responses: list[list[int]], longest_prompt: int
+    ) -> Example:
+        """Return the example of a question, whose `responses` are its candidates or its first reference."""
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if len(prompt_ids) > 1 and prompt_ids[-1] == end:  # some tokenizers close every text
             prompt_ids = prompt_ids[:-1]
-        response_ids = [*response_ids, end]
+        if not prompt_ids:  # there must be something to go on from
+            prompt_ids = [end if begin is None else begin]
         longest = self.max_length_tokens
-        truncated = len(prompt_ids) + len(response_ids) > longest
-        if truncated:
-            response_ids = response_ids[: max(longest - len(prompt_ids), longest // 2)]
-            room = longest - len(response_ids)
-            if len(prompt_ids) > room:
-                head = prompt_ids[:1] if prompt_ids[0] == self.tokenizer.bos_token_id else []
-                prompt_ids = [*head, *prompt_ids[len(prompt_ids) - room + len(head) :]]
+        most = max(longest - len(prompt_ids), longest // 2)
+        kept = [(*response, end)[:most] for response in responses]
+        room = min(longest - max(map(len, kept)), longest_prompt)
+        truncated = len(prompt_ids) > room or any(map(lambda old, new: len(old) >= len(new), responses, kept))
+        if len(prompt_ids) > room:
+            head = prompt_ids[:1] if prompt_ids[0] == begin else []
+            prompt_ids = [*head, *prompt_ids[len(prompt_ids) - room + len(head) :]]
         return Example(
-            token_ids=(*prompt_ids, *response_ids),
+            token_ids=(*prompt_ids, *kept[question.right_option]),
             num_prompt_tokens=len(prompt_ids),
-            prompt=text[0],
-            response=text[1],
+            prompt=question.prompt,
+            response=question.references[0],
             truncated=truncated,
+            other_references=question.references[1:],
+            group=question.group,
+            options=question.options,
+            candidates=tuple(kept) if question.candidates else (),
+            right_option=question.right_option,
         )
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -103,14 +153,10 @@ class CausalLM:
         return int(end if pad is None else pad)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean negative log-likelihood of the labels, nats per token."""
-        return functional.cross_entropy(self._logits(model, batch), batch.label_ids)
-
-    @staticmethod
-    def _logits(model: nn.Module, batch: Batch) -> Tensor:
-        with project_only(model, batch.label_positions):
-            output = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask, use_cache=False)
-        return output.logits.squeeze(0).float()  # type: ignore[no-any-return]
+        """Return the mean negative log-likelihood of the labels, nats per token, label smoothing included."""
+        return functional.cross_entropy(
+            label_logits(model, batch), batch.label_ids, label_smoothing=self.label_smoothing
+        )
 
     def evaluation_batches(self, examples: Sequence[Example], batch_size: int) -> list[list[Example]]:
         """Return all examples sorted by prompt length, so that little is padded, in batches."""
@@ -118,8 +164,9 @@ class CausalLM:
         return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
     def metrics(self) -> dict[str, Metric]:
-        """Return fresh metrics: loss (nats per response token), ROUGE-L (F1) and BLEU-4, the last two in [0, 1]."""
-        return {"loss": FixedPointMean(), "rouge_l": RougeL(), "bleu_4": Bleu4()}
+        """Return fresh metrics: loss (nats per response token, not smoothed) and the scores of `computed_scores`."""
+        names = computed_scores(self.data, self.eval.protocol)
+        return {"loss": FixedPointMean()} | {name: make_metric(name, self.data) for name in names}
 
     @torch.no_grad()
     def evaluate(
@@ -127,54 +174,75 @@ class CausalLM:
     ) -> list[Sample]:
         """Score one batch by the protocol of the configuration.
 
-        generate: greedy continuation of the prompt against the response. teacher_forced: the argmax at each position of
-        one pass over prompt and response, against the whole text, as in FedFTG's released code; its numbers are far
-        higher.
+        generate: continuation of the prompt, greedy or by beam search, up to the first stop text, against the
+        references. teacher_forced: the argmax at each position of one pass over prompt and response, against the whole
+        text, as in FedFTG's released code; its numbers are far higher. options: the likeliest candidate against the
+        right one.
         """
-        everywhere = self.eval.protocol == "teacher_forced"
-        batch = collate(examples, self.pad_id, loss_on="all" if everywhere else "response").to(device)
-        logits = self._logits(model, batch)
-        losses = torch.split(
-            functional.cross_entropy(logits, batch.label_ids, reduction="none").cpu(), list(batch.num_labels)
-        )
-        scored = [
-            loss[max(example.num_prompt_tokens, 1) - 1 :] if everywhere else loss
-            for example, loss in zip(examples, losses, strict=True)
-        ]
-        metrics["loss"].update(
-            torch.stack([loss.double().sum() for loss in scored]), torch.tensor([len(loss) for loss in scored])
-        )
-        if everywhere:
-            guesses = [row.tolist() for row in torch.split(logits.argmax(-1).cpu(), list(batch.num_labels))]
-            predictions = self._decode(guesses)
-            references = self._decode([list(example.token_ids) for example in examples])
-        else:
-            predictions = self._decode(self._generate(model, examples, device))
-            references = [example.response for example in examples]
-        metrics["rouge_l"].update(predictions, references)
-        metrics["bleu_4"].update(predictions, references)
+        protocols = {
+            "generate": self._evaluate_generated,
+            "teacher_forced": self._evaluate_forced,
+            "options": self._evaluate_options,
+        }
+        references, predictions = protocols[self.eval.protocol](model, examples, metrics, device)
         return [
             Sample(prompt=example.prompt, reference=reference, prediction=prediction)
             for example, reference, prediction in zip(examples, references, predictions, strict=True)
         ]
 
-    def _decode(self, sequences: Sequence[list[int]]) -> list[str]:
-        return [text.strip() for text in self.tokenizer.batch_decode(sequences, skip_special_tokens=True)]
+    def _evaluate_generated(
+        self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
+    ) -> tuple[list[str], list[str]]:
+        batch = collate(examples, self.pad_id, loss_on="response").to(device)
+        _update_loss(metrics["loss"], label_losses(label_logits(model, batch), batch))
+        predictions = self._decode(self._generate(model, examples, device), self.eval.stop)
+        update_texts(metrics, examples, predictions, [example.references for example in examples])
+        return [example.response for example in examples], predictions
+
+    def _evaluate_forced(
+        self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
+    ) -> tuple[list[str], list[str]]:
+        batch = collate(examples, self.pad_id, loss_on="all").to(device)
+        logits = label_logits(model, batch)
+        losses = label_losses(logits, batch)
+        _update_loss(
+            metrics["loss"],
+            [loss[max(example.num_prompt_tokens, 1) - 1 :] for example, loss in zip(examples, losses, strict=True)],
+        )
+        guesses = [row.tolist() for row in torch.split(logits.argmax(-1).cpu(), list(batch.num_labels))]
+        predictions = self._decode(guesses)
+        seen = self._decode([list(example.token_ids) for example in examples])
+        references = [
+            [text, *(f"{example.prompt}{other}".strip() for other in example.other_references)]
+            for text, example in zip(seen, examples, strict=True)
+        ]
+        update_texts(metrics, examples, predictions, references)
+        return seen, predictions
+
+    def _evaluate_options(
+        self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
+    ) -> tuple[list[str], list[str]]:
+        losses = candidate_losses(model, examples, self.pad_id, device)
+        right = [example.right_option for example in examples]
+        _update_loss(metrics["loss"], [each[number] for each, number in zip(losses, right, strict=True)])
+        chosen = [likeliest(each) for each in losses]
+        correct = [number == truth for number, truth in zip(chosen, right, strict=True)]
+        metrics["accuracy"].update(correct, [example.group for example in examples])
+        names = [example.options for example in examples]
+        return (
+            [options[number] for options, number in zip(names, right, strict=True)],
+            [options[number] for options, number in zip(names, chosen, strict=True)],
+        )
+
+    def _decode(self, sequences: Sequence[list[int]], stop: Sequence[str] = ()) -> list[str]:
+        texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+        return [cut_at_stop(text, stop).strip() for text in texts]
 
     def _generate(self, model: nn.Module, examples: Sequence[Example], device: torch.device) -> list[list[int]]:
-        prompts = [example.token_ids[: example.num_prompt_tokens] for example in examples]
-        ids, mask = pad_left(prompts, self.pad_id)
-        output = model.generate(  # type: ignore[operator]
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=self.eval.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # A backbone configured for training has use_cache=False, which generation would silently copy: 11 times
-            # slower.
-            use_cache=True,
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.pad_id,
-        )
-        new_tokens: list[list[int]] = output[:, ids.shape[1] :].tolist()
-        return new_tokens
+        prompts = [example.prompt_ids for example in examples]
+        return generate(model, self.tokenizer, prompts, self.eval, pad_id=self.pad_id, device=device)
+
+
+def _update_loss(metric: Metric, losses: Sequence[Tensor]) -> None:
+    """Add each example's sum of token losses (nats) and its number of tokens."""
+    metric.update(torch.stack([loss.double().sum() for loss in losses]), torch.tensor([len(loss) for loss in losses]))

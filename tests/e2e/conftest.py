@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,20 @@ def command_line(tmp_path: Path) -> CommandLine:
 @pytest.fixture(scope="module")
 def module_command_line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     return CommandLine(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """Start federations by forking, for a module's many small ones."""
+    zygote = Zygote(tmp_path_factory.mktemp("runs"))
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="module")
+def forked_command_line(zygote: Zygote) -> CommandLine:
+    """Read the results of the zygote's federations."""
+    return CommandLine(zygote.folder)
 
 
 @pytest.fixture

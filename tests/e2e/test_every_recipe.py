@@ -3,7 +3,6 @@
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,18 +48,6 @@ CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATION
 
 
 @pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    zygote = Zygote(tmp_path_factory.mktemp("runs"))
-    yield zygote
-    zygote.close()
-
-
-@pytest.fixture(scope="module")
-def command_line(zygote: Zygote) -> CommandLine:
-    return CommandLine(zygote.folder)
-
-
-@pytest.fixture(scope="module")
 def rows(zygote: Zygote) -> Path:
     path = zygote.folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -88,15 +75,15 @@ def whole(zygote: Zygote, case: str, arguments: list[str]) -> str:
 
 @pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_do_not_change_a_bit(
-    zygote: Zygote, command_line: CommandLine, whole: str, arguments: list[str], num_processes: int
+    zygote: Zygote, forked_command_line: CommandLine, whole: str, arguments: list[str], num_processes: int
 ) -> None:
     name = f"{whole}-{num_processes}"
     zygote.run(name, *arguments, num_processes=num_processes)
-    assert command_line.result(name) == command_line.result(whole)
+    assert forked_command_line.result(name) == forked_command_line.result(whole)
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
-    zygote: Zygote, command_line: CommandLine, whole: str, arguments: list[str]
+    zygote: Zygote, forked_command_line: CommandLine, whole: str, arguments: list[str]
 ) -> None:
     """All processes die between the first checkpoint and the end; another number of them goes on."""
     draw = random.Random(whole)
@@ -104,7 +91,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
     name, checkpoint = kill_in_the_middle(zygote, whole, arguments, draw, num_processes=killed)
     out = zygote.run(name, *arguments, num_processes=resumed)
     assert f"resumed after round {checkpoint}" in out
-    assert command_line.result(name) == command_line.result(whole)
+    assert forked_command_line.result(name) == forked_command_line.result(whole)
 
 
 def kill_in_the_middle(

@@ -105,6 +105,51 @@ def test_training_is_a_bare_loop(
     assert update.metrics["update_norm"] == pytest.approx(float(sum(squares)) ** 0.5, rel=1e-12)
 
 
+def test_accumulated_batches_are_one_large_batch(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
+    """Batches of unequal numbers of tokens, the last one short: the loss is the mean over all tokens of the step."""
+    assert make_trainer(batch_size=4, accumulate=2, steps=None, epochs=2).num_steps(12) == 3
+    parts = make_trainer(batch_size=5, accumulate=2, optimizer="sgd")
+    whole = make_trainer(batch_size=10, optimizer="sgd")
+    start = initial(whole)
+    one, _ = train(whole, 1, rows, start)
+    many, _ = train(parts, 1, rows, start)
+    for name, value in one.shared.items():
+        torch.testing.assert_close(many.shared[name], value, rtol=1e-5, atol=1e-6)
+    assert many.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-5)
+
+
+def test_the_learning_rate_follows_its_schedule(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
+    """Also of an optimizer that was kept: each round's schedule begins anew."""
+    trainer = make_trainer(
+        optimizer="sgd", steps=4, schedule="linear", warmup=0.25, optimizer_state="keep", momentum=0.5
+    )
+    seen: list[float] = []
+    build = trainer.module.configure_optimizers
+
+    def watched() -> torch.optim.Optimizer:
+        optimizer = build()
+        optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: seen.append(opt.param_groups[0]["lr"]))
+        return optimizer
+
+    trainer.module.configure_optimizers = watched  # type: ignore[method-assign]
+    shared, state = initial(trainer)
+    for round_idx in range(2):
+        update, state = train(trainer, 1, rows, (shared, state), round_idx)
+        shared = update.shared
+    assert seen == pytest.approx([0.0, 0.05, 0.05 * 2 / 3, 0.05 / 3] * 2)
+
+
+def test_truncated_rows_are_counted(
+    make_trainer: MakeTrainer, make_task: Callable[..., CausalLM], rows: list[dict[str, str]]
+) -> None:
+    task = make_task(max_length_tokens=20)
+    trainer = make_trainer(task=task, batch_size=len(rows), steps=1)
+    expected = sum(example.truncated for example in task.encode(rows))
+    update, _ = train(trainer, 1, rows, initial(trainer))
+    assert 0 < expected < len(rows)
+    assert update.metrics["num_truncated"] == expected
+
+
 def test_a_kept_optimizer_goes_on_and_a_reset_one_starts_anew(
     make_trainer: MakeTrainer, rows: list[dict[str, str]]
 ) -> None:

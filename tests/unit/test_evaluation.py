@@ -1,5 +1,6 @@
 """Batches dealt to processes add up to the whole; a client's scores are its own model's; subsets and spreads."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torchmetrics import Metric
 
 from fedlit import communication
 from fedlit.data.collation import Example
-from fedlit.evaluation import Evaluator, fixed_subset, mean_and_spread
+from fedlit.evaluation import Evaluator, fixed_subset, over_clients
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.tasks import Sample
 from fedlit.tasks.causal_lm import CausalLM
@@ -57,7 +58,11 @@ BATCHES = [[example(1), example(2)], [example(3), example(4)], [example(5)]]
 
 def evaluator(model: nn.Module, task: Any, precision: Any = "32-true") -> Evaluator:
     return Evaluator(
-        fabric=Fabric(accelerator="cpu", devices=1, precision=precision), model=model, task=task, batches=BATCHES
+        fabric=Fabric(accelerator="cpu", devices=1, precision=precision),
+        model=model,
+        task=task,
+        batches=BATCHES,
+        own_batches={0: BATCHES[:1], 2: BATCHES[1:]},
     )
 
 
@@ -98,14 +103,46 @@ def test_each_client_is_scored_with_its_own_tensors(model: nn.Module) -> None:
         loaded.append(client_id)
         nn.init.constant_(model.weight, float(client_id))  # type: ignore[arg-type]
 
-    scores = evaluator(model, Counting()).of_each_client(4, [3, 1, 2, 0], load)
+    scores = evaluator(model, Counting()).of_each_client(range(4), [3, 1, 2, 0], load)
     assert loaded == [0, 1, 2, 3]
-    assert scores == [{"loss": 3.0 * client} for client in range(4)]
+    assert scores == {client: {"loss": 3.0 * client} for client in range(4)}
+
+
+def test_each_client_is_scored_on_its_own_rows(model: nn.Module) -> None:
+    """Clients without a test part are left out, and a client's own model meets its own rows."""
+    on_own, samples = evaluator(model, Counting()).together_on_own()
+    assert on_own == {0: {"loss": 2.0 * 1.5}, 2: {"loss": 2.0 * 4}}
+    assert [len(sample.prompt) for sample in samples] == [1, 2, 3, 4, 5]
+
+    def load(client_id: int) -> None:
+        nn.init.constant_(model.weight, float(client_id))  # type: ignore[arg-type]
+
+    whole = evaluator(model, Counting())
+    assert whole.of_each_client(whole.own_batches, range(4), load, own=True) == {0: {"loss": 0.0}, 2: {"loss": 8.0}}
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_the_processes_share_every_clients_rows(
+    num_processes: int, model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communication, "num_processes", lambda: num_processes)
+    scored = []
+    for index in range(num_processes):
+        monkeypatch.setattr(communication, "process_index", lambda index=index: index)
+        scored += [len(sample.prompt) for sample in evaluator(model, Counting()).together_on_own()[1]]
+    assert sorted(scored) == [1, 2, 3, 4, 5]
+
+
+def test_counts_are_of_all_sets(model: nn.Module) -> None:
+    whole = evaluator(model, Counting())
+    assert (whole.num_examples, whole.num_truncated) == (10, 0)
+    cut = Example(token_ids=(1,), num_prompt_tokens=1, prompt="", response="", truncated=True)
+    assert dataclasses.replace(whole, batches=[[cut, example(1)]]).num_truncated == 1
 
 
 def test_a_client_held_elsewhere_adds_nothing_here(model: nn.Module) -> None:
     """Its metrics are empty on this process, where the collective would bring in the other's."""
-    scores = evaluator(model, Counting()).of_each_client(3, {1}, lambda _client_id: None)
+    scores = evaluator(model, Counting()).of_each_client(range(3), {1}, lambda _client_id: None)
     assert scores[1] == {"loss": 6.0}
     assert np.isnan([scores[0]["loss"], scores[2]["loss"]]).all()
 
@@ -114,7 +151,7 @@ def test_all_own_clients_run_before_the_first_collective(model: nn.Module, monke
     events: list[str] = []
     compute = FixedPointMean.compute
     monkeypatch.setattr(FixedPointMean, "compute", lambda metric: events.append("compute") or compute(metric))
-    evaluator(model, Counting()).of_each_client(3, [0, 1, 2], lambda _client_id: events.append("load"))
+    evaluator(model, Counting()).of_each_client(range(3), [0, 1, 2], lambda _client_id: events.append("load"))
     assert events == ["load"] * 3 + ["compute"] * 3
 
 
@@ -153,9 +190,15 @@ def test_a_subset_is_random() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(0, 1)), min_size=1, max_size=9))
-def test_mean_and_spread_are_numpy_s(values: list[tuple[float, float]]) -> None:
-    result = mean_and_spread([{"loss": loss, "rouge_l": rouge} for loss, rouge in values])
-    assert list(result) == ["loss", "loss_std", "rouge_l", "rouge_l_std"]
+def test_mean_spread_and_worst_are_numpy_s(values: list[tuple[float, float]]) -> None:
+    scores = [{"loss": loss, "rouge_l": rouge, "confusion_matrix": [[1]]} for loss, rouge in values]
+    assert list(over_clients(scores)) == ["loss", "loss_std", "rouge_l", "rouge_l_std"]
+    result = over_clients(scores, lowest_is_worst=lambda name: name == "rouge_l")
+    assert [result["loss_worst"], result["rouge_l_worst"]] == [max(values)[0], min(rouge for _, rouge in values)]
     expected = np.array(values)
     assert [result["loss"], result["rouge_l"]] == pytest.approx(expected.mean(0), abs=1e-9)
     assert [result["loss_std"], result["rouge_l_std"]] == pytest.approx(expected.std(0), abs=1e-9)
+
+
+def test_a_score_that_some_clients_lack_is_the_mean_of_the_others() -> None:
+    assert over_clients([{"accuracy/boolq": 1.0}, {}, {"accuracy/boolq": 0.5}])["accuracy/boolq"] == 0.75

@@ -174,8 +174,11 @@ def test_the_environment_without_git_or_a_package(monkeypatch: pytest.MonkeyPatc
 def test_other_rows_are_refused(config: RunConfig) -> None:
     """An edited data file, or another Python's docstrings, would give a run that no one command repeats."""
     folder = RunFolder(config)
-    folder.require_same_rows("abc")
-    folder.prepare({"rows_sha256": "abc"}, "cpu")
-    folder.require_same_rows("abc")
+    folder.require_same_rows("rows_sha256", "abc")
+    folder.prepare({"rows_sha256": "abc", "shards_sha256": "x", "test_rows_sha256": None}, "cpu")
+    folder.require_same_rows("rows_sha256", "abc")
+    folder.require_same_rows("test_rows_sha256", "abd")
     with pytest.raises(UserError, match=r"began with other rows .* choose another run\.name"):
-        folder.require_same_rows("abd")
+        folder.require_same_rows("rows_sha256", "abd")
+    with pytest.raises(UserError, match=r"began with other shards of the rows"):
+        folder.require_same_rows("shards_sha256", "y")

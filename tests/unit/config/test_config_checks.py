@@ -15,6 +15,11 @@ RANGE_CASES = [
     *((key, "0", "at least 1") for key in ("local.steps", "local.epochs", "local.batch_size", "run.keep_checkpoints")),
     *((key, "0", "at least 1") for key in ("eval.every", "eval.max_examples", "eval.batch_size")),
     *((key, "0", "at least 1") for key in ("eval.max_new_tokens", "method.lora_rank")),
+    *((key, "0", "at least 1") for key in ("local.accumulate", "partition.classes_per_client", "eval.num_beams")),
+    ("eval.patience", "0", "at least 1"),
+    ("eval.no_repeat_ngram_size", "-1", "at least 0"),
+    ("eval.length_penalty", ".inf", "a finite number"),
+    ("partition.num_topics", "1", "at least 2"),
     *((key, "0", "at least 1") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("compute.timeout_s", "0", "at least 1"),
     ("seed", "-1", "at least 0"),
@@ -35,8 +40,9 @@ RANGE_CASES = [
     *(("partition.test_fraction", text, "not including, 1") for text in ("1", "-0.1", ".nan")),
     *(
         (key, "1", "not including, 1")
-        for key in ("method.lora_dropout", "local.momentum", "server.beta1", "server.beta2")
+        for key in ("method.lora_dropout", "local.momentum", "local.warmup", "local.label_smoothing")
     ),
+    *((key, "1", "not including, 1") for key in ("server.beta1", "server.beta2")),
 ]
 
 
@@ -70,8 +76,11 @@ def test_a_value_that_is_not_valid_is_answered_with_the_valid_ones(key: str, con
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, valid in VALID_VALUES.items() for value in valid])
 def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").touch()
-    load_config([f"{key}={value}", f"data.path={tmp_path / 'rows.jsonl'}", "server.lr=0.01"], config_dir)
+    for name in ("rows.jsonl", "split.json"):
+        (tmp_path / name).touch()
+    also = [f"data.path={tmp_path / 'rows.jsonl'}", "server.lr=0.01", "data.options=(.*)"]
+    also += [f"partition.path={tmp_path / 'split.json'}"] if value == "file" else []
+    load_config([f"{key}={value}", *also], config_dir)
 
 
 def test_the_tables_name_keys_that_exist() -> None:
@@ -93,8 +102,31 @@ def test_the_tables_name_keys_that_exist() -> None:
         (["partition.test_fraction=0", "partition.min_test_rows=0"], ["partition.test_fraction=0", "above 0"]),
         (["data.label=null"], ["data.label=null", "partition.name=iid"]),
         (["data.label=null", "partition.name=natural"], ["partition.name=natural", "partition.column=<column>"]),
-        (["data.path=none.jsonl"], ["data.path=none.jsonl", "is not a file", ".jsonl.gz"]),
-        (["data.path=."], ["data.path=.", "is not a file"]),
+        (["data.path=none.jsonl"], ["data.path=none.jsonl", "is not there", ".jsonl.gz"]),
+        (["data.path=."], ["data.path=.", "is not there", ".jsonl.gz"]),
+        (["data.test_path=none.jsonl"], ["data.test_path=none.jsonl", "is not there"]),
+        (
+            ["data.task=image_classification", "data.path=none.npz"],
+            ["data.path=none.npz", "is not there", ".npz file or a folder"],
+        ),
+        (["data.source=images"], ["data.source=images", "data.path="]),
+        (["data.label=null", "partition.name=pathological"], ["partition.name=pathological", "data.label=<column>"]),
+        (["partition.num_shards=2"], ["partition.num_shards=2", "below num_clients=3"]),
+        (["partition.name=file"], ["partition.name=file", "partition.path="]),
+        (["partition.path=none.json"], ["partition.path=none.json", "is not a file"]),
+        (["data.task=image_classification", "partition.name=topics"], ["partition.name=topics", "clusters texts"]),
+        (["data.scores=[mcc]"], ["data.scores=[mcc]", "no score of data.task=causal_lm", "rouge_l"]),
+        (["data.scores=[]"], ["data.scores=[]", "names no score"]),
+        (["data.scores=[exact_match]"], ["data.answer=null", "number"]),
+        (["eval.score=f1"], ["eval.score=f1", "loss, rouge_l"]),
+        (["data.task=sequence_classification", "data.text=[a, b, c]"], ["data.text=[a, b, c]", "pair"]),
+        (["data.regression=true"], ["data.regression=true", "no meaning"]),
+        (["eval.protocol=options"], ["eval.protocol=options", "data.options="]),
+        (["data.answer=option"], ["data.answer=option", "data.options="]),
+        (
+            ["partition.test_fraction=0", "partition.min_test_rows=0", "eval.on=both", "data.test_path=rows.jsonl"],
+            ["partition.test_fraction=0", "above 0"],
+        ),
         (["data.source=jsonl"], ["data.source=jsonl", "data.path="]),
         (["data.source=hub"], ["data.source=hub", "data.hub_id="]),
         (["model.path=./none"], ["model.path=./none", "is not a folder"]),
@@ -110,7 +142,11 @@ def test_the_tables_name_keys_that_exist() -> None:
         (["method.target_modules=[]"], ["method.target_modules=[]", "qkv, attention, mlp, all"]),
     ],
 )
-def test_what_cannot_work_is_refused(arguments: list[str], parts: list[str], config_dir: Path) -> None:
+def test_what_cannot_work_is_refused(
+    arguments: list[str], parts: list[str], config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").touch()
     with pytest.raises(UserError) as caught:
         load_config(arguments, config_dir)
     message = str(caught.value)
@@ -131,9 +167,16 @@ def test_what_cannot_work_is_refused(arguments: list[str], parts: list[str], con
         ["seed=0"],
         ["local.weight_decay=0"],
         ["model.path=."],
+        ["data.test_path=rows.jsonl", "partition.test_fraction=0", "partition.min_test_rows=0"],
+        ["data.task=image_classification", "data.path=."],
+        ["eval.score=loss", "eval.patience=2"],
     ],
 )
-def test_what_can_work_passes(arguments: list[str], config_dir: Path) -> None:
+def test_what_can_work_passes(
+    arguments: list[str], config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").touch()
     load_config(arguments, config_dir)
 
 
@@ -174,9 +217,29 @@ def test_the_launchers_strategy_and_precision() -> None:
         ),
         (["eval.every=2", "num_rounds=1"], ["eval.every=2 has no effect with num_rounds=1"]),
         (["data.hub_id=some/rows"], ["data.hub_id=some/rows has no effect with data.source=pydoc"]),
+        (["partition.num_topics=5"], ["partition.num_topics=5 has no effect with partition.name=dirichlet"]),
+        (["eval.num_beams=2", "eval.length_penalty=0.9"], []),
+        (["eval.length_penalty=0.9"], ["eval.length_penalty=0.9 has no effect with eval.num_beams=1"]),
+        (["eval.score=loss"], ["eval.score=loss has no effect with eval.patience=null and run.result=last"]),
+        (["eval.score=loss", "run.result=best"], []),
+        (
+            ["data.task=sequence_classification", "eval.num_beams=2", "local.loss_on=all"],
+            [
+                "local.loss_on=all has no effect with data.task=sequence_classification",
+                "eval.num_beams=2 has no effect with data.task=sequence_classification",
+            ],
+        ),
+        (
+            ["data.test_path=rows.jsonl", "partition.min_test_rows=5"],
+            ["partition.min_test_rows=5 has no effect with a test set of the data's own and eval.on=global"],
+        ),
         (["logging.group=g"], []),
         (["logging.group=g", "logging.wandb=disabled"], ["logging.group=g has no effect with logging.wandb=disabled"]),
     ],
 )
-def test_a_setting_without_effect_is_a_warning(arguments: list[str], warned: list[str], config_dir: Path) -> None:
+def test_a_setting_without_effect_is_a_warning(
+    arguments: list[str], warned: list[str], config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").touch()
     assert no_effect_warnings(load_config(arguments, config_dir)) == warned

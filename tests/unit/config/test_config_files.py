@@ -16,9 +16,15 @@ FILES = [(group, choice) for group in GROUPS for choice in list_choices(CONFIG_D
 def test_every_file_loads(group: str, choice: str, tmp_path: Path) -> None:
     arguments = [f"{group}={choice}"]
     text = list_choices(CONFIG_DIR, group)[choice].read_text(encoding="utf-8")
-    if group == "data" and "source: jsonl" in text:
-        (tmp_path / "rows.jsonl").touch()
-        arguments.append(f"data.path={tmp_path / 'rows.jsonl'}")
+    images = (group == "data" and "task: image_classification" in text) or "data: brain_tumor" in text
+    rows = tmp_path / ("rows.npz" if images else "rows.jsonl")
+    rows.touch()
+    if (group == "data" and ("source: jsonl" in text or "source: images" in text)) or "data.path: ???" in text:
+        arguments.append(f"data.path={rows}")
+    if "data.test_path: ???" in text:
+        arguments.append(f"data.test_path={rows}")
+    if group == "data" and "label: null" in text:
+        arguments.append("partition.name=iid")
     if group == "model" and "path: ???" in text:
         arguments.append("model.path=some/model")
     config = load_config(arguments)
@@ -26,7 +32,7 @@ def test_every_file_loads(group: str, choice: str, tmp_path: Path) -> None:
         assert config.method.name == choice
         assert config.method.options
     if group == "data":
-        assert config.data.name == choice
+        assert config.data.name == choice.replace("/", "-")
 
 
 def test_there_are_files_in_every_group() -> None:

@@ -82,10 +82,12 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
     left_out = set(run_keys(config.method.options)) - set(fingerprint(config))
     assert left_out == {
         "data.path",
+        "data.test_path",
         "run.dir",
         "run.name",
         "run.keep_checkpoints",
         "run.export",
+        "run.result",
         "logging.wandb",
         "logging.project",
         "logging.group",

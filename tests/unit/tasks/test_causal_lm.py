@@ -1,6 +1,7 @@
 """Rows become prompt and response that survive a cut, and the loss projects no position without a label."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from fedlit.config import DataConfig, EvalConfig
+from fedlit.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from fedlit.data.collation import Example
-from fedlit.tasks.causal_lm import CausalLM, project_only
+from fedlit.errors import UserError
+from fedlit.models import load_backbone
+from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.likelihood import project_only
 
 MakeTask = Callable[..., CausalLM]
 Llama = Callable[..., Any]
@@ -92,8 +96,8 @@ def test_a_long_row_keeps_its_end_of_the_prompt_and_the_start_of_its_response(
     example = encode_one(task, words(0, num_prompt), words(40, 40 + num_response))
     first = [1] if post == "<s> $A" else []
     whole_prompt, whole_response = [*first, *ids(0, num_prompt)], [*ids(40, 40 + num_response), 2]
-    if post == "$A </s>" and num_prompt == 0:
-        whole_prompt = [2]  # nothing but the end token: there must be something to go on from
+    if not whole_prompt:  # there must be something to go on from
+        whole_prompt = [2] if post == "$A </s>" else [1]
     prompt = list(example.token_ids[: example.num_prompt_tokens])
     response = list(example.token_ids[example.num_prompt_tokens :])
     assert example.truncated == (len(whole_prompt) + len(whole_response) > longest)
@@ -172,3 +176,145 @@ def test_evaluation_batches_hold_everything_by_length(make_task: MakeTask, examp
     lengths = [example.num_prompt_tokens for example in flat]
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
+
+
+def test_an_empty_prompt_is_a_token_to_go_on_from(make_task: MakeTask) -> None:
+    for tokenizer, expected in ((word_tokenizer(), 1), (word_tokenizer(bos=None), 2)):
+        example = encode_one(make_task(given=tokenizer), "", words(3, 5))
+        assert (list(example.token_ids), example.num_prompt_tokens) == ([expected, *ids(3, 5), 2], 1)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_length_without_room_is_an_error(length: int, make_task: MakeTask) -> None:
+    with pytest.raises(UserError, match=f"model.max_length_tokens={length} leaves no room .*; give at least 2"):
+        make_task(max_length_tokens=length)
+
+
+def test_a_prompt_leaves_room_for_what_is_generated(make_task: MakeTask) -> None:
+    """A model with learnt positions has none beyond its window."""
+    row = {"prompt": words(0, 20), "response": words(50, 53)}
+    whole = replace(make_task(given=word_tokenizer("<s> $A"), max_new_tokens=6), max_positions=27)
+    (example,) = whole.evaluation_examples([row])
+    assert (example.num_prompt_tokens, example.truncated) == (21, False)
+    tight = replace(whole, max_positions=20)
+    (example,) = tight.evaluation_examples([row])
+    assert list(example.prompt_ids) == [1, *ids(7, 20)]
+    assert list(example.token_ids[14:]) == [*ids(50, 53), 2]
+    assert example.truncated
+    assert not tight.encode([row])[0].truncated, "training generates nothing"
+    assert not replace(tight, eval=EvalConfig(protocol="teacher_forced")).evaluation_examples([row])[0].truncated
+    with pytest.raises(UserError, match=r"eval.max_new_tokens=6 leaves no room for a prompt: 6 tokens are all"):
+        replace(whole, max_positions=6)
+
+
+def test_a_task_is_built_of_a_configuration() -> None:
+    config = RunConfig(model=ModelConfig(max_length_tokens=32))
+    config.local.label_smoothing = 0.25
+    config.local.loss_on = "all"
+    config.data.test_template = "{prompt}?"
+    task = CausalLM.build(config, load_backbone(config.model, weights=False))
+    assert (task.max_length_tokens, task.label_smoothing, task.loss_on, task.max_positions) == (32, 0.25, "all", 512)
+    rows = [{"prompt": "p", "response": "r"}]
+    assert [task.encode(rows)[0].prompt, task.evaluation_examples(rows)[0].prompt] == ["p\n", "p?"]
+
+
+@pytest.mark.parametrize("pad", ["</s>", None])
+def test_the_end_is_trained_although_it_fills_the_padding(pad: str | None, make_task: MakeTask) -> None:
+    task = make_task(given=word_tokenizer(pad=pad))
+    rows = [{"prompt": words(0, 3), "response": words(50, 50 + length)} for length in (1, 6)]
+    batch = task.collate(task.encode(rows))
+    assert task.pad_id == 2
+    assert batch.label_ids.tolist() == [*ids(50, 51), 2, *ids(50, 56), 2]
+    assert batch.attention_mask.sum(1).tolist() == [5, 10]
+
+
+def test_label_smoothing_is_of_the_training_loss_alone(
+    make_task: MakeTask, small_llama: Llama, examples: list[Example]
+) -> None:
+    model, plain = small_llama(), make_task(max_new_tokens=1)
+    smooth = replace(plain, label_smoothing=0.3)
+    batch = plain.collate(examples)
+    with torch.no_grad():
+        logits = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits.flatten(0, 1)
+        log_probabilities = logits[batch.label_positions].double().log_softmax(-1)
+        nll = -log_probabilities.gather(1, batch.label_ids.unsqueeze(1)).mean()
+        expected = 0.7 * nll + 0.3 * -log_probabilities.mean()
+        assert float(plain.loss(model, batch)) == pytest.approx(float(nll), rel=1e-6)
+        assert float(smooth.loss(model, batch)) == pytest.approx(float(expected), rel=1e-6)
+    assert abs(expected - nll) > 0.01
+    losses = []
+    for task in (plain, smooth):
+        metrics = task.metrics()
+        task.evaluate(model.eval(), examples, metrics, torch.device("cpu"))
+        losses.append(float(metrics["loss"].compute()))
+    assert losses[0] == losses[1] == pytest.approx(float(nll), rel=1e-6)
+
+
+ROW = {"prompt": "Tell me.", "topic": "t"}
+
+
+@pytest.mark.parametrize("protocol", ["generate", "teacher_forced"])
+def test_several_references(protocol: str, tokenizer: Any, small_llama: Llama) -> None:
+    """The scores are of all of them, the loss is the first one's."""
+    data = DataConfig(multiple_references=True, scores=["bleu", "nist", "meteor", "rouge_l", "cider", "bleu_4"])
+    task = CausalLM(
+        tokenizer=tokenizer,
+        data=data,
+        eval=EvalConfig(protocol=protocol, max_new_tokens=6),
+        max_length_tokens=64,
+        loss_on="response",
+    )
+    model = small_llama().eval()
+    first = {**ROW, "response": "One thing."}
+    (alone,) = task.evaluation_examples([first])
+    prediction = task.evaluate(model, [alone], task.metrics(), torch.device("cpu"))[0].prediction
+    said = prediction if protocol == "generate" else prediction.removeprefix("Tell me.\n")
+    other = {"prompt": "Something else.", "response": "Nothing."}
+    (both, last) = task.evaluation_examples([first, other, {**ROW, "response": said}])
+    assert both.references == ("One thing.", said)
+    assert (both.token_ids, both.prompt) == (alone.token_ids, alone.prompt)
+    assert last.references == ("Nothing.",)
+    scores = []
+    for example in (alone, both):
+        metrics = task.metrics()
+        assert set(metrics) == {"loss", *data.scores}
+        sample = task.evaluate(model, [example], metrics, torch.device("cpu"))[0]
+        assert sample.prediction == prediction
+        scores.append({name: float(metric.compute()) for name, metric in metrics.items()})
+    assert scores[0]["loss"] == scores[1]["loss"]
+    if protocol == "generate":
+        assert (scores[0]["rouge_l"], scores[1]["rouge_l"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "data", "expected"),
+    [
+        ("generate", {}, ["rouge_l", "bleu_4"]),
+        ("teacher_forced", {}, ["rouge_l", "bleu_4"]),
+        ("options", {"options": "(x)"}, ["accuracy"]),
+        ("generate", {"scores": ["accuracy", "exact_match", "nist"], "answer": "text"}, ["exact_match", "nist"]),
+        ("teacher_forced", {"scores": ["accuracy", "exact_match", "nist"], "answer": "text"}, ["nist"]),
+        ("options", {"scores": ["accuracy", "exact_match", "nist"], "answer": "text"}, ["accuracy"]),
+    ],
+)
+def test_a_protocol_has_the_scores_it_can_compute(
+    protocol: str, data: dict[str, Any], expected: list[str], make_task: MakeTask
+) -> None:
+    task = replace(make_task(protocol=protocol), data=DataConfig(**data))
+    assert list(task.metrics()) == ["loss", *expected]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "data", "parts"),
+    [
+        ("generate", {"scores": ["accuracy"]}, ["data.scores=[accuracy]", "eval.protocol=generate", "exact_match"]),
+        ("options", {"scores": ["rouge_l", "nist"]}, ["[rouge_l, nist]", "eval.protocol=options", "accuracy"]),
+        ("generate", {"scores": ["exact_match"]}, ["data.answer=null", "number"]),
+    ],
+)
+def test_scores_that_cannot_be_computed(
+    protocol: str, data: dict[str, Any], parts: list[str], make_task: MakeTask
+) -> None:
+    with pytest.raises(UserError) as caught:
+        replace(make_task(protocol=protocol), data=DataConfig(**data))
+    assert all(part in str(caught.value) for part in parts), str(caught.value)

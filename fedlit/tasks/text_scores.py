@@ -1,0 +1,75 @@
+"""Which scores each protocol of evaluation computes, and the metrics behind their names."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torchmetrics import Metric
+
+from fedlit.config import DataConfig
+from fedlit.data.collation import Example
+from fedlit.errors import UserError
+from fedlit.metrics.answers import Accuracy, ExactMatch
+from fedlit.metrics.data_to_text import Bleu, Cider, Meteor, Nist
+from fedlit.metrics.text import Bleu4, RougeL
+from fedlit.scores import DEFAULT_SCORES
+
+TEXT_SCORES: Mapping[str, Callable[[], Metric]] = {
+    "rouge_l": RougeL,
+    "bleu_4": Bleu4,
+    "bleu": Bleu,
+    "nist": Nist,
+    "meteor": Meteor,
+    "cider": Cider,
+}
+"""Scores of a text against references, by name in the record."""
+
+PROTOCOL_SCORES: Mapping[str, tuple[str, ...]] = {
+    "generate": (*TEXT_SCORES, "exact_match"),
+    "teacher_forced": tuple(TEXT_SCORES),
+    "options": ("accuracy",),
+}
+"""What a protocol computes: nothing is generated under `options`, and the argmax of `teacher_forced` has seen the
+reference, so that it is no answer."""
+
+
+def computed_scores(data: DataConfig, protocol: str) -> tuple[str, ...]:
+    """Return the scores of `data.scores` that a protocol computes, in their order; of a data set that names none, the
+    task's own, or accuracy under `options`.
+
+    Raises:
+        UserError: none of them can be computed, or exact_match lacks `data.answer`.
+    """
+    possible = PROTOCOL_SCORES[protocol]
+    if data.scores is None:
+        return tuple(name for name in DEFAULT_SCORES["causal_lm"] if name in possible) or possible
+    names = tuple(name for name in data.scores if name in possible)
+    if not names:
+        raise UserError(
+            f"data.scores=[{', '.join(data.scores)}] holds nothing that eval.protocol={protocol} computes; "
+            f"it computes {', '.join(possible)}"
+        )
+    if "exact_match" in names and data.answer is None:
+        raise UserError("data.scores has exact_match but data.answer=null; give text, number, boxed or option")
+    return names
+
+
+def make_metric(name: str, data: DataConfig) -> Metric:
+    """Return a fresh metric by the name of its score."""
+    if name == "exact_match":
+        assert data.answer is not None
+        return ExactMatch(data.answer)
+    return Accuracy() if name == "accuracy" else TEXT_SCORES[name]()
+
+
+def update_texts(
+    metrics: Mapping[str, Metric],
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+) -> None:
+    """Add the predictions of n examples to those metrics that compare texts."""
+    for name, metric in metrics.items():
+        if name in TEXT_SCORES:
+            metric.update(predictions, references)
+        elif name == "exact_match":
+            groups = [example.group for example in examples]
+            metric.update(predictions, references, groups, [example.options for example in examples])
