@@ -19,7 +19,7 @@ from fedlit.analysis.comparison import Record, Result, markdown, read_records, s
 from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_yaml
 from fedlit.config.record import differences, run_folder
 from fedlit.errors import UserError
-from fedlit.scores import is_lower_better
+from fedlit.scores import chosen_scores, is_lower_better
 
 SCRIPT = Path(__file__).with_name("federate.py")
 METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
@@ -32,9 +32,9 @@ def main() -> int:
     parser.add_argument("--lrs", default="", help="learning rates with commas between them (default: local.lr)")
     parser.add_argument("--devices", type=int, default=1, help="processes of one run (default: 1)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--score", default="global/loss", help="key of the record that decides (default: global/loss)")
+    parser.add_argument("--score", default="loss", help="score that decides, such as f1_macro (default: loss)")
     parser.add_argument("--output", type=Path, help="file for the table, besides the console")
-    parser.add_argument("--picture", type=Path, help="PNG file for the curves of --score, a line a method")
+    parser.add_argument("--picture", type=Path, help="PNG file for the scores per round, a line a method")
     options, overrides = parser.parse_known_args()
     lrs = options.lrs.split(",") if options.lrs else [None]
     try:
@@ -47,18 +47,21 @@ def main() -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     runs = {cell: read_records(cell.folder) for cell in cells if cell.done}
-    unscored = [cell.folder.name for cell, records in runs.items() if options.score not in records[-1]]
+    unscored = [cell.folder.name for cell, records in runs.items() if _key(options.score, records) is None]
     if unscored:
-        print(f"error: --score={options.score}: no such key in the record of {unscored[0]}", file=sys.stderr)
+        print(f"error: --score={options.score}: the record of {unscored[0]} has no such score", file=sys.stderr)
         return 2
     if runs:
         best = _best_runs(runs, options.score)
-        table = markdown(_results(runs, best, options.score))
+        data = best[0].config.data
+        names = ("loss", *chosen_scores(data.task, data.scores, regression=data.regression))
+        table = markdown(_results(runs, best, options.score), names)
         print(table)
         if options.output:
             options.output.write_text(table, encoding="utf-8")
         if options.picture:
-            _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture)
+            title = f"{data.name}, {best[0].config.model.name}, {best[0].config.num_clients} clients"
+            _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture, title)
     return 1 if problems else 0
 
 
@@ -113,9 +116,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _key(score: str, records: list[Record]) -> str | None:
+    """Return where the last record has the score: on the global test set, or the mean over clients on their own."""
+    return next((key for key in (f"global/{score}", f"own/{score}") if key in records[-1]), None)
+
+
 def _goodness(score: str, records: list[Record]) -> float:
     """Return the score after the last round, so that more is better."""
-    return -records[-1][score] if is_lower_better(score) else records[-1][score]
+    value = records[-1][_key(score, records)]
+    return -value if is_lower_better(score) else value
 
 
 def _best_runs(runs: dict[Cell, list[Record]], score: str) -> list[Cell]:
@@ -136,10 +145,10 @@ def _results(runs: dict[Cell, list[Record]], best: list[Cell], score: str) -> li
     return [result for result, _ in sorted(lines, key=lambda line: line[1], reverse=True)]
 
 
-def _draw(runs: dict[str, list[Record]], score: str, path: Path) -> None:
+def _draw(runs: dict[str, list[Record]], score: str, path: Path, title: str) -> None:
     from fedlit.analysis.comparison_plot import plot_comparison  # noqa: PLC0415  matplotlib takes a second to import
 
-    plot_comparison(runs, score, path)
+    plot_comparison(runs, score, path, title)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,10 @@ def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
     )
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """Return the table in Markdown; the best value of every score among all lines is bold."""
-    columns = headings(dict.fromkeys(key for result in results for key in result.scores))
+def markdown(results: Sequence[Result], names: Sequence[str]) -> str:
+    """Return the table of these scores in Markdown; the best value of each among all lines is bold."""
+    wanted = {f"{place}/{name}" for place in ("global", "own") for name in names}
+    columns = headings(key for result in results for key in result.scores if key in wanted)
     heads = ["method", "lr", *columns.values(), "kB up", "kB down", "deviation"]
     best = {
         key: _best([result.scores[key] for result in results if key in result.scores], lowest=is_lower_better(key))

@@ -6,6 +6,7 @@ file picks a group's file by its name (`data: medquad`) and sets any key, dotted
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,19 @@ def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMM
         )
     path = choices[choice]
     origin = f"{config_dir.name}/{group}/{choice}.yaml"
-    content = parse_yaml(path.read_text(encoding="utf-8"), origin)
+    content = _parse_file(path.read_text(encoding="utf-8"), origin)
     if content is not None and not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
     return GroupFile(origin, content or {})
+
+
+@lru_cache(maxsize=256)
+def _parse_file(text: str, origin: str) -> Any:
+    """Return `parse_yaml` of a file, once for each text: every cell of a sweep reads the same files.
+
+    Nobody may change what it returns.
+    """
+    return parse_yaml(text, origin)
 
 
 def method_options(file: GroupFile) -> dict[str, Any]:

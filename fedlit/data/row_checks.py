@@ -26,7 +26,7 @@ def check_row(record: Any, place: str, config: DataConfig) -> Row | None:
     if not isinstance(record, dict):
         raise UserError(f'{place}: {type(record).__name__}, not an object; write each row as {{"column": value, ...}}')
     if config.task == "causal_lm":
-        return _checked(record, place, config, _text_columns(config))
+        return _checked(record, place, config, text_columns(config))
     row = dict(record)
     if config.task == "sequence_classification":
         _check_texts(row, place, config)
@@ -70,8 +70,12 @@ def column_values(rows: Sequence[Row], column: str, key: str) -> list[str]:
     return [_label_text(row, column, f"row {i}", key) for i, row in enumerate(rows)]
 
 
-def _text_columns(config: DataConfig) -> dict[str, str]:
-    """Map every column that holds text in a row to the option that asks for it."""
+def text_columns(config: DataConfig) -> dict[str, str]:
+    """Map every column that holds a language model's text to the option that asks for it.
+
+    Raises:
+        UserError: a template is none.
+    """
     key = "data.template" if config.prompt is None else "data.prompt"
     columns = dict.fromkeys(template_columns(prompt_template(config)), key)
     columns |= dict.fromkeys(template_columns(prompt_template(config, test=True)), "data.test_template") | columns

@@ -15,7 +15,7 @@ from fedlit.config.schema import DataConfig
 from fedlit.data.images import open_digits, open_images
 from fedlit.data.prompts import Row
 from fedlit.data.pydoc import read_rows
-from fedlit.data.row_checks import check_row, column_values
+from fedlit.data.row_checks import check_row, column_values, text_columns
 from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
 
@@ -31,6 +31,8 @@ def load_rows(config: DataConfig, seed: int) -> list[Row]:
     Raises:
         UserError: file, line, column or option that is wrong, and what to do about it.
     """
+    if config.task == "causal_lm":
+        text_columns(config)  # a template that is none is told before a file is read
     source, records = _open_source(config)
     rows = _checked_rows(source, records, config)
     if config.sample is None:

@@ -35,6 +35,27 @@ CASES = {
     "empty answer": (["data=jsonl", "data.path=empty.jsonl.gz"], ["empty.jsonl.gz", "7", "drop_empty"]),
     "too many clients": (["data=jsonl", "data.path=good.jsonl", "num_clients=50"], ["50", "40"]),
     "one label": (["data=jsonl", "data.path=one-label.jsonl"], ["label", "partition.name=iid"]),
+    "unreadable image": (
+        ["data=images", "data.path=pictures", "model=vit-small"],
+        ["broken.png", "not a readable image"],
+    ),
+    "class out of range": (
+        ["data=texts", "data.path=class.jsonl", "data.classes=[bad, good]"],
+        ["class.jsonl", "3", "2"],
+    ),
+    "missing reference": (
+        ["data=e2e", "data.path=refs.jsonl", "data.test_path=refs.jsonl", "partition.name=iid"],
+        ["refs.jsonl", "2", "'ref'", "empty"],
+    ),
+    "split": (
+        ["data=jsonl", "data.path=good.jsonl", "partition.name=file", "partition.path=split.json"],
+        ["split.json", "40", "39"],
+    ),
+    "no option in the prompt": (
+        ["data=jsonl", "data.path=good.jsonl", "data.options=one of (.*)", "eval.protocol=options"],
+        ["data.options", "p"],
+    ),
+    "nf4 without CUDA": (["model.quantization=nf4"], ["model.quantization=nf4", "CUDA"]),
     "model": (["model.path=./no-such-model"], ["model.path", "no-such-model"]),
 }
 
@@ -47,6 +68,11 @@ def files(command_line: CommandLine) -> CommandLine:
     jsonl(folder / "column.jsonl", [*GOOD_ROWS[:4], {"prompt": "p", "label": "a"}])
     jsonl(folder / "empty.jsonl.gz", [*GOOD_ROWS[:6], {"prompt": "p", "response": " ", "label": "a"}])
     jsonl(folder / "one-label.jsonl", [{**row, "label": "a"} for row in GOOD_ROWS])
+    jsonl(folder / "class.jsonl", [{"text": f"t{number}", "label": min(number, 2)} for number in range(40)])
+    jsonl(folder / "refs.jsonl", [{"lin": "name : a", "ref": "a"}, {"lin": "name : a", "ref": ""}])
+    (folder / "split.json").write_text(json.dumps([[0, 1, 2], [3, 4], [40]]))
+    (folder / "pictures" / "dark").mkdir(parents=True)
+    (folder / "pictures" / "dark" / "broken.png").write_text("no picture")
     return command_line
 
 

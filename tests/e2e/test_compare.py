@@ -24,12 +24,14 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_the_table_has_a_line_for_each_method_and_the_untrained_model(tmp_path: Path) -> None:
     arguments = ["--methods", "fedit,scl", "--lrs", "0.001,0.01", "--jobs", "2", "--output", "table.md"]
+    arguments += ["--score", "rouge_l", "--picture", "rouge.png"]
     arguments += merge(SMALL, ("num_rounds=1",))
     done = compare(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert sorted(line.split("|")[1].strip() for line in lines[2:]) == ["`fedit`", "`scl`", "`zero-shot`"]
     assert (tmp_path / "table.md").read_text().strip() == done.stdout.strip()
+    assert (tmp_path / "rouge.png").stat().st_size > 10_000
     assert (tmp_path / "runs" / "fedit-0.001" / "adapter").is_dir()
     records = tmp_path / "runs" / "fedit-0.001" / "metrics.jsonl"
     before = records.read_text()

@@ -5,27 +5,36 @@ every model is built on the meta device from the model's published configuration
 import functools
 import json
 import math
-from copy import deepcopy
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from fedlit.assembly import make_plan
-from fedlit.config import CONFIG_DIR, RunConfig, load_config, loading, no_effect_warnings
+from fedlit.config import CONFIG_DIR, RunConfig, load_config, no_effect_warnings
 from fedlit.config.loading import list_choices
 from fedlit.config.record import fingerprint
-from fedlit.config.sweep import Sweep, load_sweep
+from fedlit.config.schema import DataConfig
+from fedlit.config.sweep import Cell, Sweep, load_sweep
 from fedlit.data.classes import class_names
+from fedlit.data.prompts import render
 from fedlit.data.row_checks import check_row
 from fedlit.data.shards import make_shards
+from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.inputs import Inputs
 from fedlit.methods import build_method
+from fedlit.metrics.answers import ExactMatch, final_answer
 from fedlit.sizing import Sizes, measure
 
-PUBLISHED_MODELS = Path(__file__).parents[2] / "published_configs"
+REPOSITORY = Path(__file__).parents[3]
+
+PUBLISHED_MODELS = REPOSITORY / "tests" / "published_configs"
+
+OWN = {"demo", "brain_mri"}
+"""Experiments of no paper."""
 
 TABLES: dict[str, tuple[tuple[int, ...], ...]] = {
     # SCL, arXiv 2412.07021, table 1: clients 3, 4, 5 x SCL, FedSA-LoRA, FFA-LoRA
@@ -59,8 +68,17 @@ NUM_SEEDS = {name: 3 if name.startswith("fedex") else 1 for name in TABLES}
 EPOCHS = {"scl_table1": 10, "scl_table2": 10, **{f"fedftg_table{number}": 3 for number in (1, 2, 3, 4)}}
 """Passes over a shard in the papers that aggregate after some steps, with a score after each pass."""
 
-FILES = ("images.npz", "train.jsonl", "test.jsonl", "gsm8k_test.jsonl", "math_test.jsonl")
+SHARDS = {"medquad": (4, 3_750), "dolly": (4, 3_752), "brain_tumor": (5, 612)}
+"""Of SCL and FedFTG: number of shards, whatever the number of clients, and rows of each."""
+
+NUM_ROWS = {"dolly": 15_011, "brain_tumor": 3_064}
+"""Rows of the data sets of which the papers draw no sample."""
+
+FILES = ("images.npz", "train.jsonl", "test.jsonl")
 """What the user brings where no hub has it."""
+
+PAIRS = (("model", "method"), ("data", "num_clients"))
+"""Keys of a cell of which each pair of values is loaded, where of the others each value is."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,26 +89,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).touch()
 
 
-_parse_yaml = functools.cache(loading.parse_yaml)
-_read_choice = functools.cache(loading.read_choice)
-_TREES: dict[str, Any] = {}
-
-
-@pytest.fixture(autouse=True)
-def files_and_defaults_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parse each YAML file and build each tree of defaults once, for the hundreds of cells made of them."""
-    build = OmegaConf.structured
-
-    def structured(defaults: Any) -> Any:
-        if repr(defaults) not in _TREES:
-            _TREES[repr(defaults)] = build(defaults)
-        return deepcopy(_TREES[repr(defaults)])
-
-    monkeypatch.setattr(loading, "read_choice", _read_choice)
-    monkeypatch.setattr(loading, "parse_yaml", lambda text, origin: deepcopy(_parse_yaml(text, origin)))
-    monkeypatch.setattr(OmegaConf, "structured", structured)
-
-
 @functools.cache
 def sweep(name: str) -> Sweep:
     return load_sweep(name)
@@ -99,14 +97,34 @@ def sweep(name: str) -> Sweep:
 def own_files(name: str) -> list[str]:
     """Return the arguments that an experiment leaves to the user."""
     text = list_choices(CONFIG_DIR, "experiment")[name].read_text(encoding="utf-8")
-    wanted = {"data.path": "images.npz" if "data: brain_tumor" in text else "train.jsonl"}
-    if "data.test_path:" not in list_choices(CONFIG_DIR, "sweep")[name].read_text(encoding="utf-8"):
-        wanted["data.test_path"] = "test.jsonl"
+    wanted = {
+        "data.path": "images.npz" if "data: brain_tumor" in text else "train.jsonl",
+        "data.test_path": "test.jsonl",
+    }
     return [f"{key}={path}" for key, path in wanted.items() if f"{key}: ???" in text]
 
 
+def picks(cell: Cell) -> dict[str, str]:
+    return dict(argument.split("=", maxsplit=1) for argument in cell.arguments)
+
+
+@functools.cache
+def configs(name: str) -> tuple[RunConfig, ...]:
+    """Return the configurations of as many cells of the first seed as show all values of all axes, and PAIRS."""
+    seen: set[tuple[tuple[str, str | None], ...]] = set()
+    chosen = []
+    for cell in sweep(name).cells([*own_files(name), *(["seed=0"] if NUM_SEEDS[name] > 1 else [])]):
+        items = {key: value for key, value in picks(cell).items() if key != "run.name"}
+        pairs = [tuple((key, items.get(key)) for key in pair) for pair in PAIRS]
+        shown = {*pairs, *((item,) for item in items.items())}
+        if shown - seen:
+            seen |= shown
+            chosen.append(load_config(cell.arguments))
+    return tuple(chosen)
+
+
 def test_there_is_a_sweep_for_every_published_experiment() -> None:
-    published = set(list_choices(CONFIG_DIR, "experiment")) - {"demo"}
+    published = set(list_choices(CONFIG_DIR, "experiment")) - OWN
     assert published == set(TABLES)
     assert set(list_choices(CONFIG_DIR, "sweep")) == published | {"demo"}
     assert all(sweep(name).experiment == name for name in (*TABLES, "demo"))
@@ -121,36 +139,34 @@ def test_the_grid_is_that_of_the_papers_table(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_cell_is_a_configuration_of_its_own_whose_method_builds(name: str) -> None:
-    own = own_files(name)
-    first = [load_config(cell.arguments).seed for cell in sweep(name).cells(own)[: NUM_SEEDS[name]]]
-    assert len(set(first)) == NUM_SEEDS[name], "the seed does not vary fastest"
-    cells = sweep(name).cells([*own, f"seed={first[0]}"])
-    configs = [load_config(cell.arguments) for cell in cells]
-    assert len({json.dumps(fingerprint(config), sort_keys=True) for config in configs}) == len(cells)
-    for config in configs:
-        assert build_method(config).name == config.method.name
+def test_cells_are_configurations_of_their_own_whose_method_builds(name: str) -> None:
+    seeds = [picks(cell).get("seed") for cell in sweep(name).cells()[: NUM_SEEDS[name]]]
+    assert len(set(seeds)) == NUM_SEEDS[name], "the seed does not vary fastest"
+    assert len({json.dumps(fingerprint(config), sort_keys=True) for config in configs(name)}) == len(configs(name))
+    for config in configs(name):
+        method = build_method(config)
+        assert method.name == config.method.name
+        assert config.method.options.get("weighting", "uniform") == "uniform"
 
 
-@pytest.mark.parametrize(("name", "num_epochs"), EPOCHS.items())
-def test_rounds_make_the_papers_epochs(name: str, num_epochs: int) -> None:
-    for cell in sweep(name).cells(own_files(name)):
-        config = load_config(cell.arguments)
-        assert config.data.sample is not None
-        shard, rest = divmod(config.data.sample, config.num_clients)
+@pytest.mark.parametrize("name", EPOCHS)
+def test_shards_and_epochs_are_those_of_the_paper(name: str) -> None:
+    alone = load_config([f"experiment={name}", *own_files(name)])
+    cells = {(config.data.name, config.num_clients) for config in configs(name)}
+    assert len(cells) == {9: 3, 24: 4}[sum(map(math.prod, TABLES[name]))]
+    for config in (alone, *configs(name)):
+        num_shards, shard = SHARDS[config.data.name]
+        assert config.partition.num_shards == num_shards
+        assert (config.data.sample or NUM_ROWS[config.data.name]) // num_shards == shard
         num_train = shard - math.ceil(config.partition.test_fraction * shard)
-        assert rest == 0
         assert config.local.steps is not None
         assert config.eval.every == num_train // (config.local.steps * config.local.batch_size)
-        assert config.num_rounds == num_epochs * config.eval.every
+        assert config.num_rounds == EPOCHS[name] * config.eval.every
 
 
-@pytest.mark.parametrize("name", [*TABLES, "demo"])
+@pytest.mark.parametrize("name", [*TABLES, *OWN])
 def test_an_experiment_runs_by_itself(name: str) -> None:
-    arguments = own_files(name) if name in TABLES else []
-    if name == "fedex_arithmetic":
-        arguments.append("data.test_path=gsm8k_test.jsonl")
-    config = load_config([f"experiment={name}", *arguments])
+    config = load_config([f"experiment={name}", *own_files(name)])
     build_method(config)
     text = list_choices(CONFIG_DIR, "experiment")[name].read_text(encoding="utf-8")
     idle = [line for line in no_effect_warnings(config) if f"{line.partition('=')[0]}: " in text]
@@ -194,24 +210,25 @@ def sizes_of(config: RunConfig) -> Sizes:
     return measure(make_plan(Inputs(config=config, rows=kept, shards=shards, classes=class_names(kept, config.data))))
 
 
+def with_published_model(config: RunConfig) -> RunConfig:
+    folder = PUBLISHED_MODELS / config.model.name
+    return replace(config, model=replace(config.model, path=str(folder), tokenizer="tiny"))
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_cell_of_every_model_is_built_on_the_meta_device(name: str) -> None:
-    cells = sweep(name).cells([*own_files(name), "data.sample=null", "model.tokenizer=tiny"])
-    by_model: dict[str, dict[str, list[str]]] = {}
-    for cell in cells:
-        picks = dict(argument.split("=", maxsplit=1) for argument in cell.arguments)
-        by_model.setdefault(picks.get("model", ""), {})[picks.get("method", "")] = cell.arguments
+    by_model: dict[str, dict[str, RunConfig]] = {}
+    for config in configs(name):
+        by_model.setdefault(config.model.name, {})[config.method.name] = config
     for turn, by_method in enumerate(by_model.values(), start=list(TABLES).index(name)):  # methods take turns
-        arguments = list(by_method.values())[turn % len(by_method)]
-        folder = PUBLISHED_MODELS / load_config(arguments).model.name
-        config = load_config([*arguments, f"model.path={folder}"])
-        sizes = sizes_of(config)
+        config = list(by_method.values())[turn % len(by_method)]
+        sizes = sizes_of(with_published_model(config))
         assert 0 < sizes.num_trainable < sizes.num_frozen
         assert sizes.uplink_bytes > 0 or build_method(config).pooled
 
 
 @pytest.mark.parametrize(
-    ("name", "picks", "num_trainable"),
+    ("name", "chosen", "num_trainable"),
     [
         # 7,680 d and 18,432 d a layer: about as many as LoRA of rank 8 on q, k and v, 69,632
         ("scl_table2", ["model=tinyllama", "method=scl"], 22 * 7_680 * 9),
@@ -227,9 +244,76 @@ def test_a_cell_of_every_model_is_built_on_the_meta_device(name: str) -> None:
         ("fedex_e2e", ["method.lora_rank=4", "method=fedex_lora"], 405_504),
     ],
 )
-def test_sizes_are_those_of_the_paper(name: str, picks: list[str], num_trainable: int) -> None:
-    fixed = ["data.sample=null", "model.tokenizer=tiny", *own_files(name), *picks]
-    arguments = sweep(name).cells(fixed)[0].arguments
-    folder = PUBLISHED_MODELS / load_config(arguments).model.name
-    config = load_config([*arguments, f"model.path={folder}"])
-    assert sizes_of(config).num_trainable == num_trainable
+def test_sizes_are_those_of_the_paper(name: str, chosen: list[str], num_trainable: int) -> None:
+    config = load_config(sweep(name).cells([*own_files(name), *chosen])[0].arguments)
+    assert sizes_of(with_published_model(config)).num_trainable == num_trainable
+
+
+METAMATH = {
+    "query": "Gracie has 2 times 3 apples. How many are they?",
+    "response": "2 x 3 = 6.\nThe answer is: 6",
+    "type": "GSM_Rephrased",
+    "original_question": "Gracie has twice 3 apples. How many?",
+}
+GSM8K = {"question": "Janet has 16 eggs and sells 4. How many remain?", "answer": "16 - 4 = <<16-4=12>>12\n#### 12"}
+MATH = {
+    "problem": "What is $x$ if $2x = 1$?",
+    "level": "Level 1",
+    "type": "Algebra",
+    "solution": "We have $x=\\boxed{\\frac{1}{2}}$.",
+    "answer": "\\frac{1}{2}",
+}
+
+
+@pytest.mark.parametrize(
+    ("test_set", "row", "given", "right"),
+    [
+        ("gsm8k", GSM8K, "16 - 4 = 12, out of 20. The answer is: 12", True),
+        ("gsm8k", GSM8K, "4 + 16 = 20. The answer is: 20", False),
+        ("math", MATH, "Half of 1. The answer is: \\frac12", True),
+        ("math", MATH, "Half of 1 is $\\boxed{0.5}$. The answer is: $\\boxed{0.5}$", True),
+        ("math", MATH, "Twice 1 is 2. The answer is: 2", False),
+    ],
+)
+def test_metamath_is_tested_on_files_as_they_are_published(
+    test_set: str, row: dict[str, str], given: str, right: bool
+) -> None:
+    data = arithmetic(test_set, write("train.jsonl", METAMATH), write("test.jsonl", row))
+    (train,), (test,) = load_rows(data, seed=0), load_test_rows(data)
+    assert render(train, data) == (train_prompt(METAMATH["query"]), METAMATH["response"])
+    question, solution = row.get("question", row.get("problem", "")), row.get("solution", row["answer"])
+    assert render(test, data, test=True) == (train_prompt(question) + " Let's think step by step.", solution)
+    assert data.answer is not None
+    score = ExactMatch(data.answer)
+    score.update([given, train["response"]], [solution, train["response"]])
+    assert score.compute()["exact_match"] == (1.0 if right else 0.5)
+
+
+@pytest.mark.parametrize(("test_set", "folder", "num_rows"), [("gsm8k", "gsm8k", 1_319), ("math", "math_test", 5_000)])
+def test_metamath_is_tested_on_the_real_test_sets(test_set: str, folder: str, num_rows: int) -> None:
+    path = REPOSITORY.parent / "shared" / "data" / folder / "test.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
+    data = arithmetic(test_set, write("train.jsonl", METAMATH), str(path))
+    solutions = [render(row, data, test=True)[1] for row in load_test_rows(data)]
+    assert len(solutions) == num_rows
+    assert data.answer is not None
+    assert all(final_answer(solution, data.answer) for solution in solutions), "a reference without an answer"
+
+
+def arithmetic(test_set: str, path: str, test_path: str) -> DataConfig:
+    """Return the data of table 2's cells for one of the two test sets, read from these files."""
+    chosen = ["model=mistral-7b", "method=fedex_lora", "seed=0", f"data.name=metamath-{test_set}"]
+    own = [f"data.path={path}", f"data.test_path={test_path}", "data.sample=null"]
+    (cell,) = sweep("fedex_arithmetic").cells([*chosen, *own])
+    return load_config(cell.arguments).data
+
+
+def train_prompt(question: str) -> str:
+    task = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+    return f"{task}\n\n### Instruction:\n{question}\n\n### Response:"
+
+
+def write(name: str, row: Mapping[str, str]) -> str:
+    Path(name).write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return name

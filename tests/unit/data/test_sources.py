@@ -236,7 +236,7 @@ def test_a_test_set_with_other_columns(tmp_path: Path) -> None:
     (found,) = load_test_rows(config)
     assert (found["prompt"], found["response"]) == ("q", "a")
     assert load_rows(config, 0) == [row(0)]
-    wrong = {"prompt=q": "no column 'q' (asked for by data.test_columns)", "prompt": "<name here>=<name there>"}
+    wrong = {"prompt=q": "no column 'q' (asked for by data.test_columns)", "prompt": "write <here>=<there>"}
     for column, part in wrong.items():
         config.test_columns = [column]
         with pytest.raises(UserError) as caught:
