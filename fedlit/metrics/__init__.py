@@ -1,1 +1,3 @@
-"""Scores whose state is a few integers, so that every split of the examples over processes gives the same bits."""
+"""Scores whose state is integers, or items put in order before anything is computed: every split of the examples over
+processes gives the same bits.
+"""

@@ -17,11 +17,9 @@ from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample
 from fedlit.tasks.generation import cut_at_stop, generate
-from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest, project_only
+from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest
 from fedlit.tasks.questions import Question, evaluation_questions
 from fedlit.tasks.text_scores import computed_scores, make_metric, update_texts
-
-__all__ = ["CausalLM", "project_only"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from fedlit.data.collation import Batch, Example, collate
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
 from fedlit.server import Download, ServerState
-from fedlit.tasks.causal_lm import project_only
+from fedlit.tasks.likelihood import project_only
 from fedlit.tensors import TensorDict, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`")

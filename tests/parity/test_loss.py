@@ -8,7 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedlit.data.collation import Batch, Example
-from fedlit.tasks.causal_lm import CausalLM, project_only
+from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.likelihood import project_only
 
 MakeTask = Callable[..., CausalLM]
 SIZES = {"num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 4, "vocab_size": 2048}

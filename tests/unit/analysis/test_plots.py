@@ -24,20 +24,6 @@ Record = dict[str, Any]
 TEXT_SCORES = ("rouge_l", "bleu_4")
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are written."""
-    figures: list[Figure] = []
-    write = FigureCanvasAgg.print_figure
-
-    def keep(canvas: FigureCanvasAgg, *args: Any, **kwargs: Any) -> Any:
-        figures.append(canvas.figure)
-        return write(canvas, *args, **kwargs)
-
-    monkeypatch.setattr(FigureCanvasAgg, "print_figure", keep)
-    return figures
-
-
 def run_records(num_rounds: int, num_clients: int, *, every: int = 1, generate: bool = True) -> list[Record]:
     records: list[Record] = []
     for round_idx in range(num_rounds + 1):

@@ -10,27 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from fedlit.analysis.comparison_plot import plot_comparison, spread
 
 Record = dict[str, Any]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are written."""
-    figures: list[Figure] = []
-    write = FigureCanvasAgg.print_figure
-
-    def keep(canvas: FigureCanvasAgg, *args: Any, **kwargs: Any) -> Any:
-        figures.append(canvas.figure)
-        return write(canvas, *args, **kwargs)
-
-    monkeypatch.setattr(FigureCanvasAgg, "print_figure", keep)
-    return figures
 
 
 def runs_of(num_methods: int, num_rounds: int = 6, key: str = "global/f1_macro") -> dict[str, list[Record]]:

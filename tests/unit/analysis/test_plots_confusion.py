@@ -1,28 +1,12 @@
 """The confusion matrix: shades are shares of rows, numbers are counts, names are as given."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fedlit.analysis.confusion import MAX_WRITTEN, plot_confusion
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are written."""
-    figures: list[Figure] = []
-    write = FigureCanvasAgg.print_figure
-
-    def keep(canvas: FigureCanvasAgg, *args: Any, **kwargs: Any) -> Any:
-        figures.append(canvas.figure)
-        return write(canvas, *args, **kwargs)
-
-    monkeypatch.setattr(FigureCanvasAgg, "print_figure", keep)
-    return figures
 
 
 def test_cells_and_names(tmp_path: Path, drawn: list[Figure]) -> None:

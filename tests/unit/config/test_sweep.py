@@ -172,6 +172,15 @@ def test_lists_and_texts_survive(config_dir: Path) -> None:
     assert len(whole.cells(["method.ranks=[[16, 8], [4, 2]]"])) == 4
 
 
+def test_configurations_share_no_lists(config_dir: Path) -> None:
+    arguments = sweep(config_dir, "experiment: passes\naxes:\n  method: [nested]\n").cells()[0].arguments
+    changed = load_config(arguments, config_dir)
+    changed.method.options["ranks"].append(7)
+    changed.method.options["galore"]["rank"] = 7
+    fresh = load_config(arguments, config_dir).method.options
+    assert (fresh["ranks"], fresh["galore"]["rank"]) == ([8, 4], 16)
+
+
 AXES = st.dictionaries(
     st.sampled_from(["seed", "num_rounds", "num_clients", "local.batch_size"]),
     st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True),
