@@ -16,12 +16,26 @@ from torch import nn
 from torchmetrics import Metric
 
 from fedlit import communication
+from fedlit.scores import is_lower_better
 from fedlit.seeding import numpy_generator
 from fedlit.tasks import ExampleT, Sample, Task
 
 Batches = Sequence[Sequence[Any]]
 Scores = dict[str, Any]
 """Score names and values: floats, or lists of them for a confusion matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientModels:
+    """Models that differ from client to client.
+
+    mine: the clients whose model this process holds; None while all of them have the same one. load: puts a client's
+    private tensors into the model.
+    """
+
+    population: Collection[int]
+    mine: Collection[int] | None
+    load: Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +65,42 @@ class Evaluator:
     def _all_batches(self) -> Iterator[Sequence[Any]]:
         for batches in (self.batches, *self.own_batches.values()):
             yield from batches
+
+    def score(self, on: str, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
+        """Return a record's scores of the global model or, with `models`, of every client's own, and this process's
+        samples.
+
+        on: `global` (the global test set), `clients` (every client's own test part) or `both`.
+        """
+        record: Scores = {}
+        samples: list[Sample] = []
+        if on != "clients":
+            record, samples = self._score_on_global(models)
+        if on != "global":
+            own, own_samples = self._score_on_own(models)
+            record, samples = record | own, samples or own_samples
+        return record, samples
+
+    def _score_on_global(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
+        """Return `global/...`, the one model's scores, or means and spreads over the clients beside `client/<id>/...`."""
+        samples: list[Sample] = []
+        if models is None or models.mine is None:
+            scores, samples = self.together()
+            by_client = {} if models is None else dict.fromkeys(models.population, scores)
+        else:
+            by_client = self.of_each_client(models.population, models.mine, models.load)
+        summary = over_clients(by_client.values()) if by_client else scores
+        return _prefixed("client/{}", by_client) | _prefixed("global", {0: summary}), samples
+
+    def _score_on_own(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
+        """Return `client/<id>/own/...`, and `own/...`: their means, spreads and the worst client's."""
+        samples: list[Sample] = []
+        if models is None or models.mine is None:
+            scores, samples = self.together_on_own()
+        else:
+            scores = self.of_each_client(self.own_batches.keys(), models.mine, models.load, own=True)
+        summary = over_clients(scores.values(), lowest_is_worst=lambda name: not is_lower_better(name))
+        return _prefixed("client/{}/own", scores) | _prefixed("own", {0: summary}), samples
 
     def together(self) -> tuple[Scores, list[Sample]]:
         """Return the scores of a model that is the same on all processes, each taking its share of the batches.
@@ -143,3 +193,12 @@ def over_clients(scores: Collection[Scores], *, lowest_is_worst: Callable[[str],
         if lowest_is_worst is not None:
             result[f"{name}_worst"] = min(values) if lowest_is_worst(name) else max(values)
     return result
+
+
+def _prefixed(prefix: str, by_client: Mapping[int, Scores]) -> Scores:
+    """Return clients' scores under keys that begin with `prefix`, a format string over the client's id."""
+    return {
+        f"{prefix.format(client_id)}/{name}": value
+        for client_id, scores in by_client.items()
+        for name, value in scores.items()
+    }

@@ -20,13 +20,12 @@ from fedlit.cohort import sample_cohort
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError, UserError
-from fedlit.evaluation import Evaluator, Scores, over_clients
+from fedlit.evaluation import ClientModels, Evaluator
 from fedlit.exchange import Exchange, RoundCohort
 from fedlit.export import export_result
 from fedlit.interrupt import StopRequest
 from fedlit.models import Backbone
 from fedlit.run_folder import Record, RunFolder
-from fedlit.scores import is_lower_better
 from fedlit.tasks import Sample
 from fedlit.tensors import checksum, copy_into, distance, snapshot
 
@@ -223,40 +222,14 @@ class Federation:
         record: Record = {}
         if self.config.data.task == "causal_lm":
             record["eval/protocol"] = self.config.eval.protocol
-        private = (
-            bool(self.method.private(self.model)) and round_number > 0
-        )  # before the first round all have one model
-        scores, samples = self._evaluate_on_global(private=private) if self.config.eval.on != "clients" else ({}, [])
-        record |= scores
-        if self.config.eval.on != "global":
-            scores, own_samples = self._evaluate_on_own(private=private)
-            record |= scores
-            samples = samples or own_samples
-        return record, samples
-
-    def _evaluate_on_global(self, *, private: bool) -> tuple[Record, list[Sample]]:
-        """Return the record's part on the global test set."""
-        population = range(len(self.rows))
-        samples: list[Sample] = []
-        if private:
-            by_client = self.evaluator.of_each_client(population, self.clients.keys(), self._load_client)
-        else:
-            scores, samples = self.evaluator.together()
-            by_client = dict.fromkeys(population, scores) if self.method.private(self.model) else {}
-        if by_client:
-            scores = over_clients(by_client.values())
-        return _prefixed("client/{}", by_client) | {f"global/{name}": value for name, value in scores.items()}, samples
-
-    def _evaluate_on_own(self, *, private: bool) -> tuple[Record, list[Sample]]:
-        """Return the record's part on the clients' test parts: each client's scores, mean, spread and worst."""
-        samples: list[Sample] = []
-        if private:
-            clients = self.evaluator.own_batches.keys()
-            scores = self.evaluator.of_each_client(clients, self.clients.keys(), self._load_client, own=True)
-        else:
-            scores, samples = self.evaluator.together_on_own()
-        summary = over_clients(scores.values(), lowest_is_worst=lambda name: not is_lower_better(name))
-        return _prefixed("client/{}/own", scores) | {f"own/{name}": value for name, value in summary.items()}, samples
+        models = None
+        if self.method.private(self.model):
+            population = range(len(self.rows))
+            # Before the first round all clients have one model.
+            mine = self.clients.keys() if round_number else None
+            models = ClientModels(population=population, mine=mine, load=self._load_client)
+        scores, samples = self.evaluator.score(self.config.eval.on, models)
+        return record | scores, samples
 
     def _load_client(self, client_id: int) -> None:
         copy_into(self.method.private(self.model), self.clients[client_id].private)
@@ -307,12 +280,3 @@ class Federation:
 def _share(client_ids: Sequence[int]) -> Sequence[int]:
     """Return this process's part of the clients, dealt in turn."""
     return client_ids[communication.process_index() :: communication.num_processes()]
-
-
-def _prefixed(prefix: str, by_client: Mapping[int, Scores]) -> Record:
-    """Return the clients' scores under keys that begin with `prefix`, a format string over the client's id."""
-    return {
-        f"{prefix.format(client_id)}/{name}": value
-        for client_id, scores in by_client.items()
-        for name, value in scores.items()
-    }
