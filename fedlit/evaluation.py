@@ -82,7 +82,7 @@ class Evaluator:
         return record, samples
 
     def _score_on_global(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
-        """Return `global/...`, the one model's scores, or means and spreads over the clients beside `client/<id>/...`."""
+        """Return `global/...`: the one model's scores, or means and spreads of those under `client/<id>/...`."""
         samples: list[Sample] = []
         if models is None or models.mine is None:
             scores, samples = self.together()
