@@ -73,7 +73,8 @@ class ConsoleReport(Callback):
         for key, heading in headings(evaluated[-1]).items():
             having = [record for record in evaluated if key in record]
             choose = min if is_lower_better(key) else max
-            best = choose(having, key=lambda record, key=key: record[key])  # type: ignore[misc]
+            trained = [record for record in having if record["round"] > 0] or having
+            best = choose(trained, key=lambda record, key=key: record[key])  # type: ignore[misc]
             untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
             table.add_row(heading, untrained, f"{having[-1][key]:.4f}", f"{best[key]:.4f}", str(best["round"]))
         self._console.print(table)

@@ -146,3 +146,25 @@ def test_a_private_head_stays(tmp_path: Path) -> None:
     built.run()
     assert not set(HEAD) & built.server.shared.keys()
     assert not torch.equal(built.clients[0].private[HEAD[1]], built.clients[1].private[HEAD[1]])
+
+
+def test_a_resumed_run_stops_where_the_whole_one_does(tmp_path: Path) -> None:
+    """What patience has used up before is in the records; the exported model is that of the best round."""
+    arguments = ["method=fedit", "num_rounds=8", "eval.every=1", "eval.patience=2", "eval.score=loss", "local.lr=1"]
+    whole = federation(tmp_path, "whole", *arguments, "run.result=best")
+    whole.run()
+    stopped = whole.server.round_idx
+    assert whole.best.number is not None
+    assert stopped == whole.best.number + 2 < 8
+    first = federation(tmp_path, "halves", *arguments, "run.result=best")
+    first.config.num_rounds = stopped - 1
+    first.run()
+    second = federation(tmp_path, "halves", *arguments, "run.result=best")
+    second.run()
+    assert second.server.round_idx == stopped
+    assert (second.best.number, second.best.value) == (whole.best.number, whole.best.value)
+    for built in (whole, second):
+        built.export()
+        assert built.server.round_idx == whole.best.number
+    one, other = ((built.folder.adapter / "model.safetensors").read_bytes() for built in (whole, second))
+    assert one == other
