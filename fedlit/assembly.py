@@ -14,7 +14,6 @@ from fedlit.callbacks import RunSummary
 from fedlit.client import ClientModule, LocalTrainer
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
-from fedlit.data.shards import Shard
 from fedlit.evaluation import Evaluator, fixed_subset
 from fedlit.exchange import Exchange
 from fedlit.federation import Federation
@@ -22,6 +21,7 @@ from fedlit.inputs import Inputs
 from fedlit.lora_layer import LoraLayer
 from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, Purpose, load_backbone
+from fedlit.partition.shards import Shard
 from fedlit.seeding import numpy_generator, torch_stream
 from fedlit.tasks import Task
 from fedlit.tasks.causal_lm import CausalLM

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fedlit.config import RunConfig
 from fedlit.data.classes import class_names
 from fedlit.data.prompts import Row
-from fedlit.data.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
 from fedlit.data.sources import load_rows, load_test_rows
+from fedlit.partition.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
 from fedlit.run_folder import RunFolder
 
 

@@ -13,11 +13,11 @@ from fedlit.callbacks.console import ConsoleReport
 from fedlit.callbacks.plots import RunPlots
 from fedlit.callbacks.wandb_run import WandbRun
 from fedlit.config import RunConfig
-from fedlit.data.shards import partition_record
 from fedlit.federation import Federation, StoppedBySignal
 from fedlit.inputs import Inputs
 from fedlit.interrupt import StopRequest
 from fedlit.memory import keep_freed_memory
+from fedlit.partition.shards import partition_record
 from fedlit.sizing import describe_sizes
 
 __all__ = ["StoppedBySignal", "dry_run", "federate"]

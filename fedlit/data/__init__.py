@@ -1,1 +1,1 @@
-"""From rows to shards: sources, prompts, partition and the split of every client's rows into training and test."""
+"""From files and hubs to checked rows, prompts, classes and batches."""

@@ -17,8 +17,8 @@ FLOORS = (
     {"low_rank", "seeding", "tensors"},
     {"lora_layer"},
     {"communication", "data", "metrics", "models", "run_folder", "server"},
-    {"cohort", "corrections", "inputs", "server_optimizers"},
-    {"adapters", "aggregation", "analysis", "deviation", "optimizers", "tasks"},
+    {"cohort", "corrections", "partition", "server_optimizers"},
+    {"adapters", "aggregation", "analysis", "deviation", "inputs", "optimizers", "tasks"},
     {"callbacks", "export", "methods"},
     {"client", "exchange"},
     {"best_round", "checkpoint", "evaluation"},
@@ -106,7 +106,7 @@ def test_libraries_stay_out_of_one_another() -> None:
         "datasets": {"data"},
         "galore_torch": {"optimizers"},
         "PIL": {"data"},
-        "sklearn": {"data"},
+        "sklearn": {"data", "partition"},
         "scipy": {"metrics"},
     }
     found: dict[str, set[str]] = {library: set() for library in owners}

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from fedlit import assembly
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
-from fedlit.data.shards import make_shards
 from fedlit.federation import Federation
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone, Purpose, load_backbone
+from fedlit.partition.shards import make_shards
 from fedlit.tensors import TensorDict, snapshot
 
 WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")

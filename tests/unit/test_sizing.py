@@ -6,8 +6,8 @@ import pytest
 
 from fedlit.assembly import Plan, make_plan
 from fedlit.config import load_config
-from fedlit.data.shards import Shard
 from fedlit.inputs import Inputs
+from fedlit.partition.shards import Shard
 from fedlit.sizing import Sizes, describe_sizes, measure
 
 PUBLISHED = Path(__file__).parents[1] / "published_configs"

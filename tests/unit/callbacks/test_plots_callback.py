@@ -11,7 +11,7 @@ from fedlit.callbacks import RunSummary
 from fedlit.callbacks.plots import RunPlots, confusion_matrix
 from fedlit.config.schema import DataConfig, PartitionConfig, RunConfig
 from fedlit.data.prompts import Row
-from fedlit.data.shards import make_shards, partition_record
+from fedlit.partition.shards import make_shards, partition_record
 
 Record = dict[str, Any]
 Calls = dict[str, tuple[tuple[Any, ...], dict[str, Any]]]

@@ -22,11 +22,11 @@ from fedlit.config.sweep import Cell, Sweep, load_sweep
 from fedlit.data.classes import class_names
 from fedlit.data.prompts import render
 from fedlit.data.row_checks import check_row
-from fedlit.data.shards import make_shards
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.inputs import Inputs
 from fedlit.methods import build_method
 from fedlit.metrics.answers import ExactMatch, final_answer
+from fedlit.partition.shards import make_shards
 from fedlit.sizing import Sizes, measure
 
 REPOSITORY = Path(__file__).parents[3]

@@ -18,9 +18,9 @@ from PIL import Image
 from fedlit.config.schema import DataConfig
 from fedlit.data import images as images_module
 from fedlit.data.images import ImageFile, check_cell, digest, open_digits, open_images, pixels
-from fedlit.data.shards import rows_checksum
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.errors import UserError
+from fedlit.partition.shards import rows_checksum
 
 REPO = Path(__file__).parents[3]
 SHARED = REPO.parent / "shared" / "data"

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.config.schema import DataConfig, PartitionConfig
-from fedlit.data.heterogeneity import jensen_shannon, size_variation
 from fedlit.data.identity import input_text
 from fedlit.data.images import digest
-from fedlit.data.partition import dirichlet, iid, natural, pathological, quantity
-from fedlit.data.partition_files import read_partition_file
 from fedlit.data.prompts import Row
 from fedlit.data.row_checks import column_values
-from fedlit.data.splitting import draw_test_prompts, smallest_part
-from fedlit.data.topics import find_topics, topic_text
 from fedlit.errors import UserError
+from fedlit.partition.dealing import dirichlet, iid, natural, pathological, quantity
+from fedlit.partition.files import read_partition_file
+from fedlit.partition.heterogeneity import jensen_shannon, size_variation
+from fedlit.partition.splitting import draw_test_prompts, smallest_part
+from fedlit.partition.topics import find_topics, topic_text
 from fedlit.seeding import numpy_generator
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedlit.data.partition import _log_dirichlet, dirichlet, iid, natural, pathological, quantity
 from fedlit.errors import UserError
+from fedlit.partition.dealing import _log_dirichlet, dirichlet, iid, natural, pathological, quantity
 
 LABELS = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=80).filter(lambda labels: len(set(labels)) > 1)
 

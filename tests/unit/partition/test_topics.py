@@ -13,8 +13,8 @@ from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedlit.config.schema import DataConfig
-from fedlit.data.topics import find_topics, topic_text
 from fedlit.errors import UserError
+from fedlit.partition.topics import find_topics, topic_text
 
 REPO = Path(__file__).parents[3]
 WORDS = {
@@ -51,7 +51,7 @@ def test_topics_are_seeded() -> None:
 
 def test_topics_do_not_depend_on_threads_or_the_hash_seed() -> None:
     _, texts = texts_of(600)
-    program = f"from fedlit.data.topics import *; print(find_topics({texts!r}, 7, 0))"
+    program = f"from fedlit.partition.topics import *; print(find_topics({texts!r}, 7, 0))"
     env = os.environ | dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "2")
     env |= {"PYTHONHASHSEED": "77", "PYTHONPATH": str(REPO)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)

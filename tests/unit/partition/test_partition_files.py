@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fedlit.config.schema import DataConfig, PartitionConfig
-from fedlit.data.partition_files import FilePartition, read_partition_file
 from fedlit.errors import UserError
+from fedlit.partition.files import FilePartition, read_partition_file
 
 RUN = {
     "data": "pydoc",

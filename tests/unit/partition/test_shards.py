@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fedlit.config.schema import DataConfig, PartitionConfig
-from fedlit.data.heterogeneity import jensen_shannon
 from fedlit.data.prompts import Row, render
-from fedlit.data.shards import (
+from fedlit.data.sources import load_rows
+from fedlit.errors import UserError
+from fedlit.partition.heterogeneity import jensen_shannon
+from fedlit.partition.shards import (
     RowLabels,
     Shard,
     make_shards,
@@ -26,8 +28,6 @@ from fedlit.data.shards import (
     rows_checksum,
     shards_checksum,
 )
-from fedlit.data.sources import load_rows
-from fedlit.errors import UserError
 
 REPO = Path(__file__).parents[3]
 SHARED = REPO.parent / "shared" / "data"
@@ -134,7 +134,7 @@ def test_a_client_draws_the_same_prompts_whatever_the_others_hold() -> None:
 
 def test_shards_do_not_depend_on_the_hash_seed() -> None:
     program = (
-        "from fedlit.config.schema import *; from fedlit.data.shards import *\n"
+        "from fedlit.config.schema import *; from fedlit.partition.shards import *\n"
         "rows = [{'prompt': str(i % 30), 'response': 'r', 'label': 'abc'[i % 3]} for i in range(60)]\n"
         "print(make_shards(rows, DataConfig(), PartitionConfig(min_test_rows=3), 2, 0))"
     )

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from fedlit.data.heterogeneity import jensen_shannon, size_variation
+from fedlit.partition.heterogeneity import jensen_shannon, size_variation
 
 COUNTS = st.lists(st.lists(st.integers(0, 50), min_size=4, max_size=4).filter(sum), min_size=1, max_size=6)
 
