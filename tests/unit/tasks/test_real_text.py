@@ -128,9 +128,9 @@ def write(path: Path, rows: list[dict[str, str]]) -> str:
     return str(path)
 
 
-def test_metamath_is_read_from_a_file_of_its_columns(tmp_path: Path) -> None:
+def test_metamath_is_tested_on_gsm8k_under_its_own_columns(tmp_path: Path) -> None:
     row = {"query": "What is 1 + 1?", "response": "It is 2.\nThe answer is: 2", "type": "GSM_Rephrased"}
-    test_row = {"query": "What is 40 + 2?", "response": "That makes\n#### 42", "type": "GSM8K"}
+    test_row = {"question": "What is 40 + 2?", "answer": "That makes\n#### 42"}
     files = [
         f"data.path={write(tmp_path / 'a.jsonl', [row])}",
         f"data.test_path={write(tmp_path / 'b.jsonl', [test_row])}",
