@@ -74,6 +74,9 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         _without_method_name(settle_layer(_command_line_settings(texts, keys))),
     ]
     settings = [setting for layer in layers for setting in layer.values()]
+    last = {setting.key: setting for setting in settings}
+    if "partition.name" not in last and "data.label" in last and last["data.label"].value is None:
+        settings.append(Setting("partition.name", "iid", "default without data.label"))
     asked = {setting.key.split(".")[1] for setting in settings if setting.key.startswith("method.")}
     options = {**own, **{name: default for name, default in borrowed.items() if name in asked}}
     config = assemble(_require_missing(settings), options)

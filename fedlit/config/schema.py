@@ -180,8 +180,8 @@ class PartitionConfig:
 
     name: str = "dirichlet"
     """`dirichlet` (equal sizes, labels skewed), `quantity` (labels alike, sizes skewed), `pathological` (a few labels a
-    client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid` or
-    `file`"""
+    client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid`
+    (the default with data.label=null) or `file`"""
     alpha: float = 0.1
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None

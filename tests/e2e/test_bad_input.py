@@ -51,11 +51,6 @@ CASES = {
         ["data=jsonl", "data.path=good.jsonl", "partition.name=file", "partition.path=split.json"],
         ["split.json", "40", "39"],
     ),
-    "no option in the prompt": (
-        ["data=jsonl", "data.path=good.jsonl", "data.options=one of (.*)", "eval.protocol=options"],
-        ["data.options", "p"],
-    ),
-    "nf4 without CUDA": (["model.quantization=nf4"], ["model.quantization=nf4", "CUDA"]),
     "model": (["model.path=./no-such-model"], ["model.path", "no-such-model"]),
 }
 

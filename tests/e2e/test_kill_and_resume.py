@@ -29,6 +29,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_twice_on_other_numbers_of_processes(reference: CommandLine, wait_for: Wait) -> None:
     checkpoints = reference.folder / "killed" / "checkpoints"
     moment = random.Random(0)

@@ -31,6 +31,7 @@ def timing() -> ModuleType:
     return load("paired_timing")
 
 
+@pytest.mark.slow
 def test_it_runs_and_both_loops_do_the_same_work(timing: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options = ["--shapes", "64/1/2/8", "tiny/1/8", "--pairs", "2", "--steps-per-block", "2", "--json", str(out)]

@@ -100,7 +100,7 @@ def test_the_tables_name_keys_that_exist() -> None:
         (["local.steps=null"], ["local.steps=null", "local.epochs=<number>"]),
         (["local.steps=1", "local.epochs=2"], ["local.epochs=2", "local.steps=1", "leave one"]),
         (["partition.test_fraction=0", "partition.min_test_rows=0"], ["partition.test_fraction=0", "above 0"]),
-        (["data.label=null"], ["data.label=null", "partition.name=iid"]),
+        (["data.label=null", "partition.name=dirichlet"], ["partition.name=dirichlet", "partition.name=iid"]),
         (["data.label=null", "partition.name=natural"], ["partition.name=natural", "partition.column=<column>"]),
         (["data.path=none.jsonl"], ["data.path=none.jsonl", "is not there", ".jsonl.gz"]),
         (["data.path=."], ["data.path=.", "is not there", ".jsonl.gz"]),
@@ -178,6 +178,12 @@ def test_what_can_work_passes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").touch()
     load_config(arguments, config_dir)
+
+
+def test_rows_without_a_label_are_dealt_alike_by_default(config_dir: Path) -> None:
+    assert load_config([], config_dir).partition.name == "dirichlet"
+    assert load_config(["data.label=null"], config_dir).partition.name == "iid"
+    assert load_config(["data.label=null", "partition.name=quantity"], config_dir).partition.name == "quantity"
 
 
 def test_the_defaults_pass_without_origins() -> None:

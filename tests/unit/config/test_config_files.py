@@ -23,8 +23,6 @@ def test_every_file_loads(group: str, choice: str, tmp_path: Path) -> None:
         arguments.append(f"data.path={rows}")
     if "data.test_path: ???" in text:
         arguments.append(f"data.test_path={rows}")
-    if group == "data" and "label: null" in text:
-        arguments.append("partition.name=iid")
     if group == "model" and "path: ???" in text:
         arguments.append("model.path=some/model")
     config = load_config(arguments)
