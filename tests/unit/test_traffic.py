@@ -245,3 +245,26 @@ def mixed_round(ranks: tuple[int, ...] = (2, 4, 3, 1, 4)) -> tuple[ServerState, 
         client_id: random_factors(layers, generator, shapes=shapes, client_id=client_id) for client_id in (0, 2, 4)
     }
     return make_server(layers, seeded(), shapes=shapes), trained
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        FedExLora(),
+        FedExLora(assignment="keep"),
+        FedExLora(assignment="reinitialize"),
+        FlexLora(),
+        Flora(),
+        HetLora(),
+    ],
+    ids=repr,
+)
+def test_a_classification_head_is_paid_for_both_ways(rule: AggregationRule) -> None:
+    server = make_server(make_layers(), seeded(0))
+    head = torch.zeros(5, 7, dtype=torch.float32)
+    with_head = server.replace(shared={**server.shared, "classifier.weight": head})
+    names = [*with_head.shared]
+    before, after = rule.traffic(server, [0, 1], names), rule.traffic(with_head, [0, 1], names)
+    for client_id in (0, 1):
+        assert after[client_id].uplink_bytes - before[client_id].uplink_bytes == 4 * 35
+        assert after[client_id].downlink_bytes - before[client_id].downlink_bytes == 4 * 35
