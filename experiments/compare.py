@@ -54,7 +54,7 @@ def main() -> int:
     if runs:
         best = _best_runs(runs, options.score)
         data = best[0].config.data
-        names = ("loss", *chosen_scores(data.task, data.scores, regression=data.regression))
+        names = ("loss", *chosen_scores(data))
         table = markdown(_results(runs, best, options.score), names)
         print(table)
         if options.output:

@@ -29,7 +29,7 @@ class BestRound:
         protocol.
         """
         data = config.data
-        scores = chosen_scores(data.task, data.scores, regression=data.regression)
+        scores = chosen_scores(data)
         place = "own" if config.eval.on == "clients" else "global"
         names = (config.eval.score,) if config.eval.score else (*scores, "loss")
         return cls(keys=tuple(f"{place}/{name}" for name in names), patience=config.eval.patience)

@@ -7,7 +7,7 @@ modules alone.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -121,6 +121,11 @@ def num_processes() -> int:
 def process_index() -> int:
     """Return this process's place in the group, 0 without one."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """Return this process's part of what all processes have in one order, dealt in turn."""
+    return items[process_index() :: num_processes()]
 
 
 def sum_in_place(buffer: Tensor) -> None:

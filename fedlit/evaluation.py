@@ -107,12 +107,12 @@ class Evaluator:
 
         The samples are this process's own.
         """
-        metrics, samples = self._run(_share(self.batches))
+        metrics, samples = self._run(communication.share(self.batches))
         return self._compute(metrics), samples
 
     def together_on_own(self) -> tuple[dict[int, Scores], list[Sample]]:
         """Return such a model's scores on every client's own test part."""
-        runs = {client_id: self._run(_share(batches)) for client_id, batches in self.own_batches.items()}
+        runs = {client_id: self._run(communication.share(batches)) for client_id, batches in self.own_batches.items()}
         samples = [sample for _, part in runs.values() for sample in part]
         return {client_id: self._compute(metrics) for client_id, (metrics, _) in runs.items()}, samples
 
@@ -157,11 +157,6 @@ class Evaluator:
                 parts = result if isinstance(result, Mapping) else {name: result}
                 scores.update({part: value.tolist() for part, value in parts.items()})
         return scores
-
-
-def _share(batches: Batches) -> Batches:
-    """Return this process's part of the batches, dealt in turn."""
-    return batches[communication.process_index() :: communication.num_processes()]
 
 
 def fixed_subset(

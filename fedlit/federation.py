@@ -86,7 +86,7 @@ class Federation:
             private=snapshot(method.private(self.model), device="cpu"), control=snapshot(control, device="cpu")
         )
         self.stateful = bool(initial.private or control) or config.local.optimizer_state == "keep"
-        mine = _share(range(len(self.rows))) if self.stateful else ()
+        mine = communication.share(range(len(self.rows))) if self.stateful else ()
         self.clients = dict.fromkeys(mine, initial)
         self.best = BestRound.of(config)
         self._started = False
@@ -135,7 +135,9 @@ class Federation:
         round_idx = self.server.round_idx
         ids = sample_cohort(len(self.rows), self.cohort_size, self.config.seed, round_idx)
         cohort = self.exchange.cohort(ids, self.server)
-        mine = [client_id for client_id in ids if client_id in self.clients] if self.stateful else _share(ids)
+        mine = (
+            [client_id for client_id in ids if client_id in self.clients] if self.stateful else communication.share(ids)
+        )
         num_steps = sum(self.trainer.num_steps(len(self.rows[client_id])) for client_id in mine)
         self.tell(lambda callback: callback.on_round_start(round_idx + 1, num_steps))
         work, states = _LocalWork(), {}
@@ -275,8 +277,3 @@ class Federation:
         """Let every callback hear of an event; only process 0 has callbacks."""
         for callback in self.callbacks:
             event(callback)
-
-
-def _share(client_ids: Sequence[int]) -> Sequence[int]:
-    """Return this process's part of the clients, dealt in turn."""
-    return client_ids[communication.process_index() :: communication.num_processes()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ DEFAULT_SCORES: Mapping[str, tuple[str, ...]] = {
 }
 """The scores of a data set that names none, the main one first; of a regression `pearson` and `spearman`."""
 
+_SUFFIXES = ("_std", "_worst")
+
 
 def is_lower_better(key: str) -> bool:
     """Tell which direction of a score is better, by its name or its key in a record (`global/loss`)."""
@@ -68,11 +71,19 @@ def is_lower_better(key: str) -> bool:
     return name in SCORES and SCORES[name].lower_is_better
 
 
-def chosen_scores(task: str, scores: list[str] | None, *, regression: bool = False) -> tuple[str, ...]:
+class Scored(Protocol):
+    """What of a data set's configuration decides on its scores."""
+
+    task: str
+    scores: list[str] | None
+    regression: bool
+
+
+def chosen_scores(data: Scored) -> tuple[str, ...]:
     """Return the scores of a data set, the main one first: `data.scores`, or its task's own."""
-    if scores is not None:
-        return tuple(scores)
-    return ("pearson", "spearman") if regression else DEFAULT_SCORES[task]
+    if data.scores is not None:
+        return tuple(data.scores)
+    return ("pearson", "spearman") if data.regression else DEFAULT_SCORES[data.task]
 
 
 def headings(keys: Iterable[str]) -> dict[str, str]:
@@ -94,6 +105,3 @@ def headings(keys: Iterable[str]) -> dict[str, str]:
             candidates[f"{key}_worst"] = f"worst {score.heading}"
             result.update({candidate: heading for candidate, heading in candidates.items() if candidate in found})
     return result
-
-
-_SUFFIXES = ("_std", "_worst")

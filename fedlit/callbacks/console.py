@@ -124,7 +124,7 @@ def describe(summary: RunSummary) -> list[str]:
 
 def shown_scores(data: DataConfig) -> tuple[str, ...]:
     """Return the scores that a round's line has room for: the loss and those the data set names."""
-    return ("loss", *chosen_scores(data.task, data.scores, regression=data.regression))
+    return ("loss", *chosen_scores(data))
 
 
 def round_line(record: dict[str, Any], names: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ class RunPlots(Callback):
 
         data = summary.config.data
         self._title = summary.folder.name
-        self._scores = chosen_scores(data.task, data.scores, regression=data.regression)
+        self._scores = chosen_scores(data)
         self._classes = summary.classes
         self._records = list(records)
         partition = json.loads((summary.folder / "partition.json").read_text(encoding="utf-8"))

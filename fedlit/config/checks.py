@@ -10,7 +10,7 @@ from fedlit.config.keys import nearest, show
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
-from fedlit.scores import TASK_SCORES
+from fedlit.scores import DEFAULT_SCORES, TASK_SCORES
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "data.task": ("causal_lm", "sequence_classification", "image_classification"),
@@ -170,6 +170,14 @@ def _task_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     score = values["eval.score"]
     if score is not None and score.split("/")[0] not in ("loss", *valid):
         yield "eval.score", f"is no score of data.task={task}. Valid scores: loss, {', '.join(valid)}"
+    elif score is not None and task == "causal_lm":  # of the other tasks every score is recorded
+        recorded = ("accuracy",) if values["eval.protocol"] == "options" else values["data.scores"]
+        recorded = ("loss", *(recorded or DEFAULT_SCORES[task]))
+        if score.split("/")[0].removesuffix("_macro") not in recorded:
+            yield (
+                "eval.score",
+                f"will not be in the record; give one of {', '.join(recorded)}, or name it in data.scores",
+            )
     if task == "sequence_classification" and len(values["data.text"]) not in (1, 2):
         yield "data.text", "names one column, or the two of a pair; give [sentence] or [sentence1, sentence2]"
     if values["data.regression"] and task != "sequence_classification":

@@ -58,7 +58,7 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
     }
     own = method_options(files["method"])
-    borrowed = {name: default for name, default in _all_options(config_dir).items() if name not in own}
+    borrowed = {name: default for name, default in all_options(config_dir).items() if name not in own}
     keys = run_keys({**own, **borrowed})
     overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
     experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin)))
@@ -154,7 +154,7 @@ def method_options(file: GroupFile) -> dict[str, Any]:
     return options
 
 
-def _all_options(config_dir: Path) -> dict[str, Any]:
+def all_options(config_dir: Path) -> dict[str, Any]:
     """Return the options of all recipes and their defaults: one may take another's part, `method.optimizer=galore`."""
     options: dict[str, Any] = {}
     for choice in list_choices(config_dir, "method"):

@@ -28,8 +28,7 @@ from fedlit.config.loading import (
     CONFIG_DIR,
     DEFAULT_CHOICES,
     GroupFile,
-    list_choices,
-    method_options,
+    all_options,
     parse_text,
     read_choice,
     split_arguments,
@@ -139,7 +138,7 @@ def load_sweep(name: str, config_dir: Path = CONFIG_DIR) -> Sweep:
     if experiment is None:
         raise UserError(f"{file.origin} names no experiment; add a line 'experiment: <name of a file in experiment/>'")
     read_choice(config_dir, "experiment", str(experiment), file.origin)
-    keys = {**dict.fromkeys(DEFAULT_CHOICES, str), **run_keys(_all_options(config_dir))}
+    keys = {**dict.fromkeys(DEFAULT_CHOICES, str), **run_keys(all_options(config_dir))}
     common = _axes(file.content.get("axes") or {}, keys, file.origin)
     parts = file.content.get("grids") or [{}]
     if not isinstance(parts, list):
@@ -148,14 +147,6 @@ def load_sweep(name: str, config_dir: Path = CONFIG_DIR) -> Sweep:
     _require_choices(grids, config_dir, file)
     _require_distinct(grids, file.origin)
     return Sweep(name.replace("/", "-"), file.origin, str(experiment), grids, keys)
-
-
-def _all_options(config_dir: Path) -> dict[str, Any]:
-    """Return the options of all recipes: an axis may hold those of several."""
-    options: dict[str, Any] = {}
-    for choice in list_choices(config_dir, "method"):
-        options |= method_options(read_choice(config_dir, "method", choice))
-    return options
 
 
 def _axes(content: Any, keys: Mapping[str, Hint], origin: str) -> Grid:

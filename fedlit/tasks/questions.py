@@ -13,7 +13,7 @@ from typing import Any
 from fedlit.config import DataConfig
 from fedlit.data.prompts import render
 from fedlit.errors import UserError
-from fedlit.metrics.answers import chosen_option, options_in
+from fedlit.metrics.answers import chosen_option, final_answer, options_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +42,9 @@ def evaluation_questions(
     in the published scripts. by_options: with candidates too.
 
     Raises:
-        UserError: a row without a reference or without the column of `data.score_by`, a prompt in which `data.options`
-            finds no options, or, by_options, a response that names none of them.
+        UserError: a row without a reference or without the column of `data.score_by`, a reference in which
+            `data.answer` finds no answer, a prompt in which `data.options` finds no options, or, by_options, a response
+            that names none of them.
     """
     merged: dict[Any, list[tuple[int, str, str]]] = {}
     for number, row in enumerate(rows):
@@ -79,9 +80,10 @@ def _question(
                 "fill it in, or give data.score_by=null"
             )
         group = str(row[data.score_by])
+    options = () if data.options is None else find_options(prompt, data.options, place)
+    _require_answers(references, options, place, data)
     if data.options is None:
         return Question(prompt=prompt, references=references, group=group)
-    options = find_options(prompt, data.options, place)
     candidates, right = exchange_option(references[0], options, place) if by_options else ((), 0)
     return Question(
         prompt=prompt,
@@ -91,6 +93,18 @@ def _question(
         candidates=candidates,
         right_option=right,
     )
+
+
+def _require_answers(references: Sequence[str], options: Sequence[str], place: str, data: DataConfig) -> None:
+    """Refuse references that exact_match could not compare with; one without a box is itself the boxed answer."""
+    if data.answer is None or data.answer == "boxed" or "exact_match" not in (data.scores or ()):
+        return
+    for reference in references:
+        if not final_answer(reference, data.answer, options):
+            raise UserError(
+                f"{place}: the reference {reference[-60:]!r} gives no answer of data.answer={data.answer}; correct the "
+                "row, or choose another data.answer"
+            )
 
 
 def find_options(prompt: str, pattern: str, place: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """What tables call the scores of a record, and which way is better."""
 
+from fedlit.config import DataConfig
 from fedlit.scores import DEFAULT_SCORES, SCORES, TASK_SCORES, chosen_scores, headings, is_lower_better
 
 
@@ -39,6 +40,7 @@ def test_only_a_loss_is_better_when_lower() -> None:
 
 
 def test_the_main_score_comes_first() -> None:
-    assert chosen_scores("causal_lm", ["nist", "bleu"]) == ("nist", "bleu")
-    assert chosen_scores("image_classification", None)[0] == "f1_macro"
-    assert chosen_scores("sequence_classification", None, regression=True) == ("pearson", "spearman")
+    assert chosen_scores(DataConfig(scores=["nist", "bleu"])) == ("nist", "bleu")
+    assert chosen_scores(DataConfig(task="image_classification"))[0] == "f1_macro"
+    regression = DataConfig(task="sequence_classification", regression=True)
+    assert chosen_scores(regression) == ("pearson", "spearman")

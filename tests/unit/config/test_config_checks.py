@@ -119,6 +119,7 @@ def test_the_tables_name_keys_that_exist() -> None:
         (["data.scores=[]"], ["data.scores=[]", "names no score"]),
         (["data.scores=[exact_match]"], ["data.answer=null", "number"]),
         (["eval.score=f1"], ["eval.score=f1", "loss, rouge_l"]),
+        (["eval.score=nist"], ["eval.score=nist", "not be in the record", "loss, rouge_l, bleu_4"]),
         (["data.task=sequence_classification", "data.text=[a, b, c]"], ["data.text=[a, b, c]", "pair"]),
         (["data.regression=true"], ["data.regression=true", "no meaning"]),
         (["eval.protocol=options"], ["eval.protocol=options", "data.options="]),

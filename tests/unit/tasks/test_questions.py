@@ -1,5 +1,6 @@
 """Test rows with one prompt become one question; options come from the prompt, candidates from the response."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,3 +103,12 @@ def test_rows_that_cannot_be_asked(row: dict[str, Any], changes: dict[str, Any],
         evaluation_questions([BOOLQ, BOOLQ | row], commonsense(**changes), by_options=True)
     assert "\n" not in str(caught.value)
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_reference_without_an_answer_is_told_before_anything_is_scored() -> None:
+    data = DataConfig(prompt="q", response="a", answer="number", scores=["exact_match"])
+    rows = [{"q": "1 + 1?", "a": "#### 2"}, {"q": "2 + 2?", "a": "four"}]
+    with pytest.raises(UserError, match=r"test row 1: the reference 'four' gives no answer of data\.answer=number"):
+        evaluation_questions(rows, data)
+    assert len(evaluation_questions(rows, replace(data, answer="boxed"))) == 2
+    assert len(evaluation_questions(rows, replace(data, scores=["rouge_l"]))) == 2
