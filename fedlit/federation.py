@@ -39,6 +39,7 @@ class _LocalWork:
     """What one process did in a round: small values, gathered from all."""
 
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
+    clients_s: float = 0.0
     problem: str | None = None
     signal_name: str | None = None
 
@@ -120,7 +121,7 @@ class Federation:
         """
         if not self._started:
             facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
-            self._finish({"round": 0, **facts}, changed=set())
+            self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
         while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
             started_s = time.perf_counter()
             cohort, record = self._train()
@@ -128,7 +129,7 @@ class Federation:
             record |= self._aggregate(cohort)
             record["time/train_s"] = trained_s - started_s
             record["time/aggregate_s"] = time.perf_counter() - trained_s
-            self._finish(record, changed=set(cohort.client_ids) & set(self.clients))
+            self._finish(record, changed=set(cohort.client_ids) & set(self.clients), started_s=started_s)
 
     def _train(self) -> tuple[RoundCohort, Record]:
         """Let every client of this round's cohort train from the server's state."""
@@ -145,25 +146,30 @@ class Federation:
             for client_id in mine:
                 state = self.clients.get(client_id, ClientState())
                 download = self.exchange.download(self.server, client_id)
+                started_s = time.perf_counter()
                 result = self.trainer.train(client_id, self.rows[client_id], download, state, round_idx, self._on_step)
                 if result is None:
                     break
+                work.clients_s += time.perf_counter() - started_s
                 update, states[client_id] = result
                 cohort.add(update, download, state.private)
                 work.reports[client_id] = update.metrics
         except DivergenceError as error:
             work.problem = str(error)
         work.signal_name = self.stop.signal_name
-        record: Record = {"round": round_idx + 1}
-        reports = self._agree(work)
+        everyone = self._agree(work)
+        reports = {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
+        record: Record = {"round": round_idx + 1, "time/clients_s": sum(part.clients_s for part in everyone)}
+        if all("num_tokens" in metrics for metrics in reports.values()):
+            record["clients/num_tokens"] = sum(metrics["num_tokens"] for metrics in reports.values())
         if self.stateful:
             self.clients.update(states)
         for client_id in ids:
             record.update({f"client/{client_id}/{name}": value for name, value in reports[client_id].items()})
         return cohort, record
 
-    def _agree(self, work: _LocalWork) -> dict[int, dict[str, float]]:
-        """Return the reports of all processes, or end the round on every one of them for the same reason."""
+    def _agree(self, work: _LocalWork) -> list[_LocalWork]:
+        """Return the work of all processes, or end the round on every one of them for the same reason."""
         everyone = communication.gather_objects(work)
         for problem in (part.problem for part in everyone):
             if problem is not None:
@@ -173,7 +179,7 @@ class Federation:
                 raise StoppedBySignal(
                     f"{signal_name} after round {self.server.round_idx}, which is saved; the same command goes on"
                 )
-        return {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
+        return everyone
 
     def _aggregate(self, cohort: RoundCohort) -> Record:
         """Take the server to its next state, and load it into the model."""
@@ -201,12 +207,15 @@ class Federation:
         self.exchange.load_server(state)
         return record
 
-    def _finish(self, record: Record, changed: set[int]) -> None:
-        """Evaluate, record and checkpoint the model after a round (or before the first)."""
-        started_s = time.perf_counter()
+    def _finish(self, record: Record, changed: set[int], started_s: float) -> None:
+        """Evaluate, record and checkpoint the model after a round (or before the first) that began at `started_s`."""
+        evaluating_s = time.perf_counter()
         scores, samples = self._evaluate()
         record |= scores
-        record["time/evaluate_s"] = time.perf_counter() - started_s
+        now_s = time.perf_counter()
+        record["time/evaluate_s"] = now_s - evaluating_s
+        record["time/round_s"] = now_s - started_s
+        record["time/devices_s"] = (now_s - started_s) * communication.num_processes()
         self.best.see([record])
         if communication.process_index() == 0:
             self.folder.append(record)

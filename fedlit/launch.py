@@ -10,8 +10,8 @@ from fedlit import communication
 from fedlit.assembly import assemble, make_plan
 from fedlit.callbacks import Callback
 from fedlit.callbacks.console import ConsoleReport
+from fedlit.callbacks.loggers import make_loggers
 from fedlit.callbacks.plots import RunPlots
-from fedlit.callbacks.wandb_run import WandbRun
 from fedlit.config import RunConfig
 from fedlit.federation import Federation, StoppedBySignal
 from fedlit.inputs import Inputs
@@ -67,13 +67,11 @@ def quieten() -> None:
 
 
 def _callbacks(config: RunConfig, federation: Federation) -> list[Callback]:
-    callbacks: list[Callback] = [
+    return [
         ConsoleReport(Console(), progress=config.logging.progress),
         RunPlots(federation.folder.plots),
+        *make_loggers(config, federation.folder.path),
     ]
-    if config.logging.wandb != "disabled":
-        callbacks.append(WandbRun(config.logging))
-    return callbacks
 
 
 def dry_run(inputs: Inputs) -> None:

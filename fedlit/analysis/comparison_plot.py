@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from fedlit.analysis.plots import INK, MUTED, PALETTE, Points, points_of, save, score_look, style
+from fedlit.analysis.palette import INK, MUTED, PALETTE
+from fedlit.analysis.plots import Points, points_of, save, score_look, style
 
 _DASHES: Sequence[Any] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 _LEADER: Mapping[str, Any] = {"arrowstyle": "-", "linewidth": 0.9, "linestyle": (0, (1, 2)), "shrinkA": 0, "shrinkB": 3}

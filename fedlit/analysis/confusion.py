@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-from fedlit.analysis.plots import INK, MUTED, PALETTE, save, text_colour
+from fedlit.analysis.palette import INK, MUTED, PALETTE
+from fedlit.analysis.plots import save, text_colour
 
 MAX_WRITTEN = 20
 """With more classes the numbers are not written into the cells."""

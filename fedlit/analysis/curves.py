@@ -13,7 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedlit.analysis.plots import INK, MUTED, PALETTE, Points, add_legend, points_of, save, score_look, style
+from fedlit.analysis.palette import INK, MUTED, PALETTE
+from fedlit.analysis.plots import Points, add_legend, points_of, save, score_look, style
 
 MAX_SCORES = 3
 """Panels beside that of the loss."""

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from fedlit.analysis.plots import INK, MUTED, PALETTE, add_legend, save, style, text_colour
+from fedlit.analysis.palette import INK, MUTED, PALETTE
+from fedlit.analysis.plots import add_legend, save, style, text_colour
 
 OTHER_COLOUR = "#D0D0D0"
 MAX_LABELS = 2 * len(PALETTE)

@@ -1,8 +1,6 @@
 """What all pictures share: colours, axes, legends, and a file that is whole or not there.
 
-Colours are those of P. Tol's "muted" scheme ("Colour Schemes", SRON/EPS/TN/09-002) and a blue, in an order whose
-neighbours differ in lightness, so that they stay apart in grey and for the colour-blind. Figures are objects of their
-own: no pyplot, no state that outlives a call.
+Figures are objects of their own: no pyplot, no state that outlives a call.
 """
 
 import math
@@ -17,11 +15,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from fedlit.analysis.palette import GRID, INK, MUTED
 from fedlit.scores import SCORES, Score
 
-# indigo, rose, green, sand, wine, cyan, purple, olive, blue, teal
-PALETTE = ("#332288", "#CC6677", "#117733", "#DDCC77", "#882255", "#88CCEE", "#AA4499", "#999933", "#0077BB", "#44AA99")
-INK, MUTED, GRID = "#222222", "#6B6B6B", "#E8E8E8"
 _DPI = 150
 
 Points = list[tuple[int, float]]

@@ -250,6 +250,8 @@ class RunFolderConfig:
     """round whose model is exported: `last`, or `best` by eval.score"""
     keep_checkpoints: int = 2
     """number of checkpoints kept, the newest ones"""
+    requeue: bool = True
+    """under SLURM, put the job back into the queue when its time limit (SIGUSR1) stops it after a finished round"""
 
 
 @dataclass
@@ -276,12 +278,20 @@ class ComputeConfig:
 class LoggingConfig:
     """What a person sees besides the run folder."""
 
+    loggers: list[str] = field(default_factory=lambda: ["wandb"])
+    """where every round's numbers go beside metrics.jsonl: `wandb`, `tensorboard`, `csv`, or several of them"""
     wandb: str = "auto"
     """Weights & Biases: `auto` (online with a login, else offline), `online`, `offline` or `disabled`"""
     project: str = "fedlit"
     """W&B project"""
     group: str | None = None
-    """W&B group; null for none"""
+    """W&B group; a sweep gives its own name; null for none"""
+    tags: list[str] = field(default_factory=list)
+    """W&B tags"""
+    samples_every: int = 5
+    """rounds between tables of sample generations; those of the last evaluation are always kept"""
+    artifact: bool = False
+    """upload the result as a W&B artifact"""
     progress: bool = True
     """progress bar inside a round, on a terminal"""
 

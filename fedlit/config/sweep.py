@@ -53,10 +53,13 @@ class Cell:
     """One run of a sweep.
 
     name: that of its run folder, unique in the sweep: the sweep's name and what varies. arguments: its command line.
+    settings: its values on the axes, by group (`model`) or dotted key. folder: its run folder.
     """
 
     name: str
     arguments: list[str]
+    settings: Settings
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Sweep:
         for key in (key for key in texts if key in known):
             values = self._asked_values(key, texts[key], known[key])
             grids = [_choose(grid, key, values, known[key]) for grid in grids]
+        runs = Path(texts.pop("run.dir", f"runs/{self.name}"))
+        group = [] if "logging.group" in texts else [f"logging.group={self.name}"]
         others = [f"{key}={text}" for key, text in texts.items() if key not in known]
         all_settings = [settings for grid in grids for settings in _combinations(grid)]
         distinct = [settings for i, settings in enumerate(all_settings) if settings not in all_settings[:i]]
@@ -102,7 +107,12 @@ class Sweep:
         naming = _naming_keys([settings for grid in self.grids for settings in _combinations(grid)])
         names = [f"{self.name}-{name}".rstrip("-") for name in _names(distinct, naming)]
         return [
-            Cell(name, [*self._arguments(settings), *others, f"run.name={name}"])
+            Cell(
+                name,
+                [*self._arguments(settings), *others, *group, f"run.dir={runs}", f"run.name={name}"],
+                settings,
+                runs / name,
+            )
             for name, settings in zip(names, distinct, strict=True)
         ]
 

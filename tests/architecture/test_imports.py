@@ -12,20 +12,21 @@ PACKAGE = REPOSITORY / "fedlit"
 
 # From the cellar up; a folder of the package is one room.
 FLOORS = (
-    {"errors", "interrupt", "memory", "schedules", "scores", "units"},
-    {"config"},
+    {"errors", "interrupt", "memory", "schedules", "scores", "slurm", "units"},
+    {"config", "run_lock"},
     {"low_rank", "seeding", "tensors"},
     {"lora_layer"},
-    {"communication", "data", "metrics", "models", "run_folder", "server"},
-    {"cohort", "corrections", "partition", "server_optimizers"},
+    {"communication", "data", "metrics", "models", "run_folder", "run_status", "server"},
+    {"cohort", "corrections", "partition", "server_optimizers", "sweeps"},
     {"adapters", "aggregation", "analysis", "deviation", "inputs", "optimizers", "tasks"},
-    {"callbacks", "export", "methods"},
-    {"client", "exchange"},
+    {"callbacks", "export", "methods", "report"},
+    {"client", "dashboard", "exchange"},
     {"best_round", "checkpoint", "evaluation"},
     {"federation"},
     {"assembly"},
     {"sizing"},
     {"launch"},
+    {"command"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 
 from fedlit.analysis.curves import MAX_SCORES, plot_curves
 from fedlit.analysis.labels import MAX_LABELS, plot_label_distribution
-from fedlit.analysis.plots import PALETTE
+from fedlit.analysis.palette import PALETTE
 from fedlit.scores import SCORES
 
 Record = dict[str, Any]
