@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 PUBLISHED_MODELS = REPOSITORY / "tests" / "published_configs"
 
-OWN = ("brain_mri", "demo")
+OWN = ("brain_mri", "demo", "medquad_small")
 """Experiments of no paper."""
 
 TABLES: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -100,6 +100,7 @@ def own_files(name: str) -> list[str]:
     wanted = {
         "data.path": "images.npz" if "data: brain_tumor" in text else "train.jsonl",
         "data.test_path": "test.jsonl",
+        "model.path": "model",
     }
     return [f"{key}={path}" for key, path in wanted.items() if f"{key}: ???" in text]
 
@@ -126,8 +127,8 @@ def configs(name: str) -> tuple[RunConfig, ...]:
 def test_there_is_a_sweep_for_every_published_experiment() -> None:
     published = set(list_choices(CONFIG_DIR, "experiment")) - set(OWN)
     assert published == set(TABLES)
-    assert set(list_choices(CONFIG_DIR, "sweep")) == published | {"demo"}
-    assert all(sweep(name).experiment == name for name in (*TABLES, "demo"))
+    assert set(list_choices(CONFIG_DIR, "sweep")) == published | set(OWN)
+    assert all(sweep(name).experiment == name for name in (*TABLES, *OWN))
 
 
 @pytest.mark.parametrize("name", TABLES)
