@@ -4,20 +4,36 @@ how every command tells a user's mistake.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fedlit.config import check_launcher, load_config, no_effect_warnings
 from fedlit.errors import DivergenceError, UserError
-from fedlit.inputs import gather_inputs
-from fedlit.interrupt import STOPPED_EXIT_CODE, StopRequest
+from fedlit.interrupt import STOPPED_EXIT_CODE, OutOfMemory, StoppedBySignal, StopRequest, TimedOut
 
 USER_ERROR_EXIT_CODE = 2
 DIVERGED_EXIT_CODE = 3
+OUT_OF_MEMORY_EXIT_CODE = 4
+TIMED_OUT_EXIT_CODE = 5
+"""The time limit came before a single round was finished; no use in starting the same job again."""
+INTERRUPTED_EXIT_CODE = 130
+"""A second Ctrl-C ended the run at once, as a shell says it."""
+
+_ENDINGS: Mapping[type[BaseException], tuple[str, int]] = {
+    UserError: ("error", USER_ERROR_EXIT_CODE),
+    DivergenceError: ("diverged", DIVERGED_EXIT_CODE),
+    OutOfMemory: ("out of memory", OUT_OF_MEMORY_EXIT_CODE),
+    TimedOut: ("timed out", TIMED_OUT_EXIT_CODE),
+    StoppedBySignal: ("stopped", STOPPED_EXIT_CODE),
+}
+"""Ends of a run that are no bug: the first word of the line that tells them, and the exit code."""
 
 
-def is_first_process() -> bool:
+def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether this is the process that speaks, before there is a process group."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))) == "0"
+    if "RANK" in environ:
+        return environ["RANK"] == "0"
+    # Under plain python in a shell of srun's, processes of the run's own inherit the shell's SLURM_PROCID.
+    return all(environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
 
 
 def tell(line: str) -> None:
@@ -41,24 +57,24 @@ def run_federation(arguments: Sequence[str]) -> int:
     first = is_first_process()
     try:
         config = load_config(arguments)
-        check_launcher(os.environ, config.compute.precision)
+        check_launcher(os.environ, config.compute)
         for warning in no_effect_warnings(config) if first else ():
             tell(f"warning: {warning}")
-        inputs = gather_inputs(config)
-        from fedlit.launch import StoppedBySignal, dry_run, federate  # noqa: PLC0415  torch and Fabric: seconds
+        from fedlit.inputs import gather_inputs  # noqa: PLC0415  other commands need `tell` alone, not numpy
 
-        try:
-            if not config.dry_run:
-                federate(inputs, stop)
-            elif first:
-                dry_run(inputs)
-        except StoppedBySignal as reason:
-            tell(f"stopped: {reason}") if first else None
-            return STOPPED_EXIT_CODE
-    except UserError as error:
-        tell(f"error: {error}") if first else None
-        return USER_ERROR_EXIT_CODE
-    except DivergenceError as error:
-        tell(f"diverged: {error}") if first else None
-        return DIVERGED_EXIT_CODE
+        inputs = gather_inputs(config)
+        from fedlit.launch import dry_run, federate  # noqa: PLC0415  torch and Fabric: seconds
+
+        if not config.dry_run:
+            federate(inputs, stop)
+        elif first:
+            dry_run(inputs)
+    except KeyboardInterrupt:
+        tell("interrupted: a second Ctrl-C; the same command goes on after the last finished round") if first else None
+        return INTERRUPTED_EXIT_CODE
+    except tuple(_ENDINGS) as ending:
+        word, exit_code = next(told for kind, told in _ENDINGS.items() if isinstance(ending, kind))
+        # Whichever process runs out of memory alone, the others do not know.
+        tell(f"{word}: {ending}") if first or isinstance(ending, OutOfMemory) else None
+        return exit_code
     return 0

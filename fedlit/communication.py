@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.strategy import _BackwardSyncControl
 from torch import Tensor, nn
 
+from fedlit import slurm
 from fedlit.config import ComputeConfig
 from fedlit.errors import UserError
 
@@ -93,23 +93,15 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
 
 
 def group_shape(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Return (devices on a node, nodes) as the launcher of this process made them, else as `compute` asks."""
+    """Return (devices on a node, nodes) as the launcher of this process made them, else as `compute` asks.
+
+    That both agree is checked before (`check_launcher`).
+    """
     if "TORCHELASTIC_RUN_ID" in environ:
         local = int(environ["LOCAL_WORLD_SIZE"])
         return local, int(environ["WORLD_SIZE"]) // local
-    if SLURMEnvironment.detect():
-        if "SLURM_NTASKS_PER_NODE" not in environ and environ.get("SLURM_NTASKS", "1") != "1":
-            raise UserError(
-                f"SLURM started {environ['SLURM_NTASKS']} tasks without a number per node; "
-                "use srun --ntasks-per-node=N in place of --ntasks"
-            )
-        per_node = int(environ.get("SLURM_NTASKS_PER_NODE", "1"))
-        if compute.devices not in (1, per_node):
-            raise UserError(
-                f"compute.devices={compute.devices} but SLURM starts {per_node} tasks on a node; "
-                f"use srun --ntasks-per-node={compute.devices}"
-            )
-        return per_node, int(environ.get("SLURM_NNODES", "1"))
+    if slurm.makes_processes(environ):
+        return slurm.task_shape(environ)
     return compute.devices, compute.num_nodes
 
 

@@ -8,7 +8,7 @@ of the model after r rounds.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedlit import communication
@@ -23,15 +23,11 @@ from fedlit.errors import DivergenceError, UserError
 from fedlit.evaluation import ClientModels, Evaluator
 from fedlit.exchange import Exchange, RoundCohort
 from fedlit.export import export_result
-from fedlit.interrupt import StopRequest
+from fedlit.interrupt import OutOfMemory, StoppedBySignal, StopRequest, is_out_of_memory, out_of_memory
 from fedlit.models import Backbone
 from fedlit.run_folder import Record, RunFolder
 from fedlit.tasks import Sample
 from fedlit.tensors import checksum, copy_into, distance, snapshot
-
-
-class StoppedBySignal(Exception):
-    """A signal asked the run to stop; everything up to the last finished round is in its checkpoint."""
 
 
 @dataclass(kw_only=True)
@@ -40,8 +36,7 @@ class _LocalWork:
 
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
     clients_s: float = 0.0
-    problem: str | None = None
-    signal_name: str | None = None
+    problem: DivergenceError | OutOfMemory | None = None
 
 
 class Federation:
@@ -90,7 +85,8 @@ class Federation:
         mine = communication.share(range(len(self.rows))) if self.stateful else ()
         self.clients = dict.fromkeys(mine, initial)
         self.best = BestRound.of(config)
-        self._started = False
+        self._saved_round: int | None = None
+        self._num_rounds_here = 0
 
     def resume(self) -> tuple[str, ...]:
         """Take up the newest intact checkpoint, if there is one; return what a person should know about it."""
@@ -103,8 +99,8 @@ class Federation:
         self._load(path)
         records = self.folder.records() if communication.process_index() == 0 else []
         self.best.see(communication.gather_objects(records)[0])
-        self._started = True
-        return (*notices, f"resumed after round {self.server.round_idx}")
+        self._saved_round = self.server.round_idx
+        return (*notices, f"resumed after round {self._saved_round} of {self.config.num_rounds}")
 
     def _load(self, checkpoint: Path) -> None:
         server, stored = self.checkpoints.load(checkpoint, self.trainer.fabric.device, set(self.clients))
@@ -116,13 +112,15 @@ class Federation:
         """Evaluate the untrained model, then train round after round, to the last or until patience is used up.
 
         Raises:
-            StoppedBySignal: a signal asked for it.
+            StoppedBySignal: a signal asked for it, noticed between local steps and between batches of an evaluation.
             DivergenceError: a client's loss or update is not finite; the last checkpoint is intact.
+            OutOfMemory: some client's training does not fit.
         """
-        if not self._started:
+        if self._saved_round is None:
             facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
             self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
         while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
+            self._stop_if_asked()
             started_s = time.perf_counter()
             cohort, record = self._train()
             trained_s = time.perf_counter()
@@ -149,14 +147,18 @@ class Federation:
                 started_s = time.perf_counter()
                 result = self.trainer.train(client_id, self.rows[client_id], download, state, round_idx, self._on_step)
                 if result is None:
+                    self.stop.has_skipped = True
                     break
                 work.clients_s += time.perf_counter() - started_s
                 update, states[client_id] = result
                 cohort.add(update, download, state.private)
                 work.reports[client_id] = update.metrics
         except DivergenceError as error:
-            work.problem = str(error)
-        work.signal_name = self.stop.signal_name
+            work.problem = error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            work.problem = out_of_memory(error, f"round {round_idx + 1}, process {communication.process_index()}")
         everyone = self._agree(work)
         reports = {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
         record: Record = {"round": round_idx + 1, "time/clients_s": sum(part.clients_s for part in everyone)}
@@ -173,13 +175,18 @@ class Federation:
         everyone = communication.gather_objects(work)
         for problem in (part.problem for part in everyone):
             if problem is not None:
-                raise DivergenceError(f"{problem} (the checkpoint after round {self.server.round_idx} is intact)")
-        for signal_name in (part.signal_name for part in everyone):
-            if signal_name is not None:
-                raise StoppedBySignal(
-                    f"{signal_name} after round {self.server.round_idx}, which is saved; the same command goes on"
-                )
+                raise type(problem)(f"{problem} (the checkpoint after round {self.server.round_idx} is intact)")
+        self._stop_if_asked(only_if_skipped=True)
         return everyone
+
+    def _stop_if_asked(self, *, only_if_skipped: bool = False) -> None:
+        """Stop on every process if one was asked to or, with `only_if_skipped`, if one has left out work for it."""
+        name = self.stop.signal_name if self.stop.has_skipped or not only_if_skipped else None
+        for signal_name in communication.gather_objects(name):
+            if signal_name is not None:
+                saved, last = self._saved_round, self.config.num_rounds
+                how_far = f"after round {saved} of {last}, which is saved" if saved else "before the first round's end"
+                raise StoppedBySignal(f"{signal_name} {how_far}", signal_name, self._num_rounds_here)
 
     def _aggregate(self, cohort: RoundCohort) -> Record:
         """Take the server to its next state, and load it into the model."""
@@ -221,6 +228,8 @@ class Federation:
             self.folder.append(record)
         kept = self.best.number if self.config.run.result == "best" else None
         self.checkpoints.save(self.server, self.clients, changed, self.folder.records_path, also_keep=kept)
+        self._saved_round = self.server.round_idx
+        self._num_rounds_here += self.server.round_idx > 0
         self.tell(lambda callback: callback.on_round_end(record, samples))
 
     def _evaluate(self) -> tuple[Record, list[Sample]]:
@@ -239,7 +248,10 @@ class Federation:
             # Before the first round all clients have one model.
             mine = self.clients.keys() if round_number else None
             models = ClientModels(population=population, mine=mine, load=self._load_client)
-        scores, samples = self.evaluator.score(self.config.eval.on, models)
+        own_batches = {client_id: self.stop.until(own) for client_id, own in self.evaluator.own_batches.items()}
+        evaluator = replace(self.evaluator, batches=self.stop.until(self.evaluator.batches), own_batches=own_batches)
+        scores, samples = evaluator.score(self.config.eval.on, models)
+        self._stop_if_asked(only_if_skipped=True)
         return record | scores, samples
 
     def _load_client(self, client_id: int) -> None:

@@ -1,34 +1,48 @@
 """Run a configuration from the process group to the final table."""
 
 import logging
+import os
 import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Self
 
 import transformers
+from lightning.fabric import Fabric
 from rich.console import Console
 
-from fedlit import communication
-from fedlit.assembly import assemble, make_plan
+from fedlit import communication, slurm
+from fedlit.assembly import Plan, assemble, make_plan
 from fedlit.callbacks import Callback
 from fedlit.callbacks.console import ConsoleReport
 from fedlit.callbacks.loggers import make_loggers
 from fedlit.callbacks.plots import RunPlots
 from fedlit.config import RunConfig
-from fedlit.federation import Federation, StoppedBySignal
+from fedlit.errors import DivergenceError, UserError
+from fedlit.federation import Federation
 from fedlit.inputs import Inputs
-from fedlit.interrupt import StopRequest
+from fedlit.interrupt import OutOfMemory, StoppedBySignal, StopRequest, TimedOut, is_out_of_memory, out_of_memory
 from fedlit.memory import keep_freed_memory
 from fedlit.partition.shards import partition_record
+from fedlit.run_folder import RunFolder, write_atomically
+from fedlit.run_lock import RunLock, take_lock
+from fedlit.run_status import PATH as STATUS_PATH
+from fedlit.run_status import RunStatus, ended, first_status, stored_status, to_json
 from fedlit.sizing import describe_sizes
-
-__all__ = ["StoppedBySignal", "dry_run", "federate"]
 
 
 def federate(inputs: Inputs, stop: StopRequest) -> Federation:
     """Run or resume one federation on every process of the group and leave the group.
 
+    status.json tells how it ended. A job that its time limit stops (SIGUSR1) goes back into SLURM's queue, unless it
+    could not finish a single round.
+
     Raises:
-        UserError: a mistake in the method or the model, before anything is written.
-        StoppedBySignal, DivergenceError: as Federation.run.
+        UserError: another run holds the folder, or a mistake in the method or the model; neither changes a result.
+        StoppedBySignal, DivergenceError, OutOfMemory: as Federation.run.
+        TimedOut: the time limit came before a single round was finished.
     """
     config = inputs.config
     quieten()
@@ -36,26 +50,161 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
     plan = make_plan(inputs)
     fabric = communication.launch(config.compute)
     try:
-        federation, summary = assemble(plan, fabric)
-        federation.stop = stop
-        if communication.process_index() == 0:
-            record = partition_record(
-                inputs.rows, inputs.shards, config.data, labels=inputs.labels, own_test_rows=inputs.own_test_rows
-            )
-            federation.folder.prepare(record, summary.device)
-            federation.callbacks = _callbacks(config, federation)
-        communication.barrier()
+        attempt = _Attempt.begin(config, stop)
         try:
-            notices = federation.resume()
-            federation.tell(lambda callback: callback.on_start(summary, federation.folder.records(), notices))
-            federation.run()
-            federation.export()
-            federation.tell(lambda callback: callback.on_end(federation.folder.records()))
+            federation = _run(plan, fabric, stop)
+            attempt.end("done")
+            return federation
+        except StoppedBySignal as stopped:
+            raise attempt.after_signal(stopped, stop) from None
+        except BaseException as error:
+            if not is_out_of_memory(error):
+                attempt.after_error(error)
+                raise
+            told = out_of_memory(error, f"process {communication.process_index()}")
+            attempt.after_error(told)
+            raise told from error
         finally:
-            federation.tell(lambda callback: callback.close())
+            attempt.close()
     finally:
         communication.shutdown()
+
+
+def _run(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
+    inputs = plan.inputs
+    federation, summary = assemble(plan, fabric)
+    federation.stop = stop
+
+    def prepare() -> None:
+        record = partition_record(
+            inputs.rows, inputs.shards, inputs.config.data, labels=inputs.labels, own_test_rows=inputs.own_test_rows
+        )
+        federation.folder.prepare(record, summary.device)
+        federation.callbacks = _callbacks(inputs.config, federation)
+
+    _on_first_process(prepare)
+    try:
+        notices, folder = federation.resume(), federation.folder
+        start = partial(federation.tell, lambda callback: callback.on_start(summary, folder.records(), notices))
+        _on_first_process(start)
+        federation.run()
+        federation.export()
+        federation.tell(lambda callback: callback.on_end(federation.folder.records()))
+    finally:
+        _close(federation.callbacks)
     return federation
+
+
+def _on_first_process(action: Callable[[], None]) -> None:
+    """Let process 0 alone do something; the others wait for it.
+
+    Raises:
+        UserError: on every process, of a user's mistake that process 0 found.
+    """
+    refusal = None
+    if communication.process_index() == 0:
+        try:
+            action()
+        except UserError as error:
+            refusal = str(error)
+    if (told := communication.gather_objects(refusal)[0]) is not None:
+        raise UserError(told)
+
+
+class _Attempt:
+    """This start of a run: process 0 holds the lock of its folder and tells in status.json how it goes."""
+
+    def __init__(self, folder: Path, requeue: bool, status: RunStatus) -> None:
+        self._folder = folder
+        self._requeue = requeue
+        self._status = status
+        self._lock: RunLock | None = None
+
+    @classmethod
+    def begin(cls, config: RunConfig, stop: StopRequest) -> Self:
+        """Take the lock, before anything else is written.
+
+        Raises:
+            UserError: on every process, if another run holds it, or has begun under another configuration.
+        """
+        folder = RunFolder(config)
+        attempt = cls(folder.path, config.run.requeue, first_status(config.num_rounds))
+
+        def take() -> None:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            attempt._lock = take_lock(folder.path, on_lost=lambda: stop.ask("the loss of the folder to another run"))
+            folder.require_same_run()
+
+        try:
+            _on_first_process(take)
+        except UserError:
+            attempt.close()
+            raise
+        attempt.end("running")
+        return attempt
+
+    def end(self, state: str, reason: str = "") -> None:
+        """Write how the run stands, on process 0."""
+        if self._lock is not None and self._lock.is_held():
+            write_atomically(self._folder / STATUS_PATH, to_json(ended(self._status, state, reason)))
+
+    def after_signal(self, stopped: StoppedBySignal, stop: StopRequest) -> StoppedBySignal | TimedOut:
+        """Return how the run ends after a signal, once process 0 has put the job back into the queue if that is how.
+
+        All processes wait for it: srun may kill a job as soon as one of its tasks has left.
+        """
+        outcome = ("stopped", str(stopped))
+        if communication.process_index() == 0:
+            job = slurm.job_id(os.environ)
+            if stopped.signal_name == "SIGUSR1" and job is not None:
+                outcome = self._after_time_limit(stopped, stop, job)
+            self.end(*outcome)
+        state, line = communication.gather_objects(outcome)[0]
+        if state == "timed_out" and not stopped.num_rounds_here:
+            return TimedOut(line)
+        how_far, _, then = line.partition("; ")
+        return StoppedBySignal(how_far, stopped.signal_name, stopped.num_rounds_here, then)
+
+    def _after_time_limit(self, stopped: StoppedBySignal, stop: StopRequest, job: str) -> tuple[str, str]:
+        if not stopped.num_rounds_here:
+            return "timed_out", (
+                f"not one round was finished in the {stop.elapsed_s:.0f} s before the time limit of job {job}; "
+                "give the job more --time, or fewer local.steps or eval.max_examples"
+            )
+        if not self._requeue:
+            return "timed_out", f"{stopped.how_far}; submit job {job} again, or leave out run.requeue=false"
+        line = f"{stopped.how_far}; job {job} is back in the queue and goes on"
+        self.end("requeued", line)  # before the request, which ends the job
+        problem = slurm.requeue(os.environ)
+        if problem is not None:
+            return "timed_out", f"{stopped.how_far}; job {job} is not back in the queue ({problem}), submit it again"
+        return "requeued", line
+
+    def after_error(self, error: BaseException) -> None:
+        """Write why the run fails. Of several processes the first tells: the others only miss it."""
+        states = {DivergenceError: "diverged", OutOfMemory: "out_of_memory", KeyboardInterrupt: "stopped"}
+        state = next((state for kind, state in states.items() if isinstance(error, kind)), "failed")
+        told = isinstance(error, UserError | DivergenceError | OutOfMemory)
+        last_line = (str(error).strip().splitlines() or [""])[-1]
+        reason = str(error) if told else f"{type(error).__name__}: {last_line}".removesuffix(": ")
+        stored = stored_status(self._folder)
+        if stored is not None and stored.state == "running":
+            with suppress(OSError):  # a full disk, say, which is the error itself
+                write_atomically(self._folder / STATUS_PATH, to_json(ended(stored, state, reason)))
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _close(callbacks: Sequence[Callback]) -> None:
+    """Close every callback: one that fails, a service it needs being gone, does not keep the others from it."""
+    for callback in callbacks:
+        try:
+            callback.close()
+        except Exception as error:
+            warnings.warn(f"{type(callback).__name__} did not close ({error})", stacklevel=2)
 
 
 def quieten() -> None:

@@ -20,8 +20,11 @@ Record = dict[str, Any]
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a run resumed after a crash, sees either the old or the new whole text."""
-    temporary = path.with_name(f".{path.name}.partial")
+    """Write a file so that a reader, or a run resumed after a crash, sees either the old or the new whole text.
+
+    Several processes may write it at once.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -44,8 +47,9 @@ class RunFolder:
         """Raise a UserError if the folder holds a run of another configuration, or something that is no run."""
         stored = self.path / "config.yaml"
         if not stored.is_file():
-            # A run killed while it wrote config.yaml, the first of its files, leaves a hidden one.
-            if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            # A run that ended before it wrote config.yaml, or while it did, leaves its lock, its status, hidden files.
+            entries = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+            if any(not name.startswith(".") for name in entries - {"lock.json", "status.json"}):
                 raise UserError(f"{self.path} exists and is no run folder (no config.yaml); choose another run.name")
             return
         changes = differences(load_yaml(stored.read_text(encoding="utf-8")), self.config)

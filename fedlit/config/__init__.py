@@ -1,9 +1,10 @@
 """The configuration of a run: a tree of dataclasses, read from YAML and the command line before torch is imported."""
 
-from fedlit.config.checks import check, check_launcher, no_effect_warnings
+from fedlit.config.checks import check, check_launcher
 from fedlit.config.help import help_text
+from fedlit.config.idle import no_effect_warnings
 from fedlit.config.loading import CONFIG_DIR, load_config
-from fedlit.config.record import differences, fingerprint, load_yaml, run_folder, to_yaml
+from fedlit.config.record import differences, fingerprint, load_yaml, read_stored, run_folder, to_yaml
 from fedlit.config.schema import (
     ComputeConfig,
     DataConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "load_sweep",
     "load_yaml",
     "no_effect_warnings",
+    "read_stored",
     "run_folder",
     "to_yaml",
 ]

@@ -1,14 +1,16 @@
-"""Ranges, valid values and combinations, checked before any model is loaded; what has no effect is a warning."""
+"""Ranges, valid values and combinations, checked before any model is loaded."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fedlit import slurm
 from fedlit.config.keys import nearest, show
 from fedlit.config.record import flat_values
-from fedlit.config.schema import RunConfig
+from fedlit.config.schema import ComputeConfig, RunConfig
 from fedlit.errors import UserError
 from fedlit.scores import DEFAULT_SCORES, TASK_SCORES
 
@@ -40,6 +42,9 @@ TARGET_MODULES = ("qkv", "attention", "mlp", "all", "up", "model")
 """Sets of weights with a name (`up` and `model` are the dense adapter's); `method.target_modules` may be a list of
 module names instead."""
 
+LOGGERS = ("wandb", "tensorboard", "csv")
+"""What `logging.loggers` may name."""
+
 PRECISION_ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
 """Short names that `fabric run --precision` accepts."""
 
@@ -64,7 +69,7 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("partition.classes_per_client", "eval.num_beams", "eval.patience"), POSITIVE_COUNT),
     **dict.fromkeys(("eval.every", "eval.max_examples", "eval.batch_size", "eval.max_new_tokens"), POSITIVE_COUNT),
     **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads", "compute.timeout_s"), POSITIVE_COUNT),
-    **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank"), POSITIVE_COUNT),
+    **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank", "logging.samples_every"), POSITIVE_COUNT),
     **dict.fromkeys(("seed", "partition.min_test_rows", "eval.no_repeat_ngram_size"), COUNT),
     "partition.num_topics": Range(lambda value: value >= 2, "an integer of at least 2"),
     "eval.length_penalty": Range(lambda value: -math.inf < value < math.inf, "a finite number"),
@@ -118,7 +123,7 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if steps is None and epochs is None:
         yield "local.steps", "leaves no length for local training; give local.steps=<number> or local.epochs=<number>"
     has_test_parts = values["partition.test_fraction"] > 0 or values["partition.min_test_rows"] > 0
-    if not has_test_parts and (values["eval.on"] != "global" or not _has_own_test_set(values)):
+    if not has_test_parts and (values["eval.on"] != "global" or not has_own_test_set(values)):
         yield (
             "partition.test_fraction",
             "leaves no row to test on; give it, or partition.min_test_rows, a value above 0",
@@ -126,6 +131,7 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _partition_problems(values)
     yield from _task_problems(values)
     yield from _method_problems(values)
+    yield from _logging_problems(values)
     targets = values.get("method.target_modules")
     if isinstance(targets, str) and targets not in TARGET_MODULES:
         yield (
@@ -137,7 +143,7 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield "method.target_modules", f"names no module; valid values: {', '.join(TARGET_MODULES)}, or a list"
 
 
-def _has_own_test_set(values: Mapping[str, Any]) -> bool:
+def has_own_test_set(values: Mapping[str, Any]) -> bool:
     """Tell whether the data set comes with a test set that belongs to no client."""
     on_hub = values["data.path"] is None and values["data.hub_test_split"] is not None
     return on_hub or values["data.test_path"] is not None
@@ -210,6 +216,21 @@ def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
                 yield key, f"is at odds with local.scaffold=true, which needs plain SGD; give {key}={show(wanted)}"
 
 
+def _logging_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield loggers that do not exist or whose package is not there, and tags that W&B would refuse."""
+    for name in values["logging.loggers"]:
+        if name not in LOGGERS:
+            yield "logging.loggers", f"names {name}{nearest(name, LOGGERS)} Valid loggers: {', '.join(LOGGERS)}"
+    if "tensorboard" in values["logging.loggers"] and find_spec("tensorboard") is None:
+        yield (
+            "logging.loggers",
+            "needs the package tensorboard, which is not installed; pip install tensorboard, or leave it out",
+        )
+    for tag in values["logging.tags"]:
+        if not 1 <= len(tag) <= 64:
+            yield "logging.tags", f"holds a tag of {len(tag)} characters; W&B takes 1 to 64"
+
+
 def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield paths that do not exist, sources without an address and names that are no folder name."""
     path, source = values["data.path"], values["data.source"]
@@ -235,68 +256,50 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield key, "is part of a folder's name; give a name without path separators"
 
 
-def check_launcher(environ: Mapping[str, str], precision: str) -> None:
-    """Refuse what `fabric run` was told and the federation decides for itself; `precision` is `compute.precision`.
+def check_launcher(environ: Mapping[str, str], compute: ComputeConfig) -> None:
+    """Refuse what a launcher was told and the federation decides for itself, and SLURM tasks that are not one for each
+    device, before torch is imported.
 
     `fabric run` hands its options on as LT_STRATEGY, LT_PRECISION, ... (lightning/fabric/cli.py).
     """
     if strategy := environ.get("LT_STRATEGY"):
         raise UserError(f"--strategy={strategy}: the federation brings its own strategy; leave out --strategy")
-    asked = environ.get("LT_PRECISION", precision)
-    if PRECISION_ALIASES.get(asked, asked) != precision:
+    asked = environ.get("LT_PRECISION", compute.precision)
+    if PRECISION_ALIASES.get(asked, asked) != compute.precision:
         raise UserError(
-            f"--precision={asked} disagrees with compute.precision={precision}; "
+            f"--precision={asked} disagrees with compute.precision={compute.precision}; "
             "leave out --precision and give compute.precision=<value> after the script"
         )
+    if slurm.makes_processes(environ):
+        _check_tasks(environ, compute)
 
 
-def no_effect_warnings(config: RunConfig) -> list[str]:
-    """Return one line for every setting that differs from the schema's default and has no effect in this run."""
-    values, defaults = flat_values(config), flat_values(RunConfig())
-    idle = [*_idle_partition_keys(config), *_idle_evaluation_keys(config)]
-    if config.server.optimizer == "none":
-        idle += [(f"server.{name}", "server.optimizer=none") for name in ("lr", "beta1", "beta2", "tau")]
-    if config.num_rounds == 1:
-        idle += [(key, "num_rounds=1") for key in ("local.optimizer_state", "eval.every", "eval.patience")]
-    if config.logging.wandb == "disabled":
-        idle += [(key, "logging.wandb=disabled") for key in ("logging.project", "logging.group")]
-    return [f"{key}={show(values[key])} has no effect with {why}" for key, why in idle if values[key] != defaults[key]]
-
-
-def _idle_partition_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Yield the keys of data and partition that this run does not look at, and why."""
-    name, source = config.partition.name, config.data.source
-    used_by = {
-        "alpha": ("dirichlet", "quantity", "topics"),
-        "column": ("natural",),
-        "classes_per_client": ("pathological",),
-        "num_topics": ("topics",),
-        "path": ("file",),
-        "key": ("file",),
-    }
-    for key, partitions in used_by.items():
-        if name not in partitions:
-            yield f"partition.{key}", f"partition.name={name}"
-    if config.eval.on == "global" and _has_own_test_set(flat_values(config)):
-        for key in ("test_fraction", "min_test_rows"):
-            yield f"partition.{key}", "a test set of the data's own and eval.on=global"
-    if source in ("pydoc", "digits"):
-        yield "data.path", f"data.source={source}"
-    if source != "hub":
-        for key in ("hub_id", "hub_config", "hub_split", "hub_test_split", "hub_test_id", "hub_test_config"):
-            yield f"data.{key}", f"data.source={source}"
-
-
-def _idle_evaluation_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Yield the keys of evaluation and local training that this run's task does not look at, and why."""
-    generation = ("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "stop")
-    if config.data.task != "causal_lm":
-        for key in ("eval.protocol", "local.loss_on", *(f"eval.{name}" for name in generation)):
-            yield key, f"data.task={config.data.task}"
-    elif config.eval.protocol != "generate":
-        for name in generation:
-            yield f"eval.{name}", f"eval.protocol={config.eval.protocol}"
-    elif config.eval.num_beams == 1:
-        yield "eval.length_penalty", "eval.num_beams=1"
-    if config.eval.patience is None and config.run.result == "last":
-        yield "eval.score", "eval.patience=null and run.result=last"
+def _check_tasks(environ: Mapping[str, str], compute: ComputeConfig) -> None:
+    """Refuse SLURM tasks with which Fabric would hang, raise an error of its own or run another number of processes."""
+    num_tasks, (per_node, num_nodes) = slurm.num_tasks(environ), slurm.task_shape(environ)
+    wanted = compute.devices if compute.devices > 1 else per_node
+    if num_tasks > 1 and not slurm.is_srun_task(environ):
+        raise UserError(
+            f"this is one process of an allocation of {num_tasks} SLURM tasks; "
+            "start it with srun, or with fabric run for processes of its own"
+        )
+    if num_tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
+        raise UserError(
+            f"SLURM started {num_tasks} tasks without a number per node; "
+            f"use --ntasks-per-node={max(num_tasks // num_nodes, 1)} in place of --ntasks"
+        )
+    if num_tasks != per_node * num_nodes:
+        raise UserError(
+            f"SLURM started {num_tasks} tasks, not --ntasks-per-node={per_node} on each of {num_nodes} nodes; "
+            "leave out srun's own --ntasks and --nodes"
+        )
+    if per_node != wanted:
+        raise UserError(
+            f"compute.devices={compute.devices} but SLURM starts {per_node} tasks on a node; "
+            f"use srun --ntasks-per-node={wanted}, or leave out compute.devices"
+        )
+    if compute.num_nodes not in (1, num_nodes):
+        raise UserError(
+            f"compute.num_nodes={compute.num_nodes} but SLURM gives {num_nodes} nodes; "
+            f"use sbatch --nodes={compute.num_nodes}, or leave out compute.num_nodes"
+        )

@@ -1,9 +1,11 @@
 """A configuration as text and back, the part of it that determines the result, and the run folder it belongs to."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 
 from fedlit.config.keys import METHOD_FIELDS, run_keys, show
@@ -56,6 +58,37 @@ def load_yaml(text: str, origin: str = "config.yaml") -> RunConfig:
     options = {key: value for key, value in content.get("method", {}).items() if key not in METHOD_FIELDS}
     layer = settle_layer(flatten(content, "", run_keys(options), origin))
     return assemble(layer.values(), options)
+
+
+def read_stored(text: str, origin: str) -> RunConfig:
+    """Return the configuration of a finished run to look at, in a tenth of the time of `load_yaml`.
+
+    For a program that reads hundreds of run folders: the file is trusted to be one that `to_yaml` wrote. A key of
+    another version of the schema is passed over.
+    """
+    try:
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML ({' '.join(str(error).split())}); mend it") from None
+    if not isinstance(content, dict) or not isinstance(content.get("method"), dict):
+        raise UserError(f"{origin} is not the configuration of a run; leave the folder out")
+    method = content["method"]
+    options = {key: value for key, value in method.items() if key not in METHOD_FIELDS}
+    common = {key: value for key, value in method.items() if key in METHOD_FIELDS}
+    return _filled(RunConfig, {**content, "method": {**common, "options": options}})
+
+
+Section = TypeVar("Section")
+
+
+def _filled(section: type[Section], values: Mapping[str, Any]) -> Section:
+    """Return a dataclass with these values of its fields."""
+    known: dict[str, Any] = {}
+    for name, hint in get_type_hints(section).items():
+        if name in values:
+            value = values[name]
+            known[name] = _filled(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value
+    return section(**known)
 
 
 def fingerprint(config: RunConfig) -> dict[str, Any]:

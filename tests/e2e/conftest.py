@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_result import run_result
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "experiments" / "federate.py"
@@ -94,14 +95,7 @@ class CommandLine:
 
     def result(self, name: str) -> tuple[dict[str, bytes], list[str]]:
         """Return a run's final tensors and its server's, file by file, and its records without the times."""
-        folder = self.folder / name
-        newest = max(folder.glob("checkpoints/round-????"))
-        paths = sorted(folder.glob("adapter/**/*.safetensors"))
-        assert paths, f"{folder} has no result"
-        paths += sorted(newest.glob("*.safetensors"))
-        tensors = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        return tensors, [json.dumps(without_times(json.loads(line))) for line in lines]
+        return run_result(self.folder / name)
 
 
 class ForkedRun:
@@ -200,11 +194,6 @@ def merge(defaults: list[str], arguments: tuple[str, ...]) -> list[str]:
     """Return defaults and arguments, the arguments winning where both give a key."""
     given = {argument.split("=")[0] for argument in arguments}
     return [*(default for default in defaults if default.split("=")[0] not in given), *arguments]
-
-
-def without_times(record: dict[str, object]) -> dict[str, object]:
-    """Return a record without the only keys in which two equal runs may differ."""
-    return {key: value for key, value in record.items() if not key.startswith("time/")}
 
 
 @pytest.fixture

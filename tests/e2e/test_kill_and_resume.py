@@ -11,6 +11,7 @@ import pytest
 from conftest import CommandLine
 
 from fedlit.interrupt import STOPPED_EXIT_CODE
+from fedlit.run_status import read_status
 
 ARGUMENTS = ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2", "num_rounds=4"]
 Wait = Callable[[Callable[[], bool], subprocess.Popen[str]], None]
@@ -39,6 +40,7 @@ def test_killed_twice_on_other_numbers_of_processes(reference: CommandLine, wait
         time.sleep(moment.random())  # anywhere in the next round, its evaluation or its checkpoint
         assert process.poll() is None, "the run ended before it was killed"
         kill(process)
+        assert read_status(reference.folder / "killed").state == "killed"
     done = reference.run("killed", *ARGUMENTS)
     assert done.returncode == 0, done.stderr
     assert "resumed after round" in done.stdout
@@ -68,8 +70,14 @@ def test_a_signal_saves_and_exits_with_its_own_code(
     assert process.returncode == STOPPED_EXIT_CODE, err
     assert number.name in err
     assert "Traceback" not in err
+    stopped = read_status(reference.folder / name)
+    assert (stopped.state, stopped.num_rounds) == ("stopped", 4)
     done = reference.run(name, *ARGUMENTS)
     assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if "resumed" in line]
+    assert len(told) == 1
+    assert told[0].endswith(f"resumed after round {stopped.num_finished_rounds} of 4")
+    assert read_status(reference.folder / name).state == "done"
     assert reference.result(name) == reference.result("whole")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.config import RunConfig, check, check_launcher, load_config, no_effect_warnings
+from fedlit.config import ComputeConfig, RunConfig, check, check_launcher, load_config, no_effect_warnings
 from fedlit.config.checks import RANGES, VALID_VALUES
 from fedlit.config.keys import run_keys
 from fedlit.config.loading import CONFIG_DIR, list_choices, method_options, read_choice
@@ -17,6 +17,7 @@ RANGE_CASES = [
     *((key, "0", "at least 1") for key in ("eval.max_new_tokens", "method.lora_rank")),
     *((key, "0", "at least 1") for key in ("local.accumulate", "partition.classes_per_client", "eval.num_beams")),
     ("eval.patience", "0", "at least 1"),
+    ("logging.samples_every", "0", "at least 1"),
     ("eval.no_repeat_ngram_size", "-1", "at least 0"),
     ("eval.length_penalty", ".inf", "a finite number"),
     ("partition.num_topics", "1", "at least 2"),
@@ -97,6 +98,8 @@ def test_the_tables_name_keys_that_exist() -> None:
     [
         (["cohort_size=4"], ["cohort_size=4", "1 to num_clients=3"]),
         (["cohort_size=0"], ["cohort_size=0", "1 to num_clients=3"]),
+        (["logging.loggers=[tensorbord]"], ["names tensorbord", "mean 'tensorboard'?", "wandb, tensorboard, csv"]),
+        (["logging.tags=['']"], ["logging.tags=", "0 characters", "1 to 64"]),
         (["local.steps=null"], ["local.steps=null", "local.epochs=<number>"]),
         (["local.steps=1", "local.epochs=2"], ["local.epochs=2", "local.steps=1", "leave one"]),
         (["partition.test_fraction=0", "partition.min_test_rows=0"], ["partition.test_fraction=0", "above 0"]),
@@ -194,14 +197,15 @@ def test_the_defaults_pass_without_origins() -> None:
 
 
 def test_the_launchers_strategy_and_precision() -> None:
-    check_launcher({"LT_DEVICES": "2", "LT_CLI_USED": "1"}, "32-true")
-    check_launcher({"LT_PRECISION": "bf16-mixed"}, "bf16-mixed")
-    check_launcher({"LT_PRECISION": "32"}, "32-true")
-    check_launcher({"LT_PRECISION": "bf16"}, "bf16-mixed")
+    plain, mixed = ComputeConfig(), ComputeConfig(precision="bf16-mixed")
+    check_launcher({"LT_DEVICES": "2", "LT_CLI_USED": "1"}, plain)
+    check_launcher({"LT_PRECISION": "bf16-mixed"}, mixed)
+    check_launcher({"LT_PRECISION": "32"}, plain)
+    check_launcher({"LT_PRECISION": "bf16"}, mixed)
     with pytest.raises(UserError, match=r"--strategy=ddp.*leave out --strategy"):
-        check_launcher({"LT_STRATEGY": "ddp"}, "32-true")
+        check_launcher({"LT_STRATEGY": "ddp"}, plain)
     with pytest.raises(UserError, match=r"--precision=bf16-mixed.*compute\.precision=32-true.*leave out --precision"):
-        check_launcher({"LT_PRECISION": "bf16-mixed"}, "32-true")
+        check_launcher({"LT_PRECISION": "bf16-mixed"}, plain)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,12 @@ def test_the_launchers_strategy_and_precision() -> None:
         ),
         (["logging.group=g"], []),
         (["logging.group=g", "logging.wandb=disabled"], ["logging.group=g has no effect with logging.wandb=disabled"]),
+        (["logging.loggers=[csv, wandb]", "logging.tags=[a]", "logging.artifact=true"], []),
+        (["logging.loggers=[csv]", "logging.tags=[a]"], ["logging.tags=[a] has no effect with logging.loggers=[csv]"]),
+        (
+            ["logging.loggers=[]", "logging.wandb=offline"],
+            ["logging.wandb=offline has no effect with logging.loggers=[]"],
+        ),
     ],
 )
 def test_a_setting_without_effect_is_a_warning(

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlit.config import RunConfig, differences, fingerprint, load_config, load_yaml, run_folder, to_yaml
+from fedlit.config import RunConfig, differences, fingerprint, load_config, load_yaml, read_stored, run_folder, to_yaml
 from fedlit.config.keys import run_keys
 from fedlit.config.schema import DataConfig, LocalConfig, MethodConfig
 from fedlit.errors import UserError
@@ -40,12 +40,25 @@ def test_yaml_gives_the_configuration_back(
     again = load_yaml(to_yaml(config))
     assert again == config
     assert repr(again) == repr(config)  # 1, 1.0 and true are equal, but not the same
+    assert repr(read_stored(to_yaml(config), "config.yaml")) == repr(config)
 
 
 @pytest.mark.parametrize("arguments", [[], ["method=nested"], ["experiment=both", "local.epochs=2"]])
 def test_a_loaded_configuration_survives(arguments: list[str], config_dir: Path) -> None:
     config = load_config(arguments, config_dir)
     assert load_yaml(to_yaml(config)) == config
+    assert read_stored(to_yaml(config), "config.yaml") == config
+
+
+def test_a_reader_of_many_runs_passes_over_what_another_version_wrote() -> None:
+    text = to_yaml(RunConfig()).replace("num_rounds: 5", "num_rounds: 7\nof_another_version: 1")
+    assert read_stored(text, "config.yaml").num_rounds == 7
+
+
+@pytest.mark.parametrize("text", ["local: [", "- 1", "seed: 0", "method: fedit"])
+def test_a_reader_of_many_runs_says_which_folder_is_spoilt(text: str) -> None:
+    with pytest.raises(UserError, match=r"runs/x/config\.yaml is not"):
+        read_stored(text, "runs/x/config.yaml")
 
 
 def test_the_yaml_is_what_another_reader_sees(config_dir: Path) -> None:
@@ -88,9 +101,14 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
         "run.keep_checkpoints",
         "run.export",
         "run.result",
+        "run.requeue",
+        "logging.loggers",
         "logging.wandb",
         "logging.project",
         "logging.group",
+        "logging.tags",
+        "logging.samples_every",
+        "logging.artifact",
         "logging.progress",
         "dry_run",
         "compute.devices",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedlit.config import load_config
-from fedlit.config.sweep import Sweep, load_sweep
+from fedlit.config import CONFIG_DIR, load_config
+from fedlit.config.sweep import Sweep, load_sweep, load_sweeps
 from fedlit.errors import UserError
 
 GRID = """
@@ -275,3 +275,137 @@ def test_a_sweep_is_expanded_without_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+FULL = """
+# a grid with a hole. Not part of the first sentence
+experiment: passes
+overrides:
+  num_rounds: 20
+  local: {lr: 0.5}
+axes:
+  method: [fedit, nested]
+  num_clients: [3, 4]
+  seed: [0, 1]
+exclude:
+  - {method: nested, num_clients: 4}
+extra:
+  - {method: nested, num_clients: 9, num_rounds: 2}
+""".lstrip()
+
+
+def test_overrides_lie_between_experiment_and_cell(config_dir: Path) -> None:
+    cells = sweep(config_dir, FULL).cells()
+    configs = [load_config(cell.arguments, config_dir) for cell in cells]
+    assert {config.local.lr for config in configs} == {0.5}
+    assert [config.num_rounds for config in configs] == [20] * 6 + [2], "a cell's own value lost against the overrides"
+    changed = [load_config(cell.arguments, config_dir) for cell in sweep(config_dir, FULL).cells(["local.lr=0.25"])]
+    assert {config.local.lr for config in changed} == {0.25}
+
+
+def test_overrides_give_way_to_the_other_way_to_say_it(config_dir: Path) -> None:
+    text = "experiment: passes\noverrides: {local.epochs: 7}\naxes: {seed: [0]}\nextra: [{seed: 1, local.steps: 3}]\n"
+    configs = [load_config(cell.arguments, config_dir) for cell in sweep(config_dir, text).cells()]
+    assert [(config.local.epochs, config.local.steps) for config in configs] == [(7, None), (None, 3)]
+    (config,) = [
+        load_config(cell.arguments, config_dir) for cell in sweep(config_dir, text).cells(["local.steps=2", "seed=0"])
+    ]
+    assert (config.local.epochs, config.local.steps) == (None, 2)
+
+
+def test_excluded_combinations_are_no_cells_and_extra_ones_come_last(config_dir: Path) -> None:
+    whole = sweep(config_dir, FULL)
+    found = [
+        (cell.settings["method"], cell.settings["num_clients"], cell.settings.get("seed")) for cell in whole.cells()
+    ]
+    grid = itertools.product(["fedit", "nested"], [3, 4], [0, 1])
+    assert found == [*(cell for cell in grid if cell[:2] != ("nested", 4)), ("nested", 9, None)]
+    assert [cell.settings for cell in whole.cells()] == whole.settings()
+
+
+def test_exclusions_and_extra_cells_change_no_name(config_dir: Path) -> None:
+    plain = {repr(cell.settings): cell.name for cell in sweep(config_dir, FULL.partition("exclude:")[0]).cells()}
+    cells = sweep(config_dir, FULL).cells()
+    assert [cell.name for cell in cells[:-1]] == [plain[repr(cell.settings)] for cell in cells[:-1]]
+    assert cells[-1].name == "grid-nested-num_clients9"
+
+
+def test_extra_cells_are_picked_like_others(config_dir: Path) -> None:
+    whole = sweep(config_dir, FULL)
+    assert [cell.settings["num_clients"] for cell in whole.cells(["method=nested", "seed=1"])] == [3, 9]
+    assert [cell.name for cell in whole.cells(["num_clients=9"])] == [whole.cells()[-1].name]
+    only = sweep(config_dir, "experiment: passes\nextra: [{seed: 3}, {num_clients: 4}]\n").cells()
+    assert [dict(cell.settings) for cell in only] == [{"seed": 3}, {"num_clients": 4}], "the empty grid is a cell"
+
+
+def test_a_sweep_is_found_by_its_path(config_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = sweep(config_dir)
+    by_path = load_sweep(str(config_dir / "sweep" / "grid.yaml"), config_dir)
+    assert (by_path.name, by_path.origin, by_path.cells()) == (named.name, named.origin, named.cells())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own.yaml").write_text(GRID)
+    own = load_sweep("mine/own.yaml", config_dir)
+    assert (own.name, own.origin) == ("own", "mine/own.yaml")
+    assert own.cells()[0].folder == Path("runs/own/own-num_clients3-fedit-seed0")
+    with pytest.raises(UserError, match=r"mine/onw.yaml is not there.*did you mean 'mine/own.yaml'\?"):
+        load_sweep("mine/onw.yaml", config_dir)
+    with pytest.raises(UserError, match=r"sweep/gird.yaml is not there.*did you mean 'grid'\?"):
+        load_sweep("sweep/gird.yaml", config_dir)
+
+
+def test_all_sweeps_in_order_with_their_first_sentence(config_dir: Path) -> None:
+    write(config_dir, GRID, "plain")
+    write(config_dir, FULL, "grid")
+    found = [(each.name, each.comment, len(each.settings())) for each in load_sweeps(config_dir)]
+    assert found == [("grid", "a grid with a hole", 7), ("plain", "", 12)]
+    assert [load_sweep(name, config_dir) for name, _, _ in found] == load_sweeps(config_dir)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("exclude: [{method: nestd, seed: 0}]", ["method is never nestd", "did you mean 'nested'?", "fedit, nested"]),
+        ("exclude: [{method.flag: true}]", ["no axis has method.flag", "did you mean 'method'?"]),
+        ("exclude: [{method: nested, num_clients: 4}, {method: fedit, sed: 0}]", ["unknown key 'sed'", "'seed'"]),
+        ("exclude: [{method: fedit}, {method: nested}]", ["exclude leaves no cell"]),
+        ("exclude: {method: fedit}", ["exclude=", "is no list of mappings"]),
+        ("exclude: [{seed: [0, 1]}]", ["seed=[0, 1]", "stands in exclude", "a key has one value"]),
+        ("extra: [{method: fedit, num_clients: 3, seed: 1}]", ["cells 1 and 8", "are the same", "seed=1"]),
+        ("extra: [{method: fedti}]", ["unknown choice method=fedti", "'fedit'"]),
+        ("extra: [{seed: [5, 6]}]", ["seed=[5, 6]", "stands in extra"]),
+        ("extra: [7]", ["extra=[7]", "is no list of mappings"]),
+        ("overrides: [num_rounds]", ["overrides=[num_rounds]", "is no mapping"]),
+        ("overrides: {num_round: 3}", ["unknown key 'num_round'", "'num_rounds'"]),
+        ("overrides: {model: tony}", ["model=tony", "'tiny'"]),
+        ("overrides: {run.dir: elsewhere}", ["run.dir", "is set by the sweep"]),
+        ("overides: {num_rounds: 3}", ["unknown key 'overides'", "'overrides'"]),
+    ],
+)
+def test_mistakes_in_overrides_exclusions_and_extra_cells(config_dir: Path, lines: str, words: list[str]) -> None:
+    text = "experiment: passes\naxes:\n  method: [fedit, nested]\n  num_clients: [3, 4]\n  seed: [0, 1]\n"
+    with pytest.raises(UserError) as caught:
+        sweep(config_dir, f"{text}{lines}\n")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "configs/sweep/grid.yaml" in message
+    assert all(word in message for word in words), message
+
+
+def test_an_exclusion_of_what_is_no_combination_names_the_nearest_cell(config_dir: Path) -> None:
+    text = "experiment: passes\ngrids:\n  - {method: [fedit], seed: [0]}\n  - {method: [nested], seed: [1]}\n"
+    with pytest.raises(UserError, match=r"no cell has all of it; the nearest is method=fedit, seed=0"):
+        sweep(config_dir, f"{text}exclude: [{{method: fedit, seed: 1}}]\n")
+
+
+def test_an_argument_for_no_key_is_refused(config_dir: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown key 'sede' \(command line\); did you mean 'seed'"):
+        sweep(config_dir).cells(["sede=3"])
+
+
+def test_the_example_of_the_readme_is_a_sweep(tmp_path: Path) -> None:
+    text = (CONFIG_DIR / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "example.yaml").write_text(text)
+    cells = load_sweep(str(tmp_path / "example.yaml")).cells()
+    assert len(cells) == 2 * 2 * 3 * 3 - 3 + 1
+    assert {load_config(cell.arguments).eval.max_examples for cell in cells} == {500}

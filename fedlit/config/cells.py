@@ -1,0 +1,150 @@
+"""The cells of a sweep under a user's own arguments, each with its name, its folder and its command line."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedlit.config.grid import (
+    Grid,
+    Settings,
+    cell_names,
+    choose,
+    combinations,
+    is_part,
+    naming_keys,
+    values_by_key,
+)
+from fedlit.config.keys import Hint, is_section, show, unknown_key
+from fedlit.config.loading import COMMAND_LINE, parse_text, split_arguments
+from fedlit.config.tree import SWITCHED, parse_yaml
+from fedlit.errors import UserError
+
+SET_BY_SWEEP = {"experiment": "the sweep names it", "run.name": "every cell has a name of its own"}
+"""Keys that a user cannot override, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a sweep.
+
+    name: that of its run folder, unique in the sweep: the sweep's name and what varies. arguments: its command line.
+    settings: its values on the axes, by group (`model`) or dotted key. folder: its run folder.
+    """
+
+    name: str
+    arguments: list[str]
+    settings: Settings
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A parsed file.
+
+    name: of the file, that of its runs' folder. origin: the file in messages. comment: its first sentence.
+    base: what all cells change of the experiment. exclude: combinations of the grids that are no cells. extra: grids of
+    one cell each. keys: those of a run and what each accepts, the groups among them.
+    """
+
+    name: str
+    origin: str
+    comment: str
+    experiment: str
+    base: Settings
+    grids: tuple[Grid, ...]
+    exclude: tuple[Settings, ...]
+    extra: tuple[Grid, ...]
+    keys: Mapping[str, Hint]
+
+    def settings(self) -> list[Settings]:
+        """Return the settings of every cell in the order of the file."""
+        return self._kept(self.grids, self.extra)
+
+    def cells(self, overrides: Sequence[str] = ()) -> list[Cell]:
+        """Return the cells in the order of the file, under a user's own arguments.
+
+        An argument for a key that no axis has goes to every cell. One for a key of an axis picks the cells with this
+        value, `method=scl` or `seed=[0, 1]`; a value that no cell has takes the place of those in the file. An option
+        of a method leaves alone the cells whose method does not have it in the file.
+
+        Raises:
+            UserError: arguments that are no `key=value`, that the sweep sets itself, or that no cell fits.
+        """
+        texts = split_arguments(overrides)
+        for key in sorted(SET_BY_SWEEP.keys() & texts.keys()):
+            raise UserError(
+                f"{key}={texts[key]} ({COMMAND_LINE}) cannot be given with a sweep: {SET_BY_SWEEP[key]}; leave it out"
+            )
+        for key in texts:
+            if key not in self.keys and not is_section(key, self.keys):
+                raise unknown_key(key, COMMAND_LINE, self.keys)
+        known = values_by_key([*self.grids, *self.extra])
+        for given, other in SWITCHED.items():
+            if given in texts and other in known:
+                texts.setdefault(other, "null")
+        grids, extra = list(self.grids), list(self.extra)
+        for key in (key for key in texts if key in known):
+            values = self._asked_values(key, texts[key], known[key])
+            grids = [choose(grid, key, values, known[key]) for grid in grids]
+            extra = [choose(grid, key, values, known[key]) for grid in extra]
+        distinct = list({repr(sorted(settings.items())): settings for settings in self._kept(grids, extra)}.values())
+        if not distinct:
+            asked = ", ".join(f"{key}={text}" for key, text in texts.items() if key in known)
+            raise UserError(f"{self.origin} has no cell with {asked} ({COMMAND_LINE}); leave one of them out")
+        names = [f"{self.name}-{name}".rstrip("-") for name in cell_names(distinct, self._naming_keys)]
+        runs = self.folder(overrides)
+        logging = {**self.base, **texts}
+        has_group = "logging.group" in logging or logging.get("logging.wandb") == "disabled"
+        group = {} if has_group else {"logging.group": self.name}
+        others = {key: text for key, text in texts.items() if key not in known and key != "run.dir"}
+        return [
+            Cell(
+                name,
+                self._arguments(settings, {**group, **others, "run.dir": str(runs), "run.name": name}),
+                settings,
+                runs / name,
+            )
+            for name, settings in zip(names, distinct, strict=True)
+        ]
+
+    def folder(self, overrides: Sequence[str] = ()) -> Path:
+        """Return the folder that holds the cells' run folders: `runs/<sweep>`, or what the user's `run.dir` says."""
+        return Path(split_arguments(overrides).get("run.dir", f"runs/{self.name}"))
+
+    @cached_property
+    def _naming_keys(self) -> list[str]:
+        """Of all combinations of the file, so that a cell has the same name however many are picked or left out."""
+        return naming_keys([settings for grid in (*self.grids, *self.extra) for settings in combinations(grid)])
+
+    def _kept(self, grids: Iterable[Grid], extra: Iterable[Grid]) -> list[Settings]:
+        """Return the cells of these grids save the excluded ones, then the extra cells."""
+        kept = (
+            settings
+            for grid in grids
+            for settings in combinations(grid)
+            if not any(is_part(excluded, settings) for excluded in self.exclude)
+        )
+        return [*kept, *(settings for grid in extra for settings in combinations(grid))]
+
+    def _arguments(self, settings: Settings, others: Mapping[str, str]) -> list[str]:
+        """Return a cell's command line: the experiment, then overrides < settings < the user's arguments."""
+        above = {**{key: show(value) for key, value in settings.items()}, **others}
+        below = {key: show(value) for key, value in self.base.items() if key not in above}
+        for given, other in SWITCHED.items():
+            if given in above:
+                below.pop(other, None)
+        texts = {"experiment": self.experiment, **below, **above}
+        return [f"{key}={text}" for key, text in texts.items()]
+
+    def _asked_values(self, key: str, text: str, known: Sequence[Any]) -> list[Any]:
+        """Return the values of an argument for the key of an axis: a list is several, unless the axis holds lists."""
+        if not text.startswith("["):
+            return [parse_text(text, self.keys[key], f"{key}={show(text)} ({COMMAND_LINE})")]
+        values: list[Any] = parse_yaml(text, f"{key}={show(text)} ({COMMAND_LINE})")
+        if any(isinstance(value, list) for value in known) and not any(isinstance(value, list) for value in values):
+            return [values]
+        if not values:
+            raise UserError(f"{key}=[] ({COMMAND_LINE}) names no value; give at least one, or leave it out")
+        return values
