@@ -130,6 +130,7 @@ class LocalTrainer:
                 "num_steps": num_steps,
                 "num_truncated": sum(example.truncated for example in examples.values()),
                 "update_norm": distance(trained, download.shared),
+                **_token_counts(order, examples),
             },
         )
         after = ClientState(
@@ -258,3 +259,10 @@ class LocalTrainer:
                     f"round {round_idx + 1}, client {client_id}: the loss is {loss} at local step {step + 1}; "
                     "lower local.lr or set local.max_grad_norm"
                 )
+
+
+def _token_counts(order: Iterable[Sequence[int]], examples: Mapping[int, Example]) -> dict[str, int]:
+    """Return `num_tokens`, of a round's rows each time they were trained on, without padding; nothing of images."""
+    counts = [examples[row].num_tokens for step in order for row in step]
+    known = [count for count in counts if count is not None]
+    return {"num_tokens": sum(known)} if len(known) == len(counts) else {}

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.analysis.comparison import Record, read_records
-from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, load_yaml
+from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
 from fedlit.config.keys import show
 from fedlit.config.record import fingerprint
 from fedlit.errors import UserError
 from fedlit.run_status import RunStatus, read_status
 from fedlit.sweeps.cells import cell_runs
+from fedlit.sweeps.records import remembered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +41,14 @@ class Collection:
 
     name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
     tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
-    `seed`.
+    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started.
     """
 
     name: str
     folder: Path
     entries: tuple[Entry, ...]
     varied: tuple[str, ...]
+    remembered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,9 +101,10 @@ def collect(targets: Sequence[str], overrides: Sequence[str] = (), config_dir: P
 
 def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collection:
     sweep = load_sweep(name, config_dir)
-    runs = cell_runs(sweep, overrides)
+    kept = remembered(sweep, overrides)
+    runs = cell_runs(sweep, [*kept, *overrides])
     entries = [_entry(run.cell.name, run.cell.folder, run.cell.settings, run.status) for run in runs]
-    return _named(sweep.name, entries[0].folder.parent, entries)
+    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept)
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -116,13 +119,13 @@ def _runs_in(folder: Path) -> list[Path]:
 
 def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
     config_path, partition_path = folder / "config.yaml", folder / "partition.json"
-    has_records = (folder / "metrics.jsonl").is_file()
+    has_config, has_records = config_path.is_file(), (folder / "metrics.jsonl").is_file()
     return Entry(
         name=name,
         folder=folder,
         settings=settings,
         status=status or read_status(folder),
-        config=load_yaml(config_path.read_text(encoding="utf-8"), str(config_path)) if config_path.is_file() else None,
+        config=read_stored(config_path.read_text(encoding="utf-8"), str(config_path)) if has_config else None,
         records=tuple(read_records(folder)) if has_records else (),
         partition=json.loads(partition_path.read_text(encoding="utf-8")) if partition_path.is_file() else None,
     )

@@ -1,6 +1,6 @@
 """What a run has cost up to each round, so that any score can be drawn against any cost."""
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +35,9 @@ def cumulative_costs(records: Sequence[Mapping[str, Any]]) -> list[dict[str, flo
     """
     trained = [record for record in records if record["round"] > 0]
     known = {name: cost for name, cost in COSTS.items() if all(cost.key in record for record in trained)}
-    return [
-        {
-            f"cost/{name}": cost.factor * math.fsum(record.get(cost.key, 0.0) for record in records[: i + 1])
-            for name, cost in known.items()
-        }
-        for i in range(len(records))
-    ]
+    rows: list[dict[str, float]] = [{} for _ in records]
+    for name, cost in known.items():
+        totals = itertools.accumulate(record.get(cost.key, 0) for record in records)
+        for row, total in zip(rows, totals, strict=True):
+            row[f"cost/{name}"] = cost.factor * total
+    return rows

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -69,11 +71,17 @@ def text_colour(background: str) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the PNG beside its place and move it there, so that a reader never sees half a file."""
+    """Write a PNG, or a PDF if the path says so, beside its place and move it there, so that a reader never sees half a
+    file. A PDF holds no date: equal pictures are equal files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DPI, facecolor="white")
+        if path.suffix == ".pdf":
+            with rc_context({"pdf.fonttype": 42}):  # fonts as they are: journals refuse type 3
+                FigureCanvasPdf(figure).print_figure(temporary, format="pdf", metadata={"CreationDate": None})
+        else:
+            FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DPI, facecolor="white")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

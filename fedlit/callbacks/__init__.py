@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlit.analysis.costs import cumulative_costs
 from fedlit.config import RunConfig
 from fedlit.tasks import Sample
 
@@ -29,6 +30,18 @@ class RunSummary:
     num_evaluated: int
     num_truncated: int
     classes: tuple[str, ...]
+
+
+def numbers(records: Sequence[dict[str, Any]], task: str) -> dict[str, float]:
+    """Return what a logger draws of the last of a run's records: its numbers and what the run has cost up to it.
+
+    task: `data.task`; the untrained model's record cannot tell whether there are tokens to count.
+    """
+    scalars = {key: value for key, value in records[-1].items() if isinstance(value, int | float)}
+    costs = cumulative_costs(records)[-1]
+    if task == "image_classification":
+        costs.pop("cost/tokens", None)
+    return {**scalars, **costs}
 
 
 class Callback:

@@ -1,4 +1,6 @@
-"""The run folder's pictures: who holds what, the curves of every round, and which classes are taken for which."""
+"""The run folder's pictures: who holds what, the curves of every round, which classes are taken for which, and how far
+every layer's aggregate is from the mean of the clients.
+"""
 
 import json
 import re
@@ -13,8 +15,8 @@ from fedlit.tasks import Sample
 
 
 class RunPlots(Callback):
-    """Draws the clients' labels or sizes at the start, and curves and confusion matrix of what was evaluated at the
-    end.
+    """Draws the clients' labels or sizes at the start, and at the end the layers' deviations, and curves and confusion
+    matrix of what was evaluated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,6 +25,7 @@ class RunPlots(Callback):
         self._scores: Sequence[str] = ()
         self._classes: Sequence[str] = ()
         self._records: list[dict[str, Any]] = []
+        self._has_deviation = False
 
     def on_start(self, summary: RunSummary, records: Sequence[dict[str, Any]], notices: Sequence[str]) -> None:
         """Draw who holds what, from the run's partition.json."""
@@ -41,11 +44,23 @@ class RunPlots(Callback):
         """Remember the round."""
         self._records.append(record)
 
+    def on_end(self, records: Sequence[dict[str, Any]]) -> None:
+        """Draw the layers' deviations: before the run is closed, since loggers take the picture with them."""
+        self._plot_deviation()
+
+    def _plot_deviation(self) -> None:
+        from fedlit.analysis.heatmap import plot_deviation  # noqa: PLC0415  as above
+
+        plot_deviation(self._records, self._folder / "deviation.png", title=self._title)
+        self._has_deviation = True
+
     def close(self) -> None:
-        """Draw the curves so far and the last confusion matrix, also when the run was stopped."""
+        """Draw what is there so far, also when the run was stopped."""
         from fedlit.analysis.confusion import plot_confusion  # noqa: PLC0415  as above
         from fedlit.analysis.curves import plot_curves  # noqa: PLC0415  as above
 
+        if not self._has_deviation:
+            self._plot_deviation()
         if any({"global/loss", "own/loss"} & record.keys() for record in self._records):
             plot_curves(self._records, self._folder / "curves.png", scores=self._scores, title=self._title)
         for record in reversed(self._records):

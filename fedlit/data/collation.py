@@ -39,6 +39,11 @@ class Example:
         return self.token_ids[: self.num_prompt_tokens]
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of prompt and response."""
+        return len(self.token_ids)
+
+    @property
     def references(self) -> tuple[str, ...]:
         """All right responses, the one in `token_ids` first."""
         return (self.response, *self.other_references)

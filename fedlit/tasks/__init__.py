@@ -26,6 +26,11 @@ class Example(Protocol):
         """Whether a part of the row was cut off."""
         ...
 
+    @property
+    def num_tokens(self) -> int | None:
+        """Tokens of the row, all that the model reads of it; None of an image."""
+        ...
+
 
 class Batch(Protocol):
     """Examples as tensors; every task has a type of its own."""

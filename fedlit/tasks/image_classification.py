@@ -38,6 +38,7 @@ class ImageExample:
     target: int
     name: str = ""
     truncated: bool = False
+    num_tokens: None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

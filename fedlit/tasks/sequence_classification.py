@@ -39,6 +39,11 @@ class TextExample:
     text: str
     truncated: bool
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the text or texts, special ones included."""
+        return len(self.token_ids)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextBatch:

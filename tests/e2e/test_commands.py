@@ -1,4 +1,4 @@
-"""The README's commands beside training: help, dry run, W&B offline, the other data sets, one's own data."""
+"""The README's commands beside training: help, dry run, the other data sets, one's own data."""
 
 import json
 import subprocess
@@ -35,21 +35,6 @@ def test_dry_run_tells_sizes_and_writes_nothing(command_line: CommandLine) -> No
     assert "61.4 kB up, 61.4 kB down" in done.stdout
     assert "memory     about" in done.stdout
     assert not (command_line.folder / "dry").exists()
-
-
-def test_wandb_offline_reads_back_as_one_history(command_line: CommandLine) -> None:
-    """Every round once, by its number, under the names of the record; nothing is asked of any host."""
-    done = command_line.run("logged", "logging.wandb=offline", "num_rounds=2")
-    assert done.returncode == 0, done.stderr
-    (file,) = (command_line.folder / "logged" / "wandb").glob("offline-run-*/*.wandb")
-    words = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(file)]
-    output = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True).stdout
-    entries = [json.loads(line) for line in output.splitlines()]
-    history = [entry["history"]["item"] for entry in entries if entry["type"] == "history"]
-    rounds = [item for item in history if "round" in item]
-    assert [item["round"] for item in rounds] == [0, 1, 2]
-    for key in ("global/rouge_l", "client/0/train_loss", "communication/uplink_bytes", "aggregation/update_norm"):
-        assert key in rounds[-1], key
 
 
 @needs_shared
