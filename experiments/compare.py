@@ -1,33 +1,42 @@
 """Every method side by side on one data set and model: a table in Markdown and a picture of one score per round.
 
-    python experiments/compare.py data=medquad data.path=medquad.jsonl.gz model=hf model.path=stories260k
-
 The key=value arguments are those of federate.py and hold for every run. A run that is there already is taken up, so the
 same command goes on after an interruption. With several learning rates every method shows the one with the best --score
 after the last round, on the rows that are scored: a comparison of tuned methods, not of tuned methods on unseen rows.
 """
 
 import argparse
-import socket
-import subprocess
+import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedlit.analysis.comparison import Record, Result, markdown, read_records, summarize
-from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_yaml
-from fedlit.config.record import differences, run_folder
+from fedlit.arguments import CommandParser
+from fedlit.command import tell, without_traceback
+from fedlit.config import CONFIG_DIR, load_config, run_folder
+from fedlit.config.keys import nearest
 from fedlit.errors import UserError
-from fedlit.scores import chosen_scores, is_lower_better
+from fedlit.interrupt import STOPPED_EXIT_CODE
+from fedlit.scores import SCORES, chosen_scores, is_lower_better
+from fedlit.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
 
-SCRIPT = Path(__file__).with_name("federate.py")
 METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
 
+EXAMPLE = """\
+example:
+  python experiments/compare.py --methods fedit,scl --lrs 0.001,0.01 --jobs 2 --output table.md num_rounds=10
+"""
 
-def main() -> int:
+
+def main(words: Sequence[str]) -> int:
     """Run what is missing, print the table and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return without_traceback(lambda: _compare(_parse(words)))
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = CommandParser("compare.py", __doc__, EXAMPLE)
     parser.add_argument("--methods", default=",".join(METHODS), help="names with commas between them (default: all)")
     parser.add_argument("--lrs", default="", help="learning rates with commas between them (default: local.lr)")
     parser.add_argument("--devices", type=int, default=1, help="processes of one run (default: 1)")
@@ -35,34 +44,33 @@ def main() -> int:
     parser.add_argument("--score", default="loss", help="score that decides, such as f1_macro (default: loss)")
     parser.add_argument("--output", type=Path, help="file for the table, besides the console")
     parser.add_argument("--picture", type=Path, help="PNG file for the scores per round, a line a method")
-    options, overrides = parser.parse_known_args()
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, as for federate.py")
+    return parser.parse(words)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if options.score.split("/")[0].removesuffix("_macro") not in SCORES:
+        raise UserError(
+            f"--score={options.score} is no score{nearest(options.score, SCORES)} Valid: {', '.join(SCORES)}"
+        )
+    if min(options.jobs, options.devices) < 1:
+        raise UserError(f"--jobs={options.jobs} --devices={options.devices}: give at least 1 of each")
     lrs = options.lrs.split(",") if options.lrs else [None]
-    try:
-        cells = [_cell(method, lr, overrides) for method in options.methods.split(",") for lr in lrs]
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    with ThreadPoolExecutor(options.jobs) as pool:
-        problems = [problem for problem in pool.map(lambda cell: _run(cell, options.devices), cells) if problem]
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    runs = {cell: read_records(cell.folder) for cell in cells if cell.done}
-    unscored = [cell.folder.name for cell, records in runs.items() if _key(options.score, records) is None]
+    cells = [_cell(method, lr, options.overrides) for method in options.methods.split(",") for lr in lrs]
+    gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
+    masks = device_masks(options.jobs, options.devices, gpus)
+    outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell)
+    states = [outcome.state for outcome in outcomes]
+    if "stopped" in states:
+        tell("the same command goes on where they stopped")
+        return STOPPED_EXIT_CODE
+    runs = {cell: read_records(cell.run.folder) for cell, state in zip(cells, states, strict=True) if state == "done"}
+    unscored = [cell.run.name for cell, records in runs.items() if _key(options.score, records) is None]
     if unscored:
-        print(f"error: --score={options.score}: the record of {unscored[0]} has no such score", file=sys.stderr)
-        return 2
+        raise UserError(f"--score={options.score}: the record of {unscored[0]} has no such score")
     if runs:
-        best = _best_runs(runs, options.score)
-        data = best[0].config.data
-        names = ("loss", *chosen_scores(data))
-        table = markdown(_results(runs, best, options.score), names)
-        print(table)
-        if options.output:
-            options.output.write_text(table, encoding="utf-8")
-        if options.picture:
-            title = f"{data.name}, {best[0].config.model.name}, {best[0].config.num_clients} clients"
-            _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture, title)
-    return 1 if problems else 0
+        _show(runs, options)
+    return int(set(states) != {"done"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,50 +78,30 @@ class Cell:
     """One run: a method at a learning rate."""
 
     method: str
-    config: RunConfig
-    arguments: list[str]
-    folder: Path
-
-    @property
-    def done(self) -> bool:
-        """Whether the run is there to its end; the result is the last thing that a run writes."""
-        if not (self.folder / "adapter").exists():
-            return False
-        there = load_yaml((self.folder / "config.yaml").read_text(encoding="utf-8"))
-        return not differences(there, self.config)
+    run: LocalRun
 
 
 def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
     """Return a run whose folder has the learning rate in its name where several are compared."""
-    arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else [])]
+    name = f"{method}-{lr}" if lr else method
+    arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else []), f"run.name={name}"]
     config = load_config(arguments)
-    folder = run_folder(config).with_name(f"{method}-{lr}" if lr else method)
-    return Cell(method, config, arguments, folder)
+    return Cell(method, LocalRun(name=name, arguments=tuple(arguments), config=config, folder=run_folder(config)))
 
 
-def _run(cell: Cell, devices: int) -> str | None:
-    """Run one federation to its end, its console beside the run folder as `<name>.log`; return what went wrong."""
-    if cell.done:
-        return None
-    cell.folder.parent.mkdir(parents=True, exist_ok=True)
-    launcher = [str(Path(sys.executable).with_name("fabric")), "run", "--accelerator=cpu", f"--devices={devices}"]
-    log = cell.folder.with_name(f"{cell.folder.name}.log")
-    port = f"--main-port={_free_port()}"
-    with log.open("w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [*launcher, port, str(SCRIPT), *cell.arguments, f"run.name={cell.folder.name}"],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    return None if done.returncode == 0 else f"{cell.folder.name} ended with exit code {done.returncode}; see {log}"
-
-
-def _free_port() -> int:
-    """Return a port that nobody listens on: runs side by side need one each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
+    """Print the table and write what the options ask for."""
+    best = _best_runs(runs, options.score)
+    config = best[0].run.config
+    table = markdown(_results(runs, best, options.score), ("loss", *chosen_scores(config.data)))
+    print(table)
+    if options.output:
+        options.output.write_text(table, encoding="utf-8")
+        tell(str(options.output))
+    if options.picture:
+        title = f"{config.data.name}, {config.model.name}, {config.num_clients} clients"
+        _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture, title)
+        tell(str(options.picture))
 
 
 def _key(score: str, records: list[Record]) -> str | None:
@@ -137,7 +125,9 @@ def _best_runs(runs: dict[Cell, list[Record]], score: str) -> list[Cell]:
 
 def _results(runs: dict[Cell, list[Record]], best: list[Cell], score: str) -> list[Result]:
     """Return a line for each method and one for the untrained model, the best first."""
-    lines = [(summarize(cell.method, runs[cell], cell.config.local.lr), _goodness(score, runs[cell])) for cell in best]
+    lines = [
+        (summarize(cell.method, runs[cell], cell.run.config.local.lr), _goodness(score, runs[cell])) for cell in best
+    ]
     for records in runs.values():
         if not any(key.startswith("init/") for key in records[0]):  # no adapter has changed the model yet
             lines.append((summarize("zero-shot", records[:1], None), _goodness(score, records[:1])))
@@ -152,4 +142,4 @@ def _draw(runs: dict[str, list[Record]], score: str, path: Path, title: str) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
