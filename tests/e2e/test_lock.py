@@ -188,3 +188,13 @@ def test_out_of_memory_is_one_line_with_a_remedy(zygote: Zygote) -> None:
     assert "lower local.batch_size" in run.output()
     assert "Traceback" not in run.output()
     assert status(zygote, "too-large").state == "out_of_memory"
+
+
+def test_a_mistake_that_the_first_process_finds_ends_all(zygote: Zygote) -> None:
+    """Only process 0 starts W&B, here online without a login; nobody waits for it or misses it."""
+    nowhere = {"WANDB_API_KEY": "", "NETRC": "/nonexistent", "HOME": str(zygote.folder)}
+    run = start(zygote, "online", "logging.wandb=online", environment=nowhere, num_processes=2)
+    assert wait(run) == [USER_ERROR_EXIT_CODE] * 2, run.output()
+    assert run.output().count("error: W&B cannot start") == 1, run.output()
+    assert "Traceback" not in run.output()
+    assert status(zygote, "online").state == "failed"
