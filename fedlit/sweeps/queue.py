@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fedlit.sweeps.cells import CellRun
 from fedlit.sweeps.records import Submission
@@ -19,8 +20,8 @@ def with_queue(
     """Return the cells with what the queue knows better than a run folder.
 
     `queued`: an element of an array waits for its turn. `starting`: it has its turn, and no run folder says so yet.
-    `failed`: its job is gone, and there is no run folder. `stopped`: a run put itself back into the queue, where it is
-    no more.
+    `failed`: its job is gone, and there is no run folder; a job without a console never had its turn, and leaves the
+    cell `pending`. `stopped`: a run put itself back into the queue, where it is no more.
 
     Args:
         runs: read after the jobs, or a run that has just begun would look lost.
@@ -45,6 +46,9 @@ def _settled(run: CellRun, submissions: Sequence[Submission], jobs: Mapping[str,
     if status.state == "requeued" and not found:
         return replace(run, status=replace(status, state="stopped", reason="its job has left the queue"))
     if status.state == "pending" and own and not found:
-        reason, log = "its job has left the queue, and the run never began", own[-1].log_of(name)
+        log = own[-1].log_of(name)
+        if log is not None and Path(log).parent.is_dir() and not Path(log).exists():
+            return replace(run, status=replace(status, reason=f"job {elements[-1]} was cancelled in the queue"))
+        reason = "its job has left the queue, and the run never began"
         return replace(run, status=replace(status, state="failed", job=elements[-1], reason=reason, log=log))
     return run

@@ -1,6 +1,7 @@
 """What SLURM's queue adds to the run folders: cells that wait, begin, or have lost their job."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,18 @@ def test_a_lost_job_tells_where_its_console_is(make_run: Callable[..., CellRun])
     (run,) = with_queue([make_run(1)], [SUBMISSION], {})
     assert (run.status.job, run.status.log) == ("7_9", "logs/7_9.out")
     assert "never began" in run.status.reason
+
+
+def test_a_job_that_was_cancelled_in_the_queue_has_no_console(
+    make_run: Callable[..., CellRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (run,) = with_queue([make_run(0)], [SUBMISSION], {})
+    assert (run.status.state, run.status.reason) == ("pending", "job 7_4 was cancelled in the queue")
+    (tmp_path / "logs" / "7_4.out").touch()
+    (run,) = with_queue([make_run(0)], [SUBMISSION], {})
+    assert run.status.state == "failed"
 
 
 def test_cells_of_no_submission_stay_as_their_folders_say(make_run: Callable[..., CellRun]) -> None:
