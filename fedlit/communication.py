@@ -145,3 +145,11 @@ def shutdown() -> None:
     """Leave the process group: without it gloo aborts now and then when the interpreter ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Tell whether a collective failed because another process of the group is gone."""
+    texts = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

@@ -187,6 +187,8 @@ class _Attempt:
         told = isinstance(error, UserError | DivergenceError | OutOfMemory)
         last_line = (str(error).strip().splitlines() or [""])[-1]
         reason = str(error) if told else f"{type(error).__name__}: {last_line}".removesuffix(": ")
+        if communication.is_lost_peer(error):
+            reason = "another process of the run is gone; its console may say why"
         stored = stored_status(self._folder)
         if stored is not None and stored.state == "running":
             with suppress(OSError):  # a full disk, say, which is the error itself

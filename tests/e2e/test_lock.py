@@ -198,3 +198,12 @@ def test_a_mistake_that_the_first_process_finds_ends_all(zygote: Zygote) -> None
     assert run.output().count("error: W&B cannot start") == 1, run.output()
     assert "Traceback" not in run.output()
     assert status(zygote, "online").state == "failed"
+
+
+def test_a_process_that_loses_another_says_so(zygote: Zygote) -> None:
+    run = start(zygote, "lost", *LONG, num_processes=2)
+    run.wait_until(lambda: finished(zygote, "lost", 1))
+    os.kill(run.pids[1], signal.SIGKILL)
+    assert wait(run)[1] == -signal.SIGKILL
+    assert status(zygote, "lost").state == "failed"
+    assert status(zygote, "lost").reason.startswith("another process of the run is gone")
