@@ -124,8 +124,8 @@ def _markdown_note(note: str) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """Keep a text what it is inside a table: one line, no bar, no tag, no emphasis."""
-    return re.sub(r"([\\|*_`<\[\]])", r"\\\1", " ".join(text.split()))
+    """Keep a text what it is inside a table: one line, no bar, no tag, no emphasis; an underscore in a word is none."""
+    return re.sub(r"([\\|*`<\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -68,7 +68,7 @@ def test_a_sweep_becomes_tables_and_figures(runs: Path) -> None:
     assert {file.name for file in folder.iterdir()} == names | figures
     lines = [line for line in done.stdout.splitlines() if line.startswith("| f")]
     assert lines[0].startswith("| fedit | 0.600<sup>a</sup> |")
-    assert lines[2] == "| fedsa\\_lora | – | – |"
+    assert lines[2] == "| fedsa_lora | – | – |"
     assert "6 of 8 runs are not done: 5 pending, 1 killed." in done.stdout
     with (folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
