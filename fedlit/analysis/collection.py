@@ -120,15 +120,20 @@ def _runs_in(folder: Path) -> list[Path]:
 def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
     config_path, partition_path = folder / "config.yaml", folder / "partition.json"
     has_config, has_records = config_path.is_file(), (folder / "metrics.jsonl").is_file()
-    return Entry(
-        name=name,
-        folder=folder,
-        settings=settings,
-        status=status or read_status(folder),
-        config=read_stored(config_path.read_text(encoding="utf-8"), str(config_path)) if has_config else None,
-        records=tuple(read_records(folder)) if has_records else (),
-        partition=json.loads(partition_path.read_text(encoding="utf-8")) if partition_path.is_file() else None,
-    )
+    try:
+        return Entry(
+            name=name,
+            folder=folder,
+            settings=settings,
+            status=status or read_status(folder),
+            config=read_stored(config_path.read_text(encoding="utf-8"), str(config_path)) if has_config else None,
+            records=tuple(read_records(folder)) if has_records else (),
+            partition=json.loads(partition_path.read_text(encoding="utf-8")) if partition_path.is_file() else None,
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{folder} has a damaged metrics.jsonl or partition.json ({error}); mend it, or move the folder away"
+        ) from None
 
 
 def _with_settings(entries: Sequence[Entry]) -> list[Entry]:

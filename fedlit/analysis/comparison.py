@@ -29,9 +29,9 @@ class Result:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Return the records of a run, round 0 first."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """Return the records of a run, round 0 first; a last line that is being written is left out."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:

@@ -60,7 +60,7 @@ def plot_deviation(records: Sequence[Mapping[str, Any]], path: Path, *, title: s
         mesh = axes.pcolormesh(edges, rows, np.where(values > 0, values, math.nan), cmap=_COLOURS, norm=norm)
         bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=30)
         bar.set_label("root mean square over the layer's weights", fontsize=8, color=MUTED)
-        bar.ax.tick_params(labelsize=8, colors=MUTED)
+        bar.ax.tick_params(which="both", labelsize=8, colors=MUTED)
         bar.outline.set_visible(False)
     _name_axes(axes, layers, (values == 0).any())
     heading = f"{title}: " if title else ""

@@ -83,12 +83,14 @@ def check_scores(collection: Collection, scores: Sequence[str]) -> None:
             near = get_close_matches(score, known, n=1, cutoff=0.5)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise UserError(
-                f"--score={score} is in no record of {collection.name}; {guess}There are {', '.join(known)}"
+                f"--score={score} is in no record of {collection.name}; {guess}Valid scores: {', '.join(known)}"
             )
 
 
 def known_scores(collection: Collection) -> list[str]:
-    """Return the names of all scores in the records, or of the data sets where there is no record yet."""
+    """Return the names of all scores in the records; where there is no record yet, all there are."""
+    if not any(entry.records for entry in collection.entries):
+        return list(SCORES)
     found: dict[str, None] = dict.fromkeys(default_scores(collection))
     for entry in collection.entries:
         for record in entry.records[-1:]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scipy.stats import wilcoxon  # type: ignore[import-untyped]
+from scipy.stats import wilcoxon
 
 from fedlit.report.cells import Measures
 from fedlit.report.layout import Layout
