@@ -10,7 +10,7 @@ from conftest import REPOSITORY, environment
 
 COMMANDS = sorted(set((REPOSITORY / "experiments").glob("*.py")) - {REPOSITORY / "experiments" / "pretrain_tiny.py"})
 """All but the one that made the packaged model, which trains by itself and imports torch at once."""
-HEAVY = ("torch", "lightning", "transformers", "datasets", "wandb", "matplotlib")
+HEAVY = ("torch", "lightning", "transformers", "datasets", "wandb", "matplotlib", "plotly")
 
 
 def run(*words: str, folder: Path, timing: bool = False) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,12 @@ def test_dry_run_tells_sizes_and_writes_nothing(command_line: CommandLine) -> No
     ("data", "path", "model"),
     [
         ("medquad", "medquad/medquad.jsonl.gz", []),
-        ("dolly", "dolly15k/dolly15k.jsonl.gz", ["model=hf", f"model.path={SHARED}/models/stories260k"]),
+        pytest.param(
+            "dolly",
+            "dolly15k/dolly15k.jsonl.gz",
+            ["model=hf", f"model.path={SHARED}/models/stories260k"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_real_text_and_a_foreign_backbone(command_line: CommandLine, data: str, path: str, model: list[str]) -> None:

@@ -43,6 +43,7 @@ def run(words: list[str], hub: FakeHub, home: Path, script: Path = PREFETCH, **m
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_reads_what_was_fetched_and_asks_for_no_more(hub_folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with fake_hub(hub_folder) as hub:

@@ -14,7 +14,9 @@ def whole(module_command_line: CommandLine) -> str:
     return "fedit"
 
 
-@pytest.mark.parametrize(("launcher", "num_processes"), [("fabric", 2), ("torchrun", 4), ("python", 2)])
+@pytest.mark.parametrize(
+    ("launcher", "num_processes"), [("fabric", 2), ("torchrun", 4), pytest.param("python", 2, marks=pytest.mark.slow)]
+)
 def test_processes_and_launchers_give_the_same_bits(
     module_command_line: CommandLine, whole: str, launcher: str, num_processes: int
 ) -> None:

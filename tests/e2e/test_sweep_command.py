@@ -111,6 +111,7 @@ def test_what_is_submitted_is_known_to_the_next_command(clone: Path, slurm: Call
     (clone / "runs" / "own" / "own-fedit-seed1").mkdir()
     finished = {"state": "done", "num_rounds": 7}
     (clone / "runs" / "own" / "own-fedit-seed1" / "status.json").write_text(json.dumps(finished))
+    (clone / "slurm" / "logs" / "own-7_2.out").write_text("the job's console\n")
     queue = slurm("7_0 RUNNING\\n7_3 PENDING\\n")
     status = sweep(clone, "status", "own.yaml", **queue)
     states = [line.split()[2] for line in status.stdout.splitlines()[1:5]]

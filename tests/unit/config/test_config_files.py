@@ -23,7 +23,7 @@ def test_every_file_loads(group: str, choice: str, tmp_path: Path) -> None:
         arguments.append(f"data.path={rows}")
     if "data.test_path: ???" in text:
         arguments.append(f"data.test_path={rows}")
-    if group == "model" and "path: ???" in text:
+    if (group == "model" and "path: ???" in text) or "model.path: ???" in text:
         arguments.append("model.path=some/model")
     config = load_config(arguments)
     if group == "method":
