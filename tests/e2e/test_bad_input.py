@@ -95,6 +95,7 @@ def test_strategy_of_fabric_run(files: CommandLine) -> None:
     assert "exitcode: 2" in done.stderr or "exitcode  : 2" in done.stderr
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_folder(files: CommandLine) -> None:
     assert files.run("mine", "num_rounds=1", "eval.max_examples=2").returncode == 0
     before = {path: path.read_bytes() for path in (files.folder / "mine").rglob("*") if path.is_file()}
@@ -105,6 +106,7 @@ def test_another_configuration_in_the_folder(files: CommandLine) -> None:
     assert before == {path: path.read_bytes() for path in (files.folder / "mine").rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_divergence_names_round_and_client_and_keeps_the_checkpoint(files: CommandLine) -> None:
     done = files.run("wild", "local.lr=1e38", "num_rounds=2", "eval.max_examples=2")
     assert done.returncode == 3, done.stderr

@@ -60,6 +60,7 @@ def test_real_text_and_a_foreign_backbone(command_line: CommandLine, data: str, 
     assert last["global/loss"] < first["global/loss"]
 
 
+@pytest.mark.slow
 def test_own_data_under_its_own_column_names(command_line: CommandLine) -> None:
     rows = [
         {"q": f"What is {n} + {n}?", "a": f"It is {2 * n}.", "topic": "even" if n % 2 else "odd"} for n in range(60)

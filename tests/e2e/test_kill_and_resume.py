@@ -58,7 +58,8 @@ def test_killed_while_a_checkpoint_is_written(reference: CommandLine, wait_for: 
     assert reference.result(folder.name) == reference.result("whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_exits_with_its_own_code(
     reference: CommandLine, wait_for: Wait, number: signal.Signals
 ) -> None:

@@ -15,7 +15,12 @@ def whole(module_command_line: CommandLine) -> str:
 
 
 @pytest.mark.parametrize(
-    ("launcher", "num_processes"), [("fabric", 2), ("torchrun", 4), pytest.param("python", 2, marks=pytest.mark.slow)]
+    ("launcher", "num_processes"),
+    [
+        ("fabric", 2),
+        pytest.param("torchrun", 4, marks=pytest.mark.slow),
+        pytest.param("python", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_processes_and_launchers_give_the_same_bits(
     module_command_line: CommandLine, whole: str, launcher: str, num_processes: int
