@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 from fedlit.analysis.collection import Collection
 from fedlit.dashboard.data import PageData, page_data
 from fedlit.report.table import Table, build_table
+from fedlit.run_folder import write_atomically
 
 SCRIPTS = ("panels.js", "charts.js", "tables.js", "page.js")
 
@@ -46,9 +47,7 @@ def write_page(collection: Collection, path: Path) -> None:
     """Write the page of a collection, atomically; its folder is made if it is not there."""
     html = render(page_data(collection), build_table(collection), made_at=datetime.now(UTC))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, html)
 
 
 def render(page: PageData, table: Table, *, made_at: datetime) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from fedlit.config import Sweep
 from fedlit.config.loading import split_arguments
 from fedlit.errors import UserError
+from fedlit.run_folder import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +51,7 @@ def remember(sweep: Sweep, overrides: Sequence[str]) -> None:
     path = arguments_path(sweep, overrides)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"sweep": sweep.name, "overrides": list(overrides)}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def remembered(sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:
