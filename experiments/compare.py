@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlit.analysis.comparison import Record, Result, markdown, read_records, summarize
 from fedlit.arguments import CommandParser
 from fedlit.command import tell, without_traceback
 from fedlit.config import CONFIG_DIR, load_config, run_folder
 from fedlit.config.keys import nearest
 from fedlit.errors import UserError
-from fedlit.interrupt import STOPPED_EXIT_CODE
+from fedlit.lab.analysis.comparison import Record, Result, markdown, read_records, summarize
+from fedlit.lab.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
+from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.scores import SCORES, chosen_scores, is_lower_better
-from fedlit.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
 
 METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
 
@@ -136,7 +136,7 @@ def _results(runs: dict[Cell, list[Record]], best: list[Cell], score: str) -> li
 
 
 def _draw(runs: dict[str, list[Record]], score: str, path: Path, title: str) -> None:
-    from fedlit.analysis.comparison_plot import plot_comparison  # noqa: PLC0415  matplotlib takes a second to import
+    from fedlit.lab.analysis.comparison_plot import plot_comparison  # noqa: PLC0415  matplotlib takes a second to import
 
     plot_comparison(runs, score, path, title)
 

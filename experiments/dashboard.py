@@ -44,17 +44,17 @@ def _build(options: argparse.Namespace) -> int:
     path = options.output
     if path is not None and path.is_dir():
         raise UserError(f"--output={path} is a folder; give the name of a file, {path / 'dashboard.html'}")
-    from fedlit.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
+    from fedlit.lab.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
 
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
     if options.wandb:
-        from fedlit.dashboard.workspace import build_workspace  # noqa: PLC0415
+        from fedlit.lab.dashboard.workspace import build_workspace  # noqa: PLC0415
 
         print(build_workspace(collection, project=options.project, entity=options.entity))
         return 0
-    from fedlit.dashboard.page import write_page  # noqa: PLC0415
+    from fedlit.lab.dashboard.page import write_page  # noqa: PLC0415
 
     path = path or collection.folder / "dashboard.html"
     try:

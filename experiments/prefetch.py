@@ -13,7 +13,7 @@ from fedlit.command import tell, without_traceback
 from fedlit.units import readable_bytes
 
 if TYPE_CHECKING:
-    from fedlit.prefetch import Item, Need
+    from fedlit.lab.prefetch import Item, Need
 
 EXAMPLES = """\
 examples:
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
 
 def prefetch(words: Sequence[str], *, dry_run: bool) -> int:
     """Look everything up, then download what is missing."""
-    from fedlit.prefetch import (  # noqa: PLC0415  so that --help comes at once
+    from fedlit.lab.prefetch import (  # noqa: PLC0415  so that --help comes at once
         cache_home,
         compute_node_variables,
         fetch,
@@ -65,7 +65,7 @@ def prefetch(words: Sequence[str], *, dry_run: bool) -> int:
 
 def _look_up_all(needs: "Sequence[Need]", *, dry_run: bool) -> "list[Item]":
     """Return how every need stands; a dry run goes on without a network."""
-    from fedlit.prefetch import HubUnreachableError, Item, LocalPath, look_up  # noqa: PLC0415  as above
+    from fedlit.lab.prefetch import HubUnreachableError, Item, LocalPath, look_up  # noqa: PLC0415  as above
 
     found: list[Item] = []
     unreachable = False

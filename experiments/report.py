@@ -39,14 +39,14 @@ def _report(options: argparse.Namespace) -> int:
     targets, overrides = split_targets(options.targets)
     if options.output and options.output.is_file():
         raise UserError(f"--output={options.output} is a file; give a folder")
-    from fedlit.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
-    from fedlit.report.layout import check_scores  # noqa: PLC0415
+    from fedlit.lab.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
+    from fedlit.lab.report.layout import check_scores  # noqa: PLC0415
 
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
     check_scores(collection, options.score)
-    from fedlit.report.writing import write_report  # noqa: PLC0415  scipy and matplotlib: seconds, after all mistakes
+    from fedlit.lab.report.writing import write_report  # noqa: PLC0415  scipy and matplotlib: seconds, after all mistakes
 
     folder = options.output or collection.folder / "report"
     text = write_report(collection, folder, scores=options.score, which=options.round, figures=not options.no_figures)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fedlit import slurm
 from fedlit.arguments import CommandParser
 from fedlit.command import USER_ERROR_EXIT_CODE, is_first_process, run_federation, tell
 from fedlit.config import Cell, Sweep, load_sweep
@@ -20,7 +19,8 @@ from fedlit.config.keys import nearest
 from fedlit.config.loading import split_arguments
 from fedlit.config.sweep import load_sweeps
 from fedlit.errors import UserError
-from fedlit.interrupt import STOPPED_EXIT_CODE, StopRequest
+from fedlit.process import slurm
+from fedlit.process.interrupt import STOPPED_EXIT_CODE, StopRequest
 
 SCRIPT = Path(__file__)
 
@@ -127,7 +127,7 @@ def positive(text: str) -> int:
 
 def list_command(_options: argparse.Namespace) -> int:
     """Print all sweeps."""
-    from fedlit.sweeps.tables import sweep_table  # noqa: PLC0415  rich
+    from fedlit.lab.sweeps.tables import sweep_table  # noqa: PLC0415  rich
 
     show_table(sweep_table(load_sweeps()))
     return 0
@@ -141,7 +141,7 @@ def count_command(options: argparse.Namespace) -> int:
 
 def show_command(options: argparse.Namespace) -> int:
     """Print the cells, or one's command line."""
-    from fedlit.sweeps.tables import cell_table  # noqa: PLC0415  rich
+    from fedlit.lab.sweeps.tables import cell_table  # noqa: PLC0415  rich
 
     sweep = load_sweep(options.sweep)
     cells = sweep.cells(options.overrides)
@@ -155,10 +155,10 @@ def show_command(options: argparse.Namespace) -> int:
 
 def status_command(options: argparse.Namespace) -> int:
     """Print how every cell stands."""
-    from fedlit.sweeps.cells import cell_runs  # noqa: PLC0415  the others need none of this
-    from fedlit.sweeps.queue import with_queue  # noqa: PLC0415
-    from fedlit.sweeps.records import read_submissions  # noqa: PLC0415
-    from fedlit.sweeps.tables import FAILURES, counts, number_of, status_table  # noqa: PLC0415
+    from fedlit.lab.sweeps.cells import cell_runs  # noqa: PLC0415  the others need none of this
+    from fedlit.lab.sweeps.queue import with_queue  # noqa: PLC0415
+    from fedlit.lab.sweeps.records import read_submissions  # noqa: PLC0415
+    from fedlit.lab.sweeps.tables import FAILURES, counts, number_of, status_table  # noqa: PLC0415
 
     sweep = load_sweep(options.sweep)
     overrides = arguments_of(sweep, options)
@@ -175,11 +175,11 @@ def status_command(options: argparse.Namespace) -> int:
 
 def submit_command(options: argparse.Namespace) -> int:
     """Submit the cells as one array."""
-    from fedlit.sweeps.cells import cell_runs, check_cells  # noqa: PLC0415
-    from fedlit.sweeps.queue import BUSY, with_queue  # noqa: PLC0415
-    from fedlit.sweeps.records import add_submission, read_submissions, remember  # noqa: PLC0415
-    from fedlit.sweeps.submission import Request, require_slurm, submit  # noqa: PLC0415
-    from fedlit.sweeps.tables import counts, number_of  # noqa: PLC0415
+    from fedlit.lab.sweeps.cells import cell_runs, check_cells  # noqa: PLC0415
+    from fedlit.lab.sweeps.queue import BUSY, with_queue  # noqa: PLC0415
+    from fedlit.lab.sweeps.records import add_submission, read_submissions, remember  # noqa: PLC0415
+    from fedlit.lab.sweeps.submission import Request, require_slurm, submit  # noqa: PLC0415
+    from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
 
     if not options.dry_run:
         require_slurm()
@@ -246,9 +246,9 @@ def run_command(options: argparse.Namespace) -> int:
 
 def run_local(options: argparse.Namespace) -> int:
     """Run the cells on this machine."""
-    from fedlit.sweeps.local import device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
-    from fedlit.sweeps.records import remember  # noqa: PLC0415
-    from fedlit.sweeps.tables import counts, number_of  # noqa: PLC0415
+    from fedlit.lab.sweeps.local import device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
+    from fedlit.lab.sweeps.records import remember  # noqa: PLC0415
+    from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
 
     sweep = load_sweep(options.sweep)
     overrides = arguments_of(sweep, options)
@@ -269,7 +269,7 @@ def run_local(options: argparse.Namespace) -> int:
 
 def arguments_of(sweep: Sweep, options: argparse.Namespace) -> list[str]:
     """Return the key=value arguments of a command, those of the last start where it has none."""
-    from fedlit.sweeps.records import arguments_path, remembered  # noqa: PLC0415
+    from fedlit.lab.sweeps.records import arguments_path, remembered  # noqa: PLC0415
 
     kept = () if options.as_in_file else remembered(sweep, options.overrides)
     if kept:

@@ -8,26 +8,26 @@ from typing import Any
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fedlit import communication
 from fedlit.adapters import Calibration
-from fedlit.callbacks import RunSummary
-from fedlit.client import ClientModule, LocalTrainer
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.tensors import num_parameters
+from fedlit.client.trainer import ClientModule, LocalTrainer
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
-from fedlit.evaluation import Evaluator, fixed_subset
-from fedlit.exchange import Exchange
-from fedlit.federation import Federation
 from fedlit.inputs import Inputs
-from fedlit.lora_layer import LoraLayer
+from fedlit.lab.callbacks import RunSummary
 from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, Purpose, load_backbone
 from fedlit.partition.shards import Shard
+from fedlit.process import communication
+from fedlit.round.evaluation import Evaluator, fixed_subset
+from fedlit.round.exchange import Exchange
+from fedlit.round.loop import Federation
 from fedlit.seeding import numpy_generator, torch_stream
 from fedlit.tasks import Task
 from fedlit.tasks.causal_lm import CausalLM
 from fedlit.tasks.image_classification import ImageClassification
 from fedlit.tasks.sequence_classification import SequenceClassification
-from fedlit.tensors import num_parameters
 
 NUM_CALIBRATION_BATCHES = 4
 """Training batches that an adapter may look at when it is initialised."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedlit.config import check_launcher, load_config, no_effect_warnings
 from fedlit.errors import DivergenceError, UserError
-from fedlit.interrupt import STOPPED_EXIT_CODE, OutOfMemory, StoppedBySignal, StopRequest, TimedOut
+from fedlit.process.interrupt import STOPPED_EXIT_CODE, OutOfMemory, StoppedBySignal, StopRequest, TimedOut
 
 USER_ERROR_EXIT_CODE = 2
 DIVERGED_EXIT_CODE = 3

@@ -7,7 +7,7 @@ from fedlit.data.classes import class_names
 from fedlit.data.prompts import Row
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.partition.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
-from fedlit.run_folder import RunFolder
+from fedlit.run.folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,23 +13,30 @@ import transformers
 from lightning.fabric import Fabric
 from rich.console import Console
 
-from fedlit import communication, slurm
 from fedlit.assembly import Plan, assemble, make_plan
-from fedlit.callbacks import Callback
-from fedlit.callbacks.console import ConsoleReport
-from fedlit.callbacks.loggers import make_loggers
-from fedlit.callbacks.plots import RunPlots
 from fedlit.config import RunConfig
 from fedlit.errors import DivergenceError, UserError
-from fedlit.federation import Federation
 from fedlit.inputs import Inputs
-from fedlit.interrupt import OutOfMemory, StoppedBySignal, StopRequest, TimedOut, is_out_of_memory, out_of_memory
-from fedlit.memory import keep_freed_memory
+from fedlit.lab.callbacks import Callback
+from fedlit.lab.callbacks.console import ConsoleReport
+from fedlit.lab.callbacks.loggers import make_loggers
+from fedlit.lab.callbacks.plots import RunPlots
 from fedlit.partition.shards import partition_record
-from fedlit.run_folder import RunFolder, write_atomically
-from fedlit.run_lock import RunLock, take_lock
-from fedlit.run_status import PATH as STATUS_PATH
-from fedlit.run_status import RunStatus, ended, first_status, stored_status, to_json
+from fedlit.process import communication, slurm
+from fedlit.process.interrupt import (
+    OutOfMemory,
+    StoppedBySignal,
+    StopRequest,
+    TimedOut,
+    is_out_of_memory,
+    out_of_memory,
+)
+from fedlit.process.memory import keep_freed_memory
+from fedlit.round.loop import Federation
+from fedlit.run.folder import RunFolder, write_atomically
+from fedlit.run.lock import RunLock, take_lock
+from fedlit.run.status import PATH as STATUS_PATH
+from fedlit.run.status import RunStatus, ended, first_status, stored_status, to_json
 from fedlit.sizing import describe_sizes
 
 

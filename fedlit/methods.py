@@ -19,23 +19,23 @@ from fedlit.adapters.dense import Dense
 from fedlit.adapters.lora import Lora
 from fedlit.adapters.lora_core import LoraCore
 from fedlit.adapters.scl import Scl
-from fedlit.aggregation import AggregationRule
-from fedlit.aggregation.fedavg import FedAvg, NoAggregation
-from fedlit.aggregation.fedex_lora import FedExLora
-from fedlit.aggregation.fedrot_lora import FedRotLora
-from fedlit.aggregation.fedsvd import FedSvd
-from fedlit.aggregation.flexlora import FlexLora
-from fedlit.aggregation.flora import Flora
-from fedlit.aggregation.hetlora import HetLora
-from fedlit.cohort import uniform_weights, weights_by_examples
+from fedlit.algebra.tensors import TensorDict
+from fedlit.client.optimizers import LocalOptimizer
+from fedlit.client.optimizers.galore import GaLore
+from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.models import Projections, head_parameters
 from fedlit.models.quantization import require_quantization_fits
-from fedlit.optimizers import LocalOptimizer
-from fedlit.optimizers.galore import GaLore
-from fedlit.optimizers.torch_optimizers import SGD, AdamW
-from fedlit.tensors import TensorDict
+from fedlit.round.cohort import uniform_weights, weights_by_examples
+from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.fedavg import FedAvg, NoAggregation
+from fedlit.round.rules.fedex_lora import FedExLora
+from fedlit.round.rules.fedrot_lora import FedRotLora
+from fedlit.round.rules.fedsvd import FedSvd
+from fedlit.round.rules.flexlora import FlexLora
+from fedlit.round.rules.flora import Flora
+from fedlit.round.rules.hetlora import HetLora
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from fedlit.adapters import trainable
+from fedlit.algebra.tensors import num_bytes, num_parameters
 from fedlit.assembly import Plan, attach_adapter, purpose
 from fedlit.config import RunConfig
-from fedlit.exchange import Exchange
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
-from fedlit.tensors import num_bytes, num_parameters
+from fedlit.round.exchange import Exchange
 from fedlit.units import readable_bytes
 
 

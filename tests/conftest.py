@@ -10,12 +10,12 @@ from lightning.fabric import Fabric
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from fedlit.client import ClientModule, LocalTrainer
+from fedlit.client.trainer import ClientModule, LocalTrainer
 from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Example
-from fedlit.memory import keep_freed_memory
 from fedlit.methods import build_method
 from fedlit.models import PACKAGED, PROJECTIONS
+from fedlit.process.memory import keep_freed_memory
 from fedlit.seeding import torch_stream
 from fedlit.tasks.causal_lm import CausalLM
 

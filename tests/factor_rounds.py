@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedlit.aggregation import AggregationRule
-from fedlit.cohort import ClientUpdate, Cohort
-from fedlit.lora_layer import LoraLayer
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.tensors import TensorDict
+from fedlit.round.cohort import ClientUpdate, Cohort
+from fedlit.round.rules import AggregationRule
+from fedlit.round.server import ServerState
 
 WEIGHTS = {
     1: (1.0,),

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedlit.analysis.collection import Collection, Entry
 from fedlit.config import RunConfig, load_config, to_yaml
-from fedlit.run_status import RunStatus
+from fedlit.lab.analysis.collection import Collection, Entry
+from fedlit.run.status import RunStatus
 
 SCORES = ("loss", "rouge_l", "bleu_4")
 NUM_LABELS = 24

@@ -18,14 +18,14 @@ from paired_timing import Elapsed, Ratio, Stopwatch, interleave, median, pin
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedlit.aggregation import AggregationRule
-from fedlit.aggregation.fedex_lora import FedExLora
-from fedlit.aggregation.flexlora import FlexLora
-from fedlit.cohort import ClientUpdate, Cohort, weights_by_examples
-from fedlit.lora_layer import LoraLayer
-from fedlit.low_rank import LowRank
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.tensors import TensorDict
+from fedlit.round.cohort import ClientUpdate, Cohort, weights_by_examples
+from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.fedex_lora import FedExLora
+from fedlit.round.rules.flexlora import FlexLora
+from fedlit.round.server import ServerState
 
 TARGET = 200.0
 TOLERANCE = 1e-4

@@ -26,17 +26,17 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fedlit import communication
 from fedlit.adapters import trainable
-from fedlit.client import ClientModule, LocalTrainer
+from fedlit.algebra.tensors import checksum, copy_into, snapshot
+from fedlit.client.trainer import ClientModule, LocalTrainer
 from fedlit.config import ComputeConfig, DataConfig, EvalConfig, LocalConfig, MethodConfig, ModelConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.launch import quieten
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS, Backbone, load_backbone, load_tokenizer
+from fedlit.process import communication
 from fedlit.seeding import numpy_generator, torch_stream
 from fedlit.tasks.causal_lm import CausalLM
-from fedlit.tensors import checksum, copy_into, snapshot
 
 NUM_VOCAB = 4096
 HEAD_SIZE = 64

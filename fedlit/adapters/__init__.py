@@ -5,9 +5,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from fedlit.lora_layer import LoraLayer
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.tensors import TensorDict
 from fedlit.models import Projections
-from fedlit.tensors import TensorDict
 
 Calibration = Callable[[], Iterator[Tensor]]
 """Yields the mean loss of the model on a few training batches, one after the other: with hooks on its layers an adapter

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedlit.adapters import Adapter, Calibration, trainable
+from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
-from fedlit.tensors import TensorDict
 
 
 @dataclass(frozen=True, kw_only=True)

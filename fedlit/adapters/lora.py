@@ -14,11 +14,11 @@ from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import nn
 
 from fedlit.adapters import Adapter, Calibration
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.merging import merged_weights
+from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
-from fedlit.lora_layer import LoraLayer
 from fedlit.models import Projections
-from fedlit.server import merged_weights
-from fedlit.tensors import TensorDict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlit.adapters import Adapter, Calibration
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.merging import merged_weights
+from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
-from fedlit.lora_layer import LoraLayer
 from fedlit.models import Projections
-from fedlit.server import merged_weights
-from fedlit.tensors import TensorDict
 
 INITS = ("update", "gradient", "weights", "random")
 EXACT_SIDE = 1024

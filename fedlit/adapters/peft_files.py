@@ -12,8 +12,8 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedlit.lora_layer import LoraLayer
-from fedlit.low_rank import LowRank
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.low_rank import LowRank
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlit.adapters import Adapter, Calibration
+from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
-from fedlit.tensors import TensorDict
 
 INITS = ("gaussian", "svd", "whitened")
 

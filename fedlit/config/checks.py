@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedlit import slurm
 from fedlit.config.keys import nearest, show
 from fedlit.config.record import flat_values
 from fedlit.config.schema import ComputeConfig, RunConfig
 from fedlit.errors import UserError
+from fedlit.process import slurm
 from fedlit.scores import DEFAULT_SCORES, TASK_SCORES
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {

@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 from fedlit import assembly
-from fedlit.cohort import ClientUpdate
+from fedlit.algebra.tensors import snapshot
 from fedlit.config import load_config
-from fedlit.exchange import RoundCohort
-from fedlit.federation import Federation
 from fedlit.inputs import gather_inputs
 from fedlit.methods import RECIPES
-from fedlit.tensors import snapshot
+from fedlit.round.cohort import ClientUpdate
+from fedlit.round.exchange import RoundCohort
+from fedlit.round.loop import Federation
 
 ARGUMENTS = [
     "data=digits",

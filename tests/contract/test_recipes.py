@@ -16,15 +16,15 @@ from tiny_federations import (
 )
 
 from fedlit import assembly
-from fedlit import federation as federation_module
 from fedlit.adapters import trainable
-from fedlit.cohort import ClientUpdate, sample_cohort
+from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, load_config
 from fedlit.errors import UserError
-from fedlit.federation import Federation
 from fedlit.methods import ADAPTERS, RECIPES, RULES, Method, build_method
-from fedlit.server import Download
-from fedlit.tensors import TensorDict, snapshot
+from fedlit.round import loop as federation_module
+from fedlit.round.cohort import ClientUpdate, sample_cohort
+from fedlit.round.loop import Federation
+from fedlit.round.server import Download
 
 EXTRA: dict[str, list[str]] = {}
 """Options without which a recipe cannot run on the packaged model."""

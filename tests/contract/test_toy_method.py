@@ -11,13 +11,13 @@ from torch import nn
 
 from fedlit import assembly
 from fedlit.adapters import Adapter, Calibration, trainable
-from fedlit.aggregation import AggregationRule
-from fedlit.cohort import Cohort
+from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR
 from fedlit.methods import ADAPTERS, RECIPES, RULES, Recipe
 from fedlit.models import Projections
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict, snapshot
+from fedlit.round.cohort import Cohort
+from fedlit.round.rules import AggregationRule
+from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from fedlit import assembly
+from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
-from fedlit.federation import Federation
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone, Purpose, load_backbone
 from fedlit.partition.shards import make_shards
-from fedlit.tensors import TensorDict, snapshot
+from fedlit.round.loop import Federation
 
 WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
 ROWS = [

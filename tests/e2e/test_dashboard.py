@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY, environment
 from synthetic_runs import collection, write_folders
 
-from fedlit.dashboard.page import write_page
+from fedlit.lab.dashboard.page import write_page
 
 SCRIPT = REPOSITORY / "experiments" / "dashboard.py"
 FLAGS = (

@@ -10,8 +10,8 @@ import pytest
 from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
 from fedlit.command import OUT_OF_MEMORY_EXIT_CODE, TIMED_OUT_EXIT_CODE, USER_ERROR_EXIT_CODE
-from fedlit.interrupt import STOPPED_EXIT_CODE
-from fedlit.run_status import RunStatus, read_status
+from fedlit.process.interrupt import STOPPED_EXIT_CODE
+from fedlit.run.status import RunStatus, read_status
 
 LONG = ["num_rounds=200", "eval.every=200"]
 """Far more rounds than any of these runs gets to."""

@@ -9,7 +9,7 @@ from typing import Any
 from conftest import SMALL, Zygote, merge
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedlit.callbacks.wandb_files import read_history
+from fedlit.lab.callbacks.wandb_files import read_history
 
 ARGUMENTS = (
     "logging.wandb=offline",

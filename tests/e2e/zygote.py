@@ -52,8 +52,8 @@ def prepare() -> None:
     for name in LATE_IMPORTS:
         importlib.import_module(name)
     from fedlit import launch  # noqa: PLC0415
-    from fedlit.callbacks import Callback  # noqa: PLC0415
     from fedlit.config import ModelConfig  # noqa: PLC0415
+    from fedlit.lab.callbacks import Callback  # noqa: PLC0415
     from fedlit.models import load_backbone  # noqa: PLC0415
 
     launch.quieten()  # a progress bar would leave a thread behind

@@ -20,14 +20,14 @@ from factor_rounds import (
 
 from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
-from fedlit.aggregation.fedavg import FedAvg
-from fedlit.aggregation.fedrot_lora import FedRotLora, procrustes
-from fedlit.aggregation.fedsvd import FedSvd
-from fedlit.aggregation.hetlora import HetLora
+from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict, copy_into, snapshot
+from fedlit.round.rules.fedavg import FedAvg
+from fedlit.round.rules.fedrot_lora import FedRotLora, procrustes
+from fedlit.round.rules.fedsvd import FedSvd
+from fedlit.round.rules.hetlora import HetLora
+from fedlit.round.server import ServerState
 
 COUNTS = sorted(WEIGHTS)
 TOKENS = torch.arange(3, 33).view(3, 10)

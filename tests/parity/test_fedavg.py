@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from fedlit.aggregation.fedavg import FedAvg, NoAggregation
-from fedlit.client import ClientModule, ClientState, LocalTrainer
-from fedlit.cohort import ClientUpdate, Cohort, weights_by_examples
+from fedlit.algebra.tensors import TensorDict, snapshot
+from fedlit.client.trainer import ClientModule, ClientState, LocalTrainer
 from fedlit.config import LocalConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
-from fedlit.server import Download, ServerState
+from fedlit.round.cohort import ClientUpdate, Cohort, weights_by_examples
+from fedlit.round.rules.fedavg import FedAvg, NoAggregation
+from fedlit.round.server import Download, ServerState
 from fedlit.tasks.likelihood import project_only
-from fedlit.tensors import TensorDict, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`")
 

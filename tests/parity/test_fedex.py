@@ -22,14 +22,14 @@ from factor_rounds import (
 )
 from torch import Tensor
 
-from fedlit.aggregation import AggregationRule
-from fedlit.aggregation.fedavg import FedAvg
-from fedlit.aggregation.fedex_lora import FedExLora
-from fedlit.aggregation.flora import Flora
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
-from fedlit.lora_layer import LoraLayer
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict
+from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.fedavg import FedAvg
+from fedlit.round.rules.fedex_lora import FedExLora
+from fedlit.round.rules.flora import Flora
+from fedlit.round.server import ServerState
 
 COUNTS = sorted(WEIGHTS)
 LAYOUTS = {"linear": {}, "conv1d": {"transposed": True}, "rslora": {"use_rslora": True}}

@@ -21,10 +21,10 @@ from factor_rounds import (
     seeded,
 )
 
-from fedlit.aggregation.fedavg import FedAvg
-from fedlit.aggregation.flexlora import FlexLora
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict
+from fedlit.algebra.tensors import TensorDict
+from fedlit.round.rules.fedavg import FedAvg
+from fedlit.round.rules.flexlora import FlexLora
+from fedlit.round.server import ServerState
 
 RANKS = (2, 5, 3, 1, 5)
 RULE = FlexLora()

@@ -9,7 +9,7 @@ import torch
 from galore_torch import GaLoreAdamW
 from torch import Tensor, nn
 
-from fedlit.optimizers.galore import PROJ_TYPES, GaLore
+from fedlit.client.optimizers.galore import PROJ_TYPES, GaLore
 
 SHAPES = {"tall": (13, 7), "wide": (7, 13), "square": (9, 9)}
 LR = 0.03

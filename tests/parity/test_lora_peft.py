@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
 from fedlit.adapters.peft_files import write_peft_adapter
+from fedlit.algebra.tensors import copy_into, snapshot
 from fedlit.models import PROJECTIONS
-from fedlit.tensors import copy_into, snapshot
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`"),

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedlit.corrections import ControlVariate, Proximal, initial_control, next_control, server_control_after
-from fedlit.tensors import TensorDict, snapshot
+from fedlit.algebra.tensors import TensorDict, snapshot
+from fedlit.client.corrections import ControlVariate, Proximal, initial_control, next_control, server_control_after
 
 LR = 0.05
 NUM_STEPS = 10

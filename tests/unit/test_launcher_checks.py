@@ -67,7 +67,7 @@ def test_launchers_that_make_their_own_processes_are_left_alone(own: dict[str, s
 
 
 def test_the_shape_of_the_group_is_slurms() -> None:
-    from fedlit.communication import group_shape  # noqa: PLC0415  the other tests of this file need no torch
+    from fedlit.process.communication import group_shape  # noqa: PLC0415  the other tests of this file need no torch
 
     assert group_shape(ComputeConfig(), tasks(6, 3, 2)) == (3, 2)
     assert group_shape(ComputeConfig(), tasks(1)) == (1, 1)

@@ -9,13 +9,13 @@ from torch import nn
 
 from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
-from fedlit.aggregation.fedavg import FedAvg, NoAggregation
-from fedlit.cohort import uniform_weights, weights_by_examples
+from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, RunConfig, load_config
 from fedlit.errors import UserError
 from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, WEIGHTINGS, Method, build_method
 from fedlit.models import PROJECTIONS
-from fedlit.optimizers.torch_optimizers import SGD, AdamW
+from fedlit.round.cohort import uniform_weights, weights_by_examples
+from fedlit.round.rules.fedavg import FedAvg, NoAggregation
 
 YAMLS = sorted(Path(CONFIG_DIR).glob("method/*.yaml"))
 LOCAL = LocalConfig(lr=0.25, weight_decay=0.5)

@@ -17,9 +17,9 @@ from fedlit.adapters import Adapter, trainable
 from fedlit.adapters.dense import Dense
 from fedlit.adapters.lora import Lora
 from fedlit.adapters.scl import Scl
+from fedlit.algebra.tensors import num_parameters
 from fedlit.config import ModelConfig, load_config
 from fedlit.models import Backbone, Purpose, head_parameters, load_backbone
-from fedlit.tensors import num_parameters
 
 REPOSITORY = Path(__file__).parents[2]
 PUBLISHED = Path(__file__).parents[1] / "published_configs"

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from fedlit.client import ClientState, LocalTrainer
+from fedlit.algebra.tensors import snapshot
+from fedlit.client.trainer import ClientState, LocalTrainer
 from fedlit.data.collation import training_order
 from fedlit.methods import Method
-from fedlit.server import Download
+from fedlit.round.server import Download
 from fedlit.tasks.causal_lm import CausalLM
 from fedlit.tasks.image_classification import ImageExample
-from fedlit.tensors import snapshot
 
 
 def train(trainer: LocalTrainer, rows: list[Any], round_idx: int = 0) -> dict[str, float]:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from fedlit import slurm
+from fedlit.process import slurm
 
 FAILED = 1
 STOPPED = 75

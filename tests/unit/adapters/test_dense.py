@@ -11,10 +11,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedlit.adapters import trainable
 from fedlit.adapters.dense import Dense
+from fedlit.algebra.tensors import snapshot
+from fedlit.client.optimizers.galore import GaLore
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS, Projections
-from fedlit.optimizers.galore import GaLore
-from fedlit.tensors import snapshot
 
 Llama = Callable[..., Any]
 TOKENS = torch.arange(3, 27).view(2, 12)

@@ -13,12 +13,12 @@ from transformers import LlamaConfig
 
 from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
+from fedlit.algebra.tensors import checksum, num_parameters, snapshot
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS, load_backbone
 from fedlit.seeding import torch_stream
 from fedlit.tasks.causal_lm import CausalLM
-from fedlit.tensors import checksum, num_parameters, snapshot
 
 Llama = Callable[..., Any]
 VARIANTS = {"FedIT": ("AB", "AB"), "FFA-LoRA": ("B", "B"), "FedSA-LoRA": ("AB", "A")}

@@ -11,10 +11,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedlit.adapters import lora_core, trainable
 from fedlit.adapters.lora_core import CoreLayer, LoraCore
+from fedlit.algebra.tensors import checksum, snapshot
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS
 from fedlit.seeding import torch_stream
-from fedlit.tensors import checksum, snapshot
 
 RANK, ALPHA, LR = 3, 7.0, 0.01
 TOKENS = torch.arange(3, 33).view(3, 10)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
-from fedlit.aggregation import AggregationRule
-from fedlit.aggregation.flexlora import FlexLora
-from fedlit.aggregation.flora import Flora
-from fedlit.aggregation.hetlora import HetLora
+from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS
-from fedlit.server import ServerState
-from fedlit.tensors import TensorDict, copy_into, snapshot
+from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.flexlora import FlexLora
+from fedlit.round.rules.flora import Flora
+from fedlit.round.rules.hetlora import HetLora
+from fedlit.round.server import ServerState
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 

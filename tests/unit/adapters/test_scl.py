@@ -21,10 +21,10 @@ from transformers import (
 
 from fedlit.adapters import trainable
 from fedlit.adapters.scl import INITS, CompressedLinear, Scl
+from fedlit.algebra.tensors import checksum, num_parameters, snapshot
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS, Projections
 from fedlit.seeding import torch_stream
-from fedlit.tensors import checksum, num_parameters, snapshot
 
 HIDDEN, INNER, DIM = 24, 40, 5
 TOKENS = torch.arange(3, 33).view(3, 10)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.callbacks.loggers import LOGGERS as MADE
 from fedlit.config import checks as config_checks
 from fedlit.config import load_config
 from fedlit.errors import UserError
+from fedlit.lab.callbacks.loggers import LOGGERS as MADE
 
 
 def test_every_logger_that_may_be_named_can_be_made() -> None:

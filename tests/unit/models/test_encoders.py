@@ -16,13 +16,13 @@ from transformers import (
 )
 
 from fedlit.adapters import trainable
+from fedlit.algebra.tensors import checksum, copy_into, snapshot
 from fedlit.config import ModelConfig, load_config
-from fedlit.export import export_result
 from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, head_parameters, load_backbone
+from fedlit.round.server import ServerState
+from fedlit.run.export import export_result
 from fedlit.seeding import torch_stream
-from fedlit.server import ServerState
-from fedlit.tensors import checksum, copy_into, snapshot
 
 METHODS = {
     "lora": "fedit",

@@ -14,10 +14,10 @@ from small_encoders import purpose_of, write_folder
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
+from fedlit.algebra.tensors import checksum, snapshot
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import PACKAGED, PROJECTIONS, Projections, Purpose, load_backbone, load_tokenizer, loading
-from fedlit.tensors import checksum, snapshot
 
 SIZES = {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 96}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

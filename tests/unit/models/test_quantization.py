@@ -12,7 +12,6 @@ from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
 from fedlit.config import ModelConfig, RunConfig, load_config
 from fedlit.errors import UserError
-from fedlit.export import export_result
 from fedlit.models import Backbone, load_backbone, loading, quantization
 from fedlit.models.quantization import (
     quantizable_weights,
@@ -20,7 +19,8 @@ from fedlit.models.quantization import (
     quantized_bytes,
     require_quantization_fits,
 )
-from fedlit.server import ServerState
+from fedlit.round.server import ServerState
+from fedlit.run.export import export_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 TOKENS = torch.arange(3, 33).view(3, 10)

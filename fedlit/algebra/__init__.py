@@ -1,0 +1,1 @@
+"""Named tensors, LoRA layers and products of thin factors."""

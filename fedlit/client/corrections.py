@@ -1,0 +1,126 @@
+"""What a client adds to its gradients so that many local steps do not carry it away from the federation's objective.
+
+FedProx (Li et al., arXiv 1812.06127, equation 2) pulls a client towards the weights w0 that it received:
+    gradient of F_i(w) + mu/2 |w - w0|^2, that is + mu (w - w0).
+SCAFFOLD (Karimireddy et al., arXiv 1910.06378, Algorithm 1, option II) corrects it by the difference of two control
+variates, estimates of the server's gradient c and the client's own c_i:
+    local steps     y <- y - lr (g_i(y) + c - c_i)            K of them, from y = x
+    client          c_i' = c_i - c + (x - y) / (K lr)         it sends y and c_i' - c_i
+    server          c <- c + |S| / N mean over the cohort S of (c_i' - c_i)
+all of them zero at first. c_i' is the mean of the K raw gradients, which is what makes it an estimate of a gradient:
+this holds for plain SGD with a constant lr only, without momentum, weight decay, clipping or an adaptive optimizer.
+
+Both act on parameters that are trained and shared: a private tensor has no value on the server to be pulled to. FedProx
+goes with any local optimizer, since it is the gradient of a term of the loss.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedlit.algebra.tensors import TensorDict
+
+
+class Correction(Protocol):
+    """Changes the gradients in place."""
+
+    def apply(self) -> None:
+        """Correct the gradients, after backward and before clipping; nothing in it waits for the device.
+
+        A parameter without a gradient is left without one.
+        """
+        ...
+
+
+class Proximal:
+    """FedProx: adds mu * (w - w0), where w0 are the values that `parameters` have when this is made."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], mu: float) -> None:
+        self._mu = mu
+        self._pairs = [(parameter, parameter.detach().clone()) for parameter in parameters.values()]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Correct the gradients; see `Correction`."""
+        used = [(parameter.grad, parameter, anchor) for parameter, anchor in self._pairs if parameter.grad is not None]
+        if used:
+            gradients, parameters, anchors = zip(*used, strict=True)
+            torch._foreach_add_(gradients, torch._foreach_sub(parameters, anchors), alpha=self._mu)
+
+
+class ControlVariate:
+    """SCAFFOLD: adds c - c_i, which is constant during a client's round.
+
+    The control variates have the names and shapes of `parameters`, on any device; more names do no harm.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        server_control: Mapping[str, Tensor],
+        client_control: Mapping[str, Tensor],
+    ) -> None:
+        self._pairs = []
+        for name, parameter in parameters.items():
+            c, c_i = server_control[name], client_control[name]
+            assert c.shape == c_i.shape == parameter.shape, f"{name}: {c.shape}, {c_i.shape}, {parameter.shape}"
+            offset = c.to(parameter.device) - c_i.to(parameter.device)
+            self._pairs.append((parameter, offset.to(parameter.dtype)))
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Correct the gradients; see `Correction`."""
+        used = [(parameter.grad, offset) for parameter, offset in self._pairs if parameter.grad is not None]
+        if used:
+            gradients, offsets = zip(*used, strict=True)
+            torch._foreach_add_(gradients, offsets)
+
+
+def initial_control(tensors: Mapping[str, Tensor]) -> TensorDict:
+    """Return the control variate of a server or a client before its first round: zeros, in at least float32."""
+    return {
+        name: torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32), requires_grad=False)
+        for name, tensor in tensors.items()
+    }
+
+
+def next_control(
+    client_control: Mapping[str, Tensor],
+    server_control: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    num_steps: int,
+    lr: float,
+) -> TensorDict:
+    """Return c_i' = c_i - c + (x - y) / (K lr), on the device and in the type of `client_control`.
+
+    Args:
+        client_control: c_i, as it was in this round.
+        server_control: c, as the client received it.
+        start: x, the values that the client received. Its names are those of the result: the tensors trained in this
+            round (c_i of any other is not to change).
+        end: y, the values after the local steps.
+        num_steps: K.
+        lr: learning rate of the local SGD.
+    """
+    assert num_steps > 0
+    controls = {}
+    for name, x in start.items():
+        c_i = client_control[name]
+        mean_corrected = (x.detach().to(c_i) - end[name].detach().to(c_i)) / (num_steps * lr)
+        controls[name] = c_i - server_control[name].to(c_i) + mean_corrected
+    return controls
+
+
+def server_control_after(control: Mapping[str, Tensor], mean_delta: Mapping[str, Tensor], share: float) -> TensorDict:
+    """Return c + share * mean_delta, where mean_delta is the cohort's weighted mean of c_i' - c_i.
+
+    `share` is the cohort's part of the population's weights, |S| / N where all weigh the same: then c stays the
+    weighted mean of all c_i, as it is their plain mean in the paper. A name that `mean_delta` lacks keeps its value.
+    """
+    return {
+        name: tensor + share * mean_delta[name].to(tensor) if name in mean_delta else tensor
+        for name, tensor in control.items()
+    }

@@ -1,0 +1,1 @@
+"""What looks at rounds and results, and never the other way round."""

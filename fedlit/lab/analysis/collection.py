@@ -1,0 +1,169 @@
+"""The runs that a table or a page is about: the cells of a sweep, missing ones included, or run folders."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
+from fedlit.config.keys import show
+from fedlit.config.record import fingerprint
+from fedlit.errors import UserError
+from fedlit.lab.analysis.comparison import Record, read_records
+from fedlit.lab.sweeps.cells import cell_runs
+from fedlit.lab.sweeps.records import remembered
+from fedlit.run.status import RunStatus, read_status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One run, or a cell of a sweep that has none yet.
+
+    settings: what tells it apart, by dotted key or group (`method`, `data`, `model`), `seed` among them; of a sweep the
+    settings of its cell. config: None for a cell without a run folder. records: round 0 first; empty before the first.
+    partition: partition.json.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    status: RunStatus
+    config: RunConfig | None
+    records: tuple[Record, ...]
+    partition: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collection:
+    """Entries in the order of the sweep, or of their folders' names.
+
+    name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
+    tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
+    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started.
+    """
+
+    name: str
+    folder: Path
+    entries: tuple[Entry, ...]
+    varied: tuple[str, ...]
+    remembered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Entries that differ in their seed alone; `settings` is what they have in common, without the seed."""
+
+    settings: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+
+    def label(self, keys: Sequence[str]) -> str:
+        """Return its values of these keys: texts as they stand, others after the last part of their key."""
+        parts = []
+        for key in keys:
+            if key in self.settings:
+                value = self.settings[key]
+                parts.append(value if isinstance(value, str) else f"{key.rsplit('.', maxsplit=1)[-1]} {show(value)}")
+        return ", ".join(parts)
+
+
+def by_seed(collection: Collection) -> list[Group]:
+    """Return the entries in groups of one setting, in the order of their first."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in collection.entries:
+        common = sorted((key, repr(value)) for key, value in entry.settings.items() if key != "seed")
+        groups.setdefault(repr(common), []).append(entry)
+    return [
+        Group(
+            settings={key: value for key, value in entries[0].settings.items() if key != "seed"}, entries=tuple(entries)
+        )
+        for entries in groups.values()
+    ]
+
+
+def collect(targets: Sequence[str], overrides: Sequence[str] = (), config_dir: Path = CONFIG_DIR) -> Collection:
+    """Return the runs that the words of a command line name: one sweep (with `key=value` arguments), or run folders,
+    each a run's own or one that holds several.
+
+    Raises:
+        UserError: nothing of that name; no run in a folder.
+    """
+    folders = [Path(target) for target in targets]
+    if len(targets) == 1 and not (folders[0].is_dir()):
+        return _of_sweep(targets[0], overrides, config_dir)
+    if overrides:
+        raise UserError(f"{overrides[0]} picks cells of a sweep, and {targets[0]} is a folder; leave it out")
+    found = [run for folder in folders for run in _runs_in(folder)]
+    entries = [_entry(folder.name, folder, {}) for folder in dict.fromkeys(found)]
+    return _named(folders[0].resolve().name, folders[0], _with_settings(entries))
+
+
+def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collection:
+    sweep = load_sweep(name, config_dir)
+    kept = remembered(sweep, overrides)
+    runs = cell_runs(sweep, [*kept, *overrides])
+    entries = [_entry(run.cell.name, run.cell.folder, run.cell.settings, run.status) for run in runs]
+    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the run folders below a folder, or itself."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder and no sweep; give the name of a sweep, or run folders")
+    found = [folder] if (folder / "config.yaml").is_file() else sorted(p.parent for p in folder.glob("*/config.yaml"))
+    if not found:
+        raise UserError(f"{folder} holds no run (no config.yaml); give run folders, or the folder above them")
+    return found
+
+
+def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
+    config_path, partition_path = folder / "config.yaml", folder / "partition.json"
+    has_config, has_records = config_path.is_file(), (folder / "metrics.jsonl").is_file()
+    try:
+        return Entry(
+            name=name,
+            folder=folder,
+            settings=settings,
+            status=status or read_status(folder),
+            config=read_stored(config_path.read_text(encoding="utf-8"), str(config_path)) if has_config else None,
+            records=tuple(read_records(folder)) if has_records else (),
+            partition=json.loads(partition_path.read_text(encoding="utf-8")) if partition_path.is_file() else None,
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{folder} has a damaged metrics.jsonl or partition.json ({error}); mend it, or move the folder away"
+        ) from None
+
+
+def _with_settings(entries: Sequence[Entry]) -> list[Entry]:
+    """Return runs that no sweep describes with the settings in which they differ.
+
+    Data set, model and method stand for what their files set; beside them, keys that differ between runs of one data
+    set, model and method.
+    """
+    values = [_own_values(entry) for entry in entries]
+    groups = [{"data": v["data.name"], "model": v["model.name"], "method": v["method.name"]} for v in values]
+    differing: dict[str, None] = {}
+    for one, other in itertools.combinations(range(len(entries)), 2):
+        keys = values[one].keys() | values[other].keys()
+        for key in sorted(keys - {"seed", "data.name", "model.name", "method.name"}):
+            group = key.split(".")[0]
+            comparable = group not in groups[one] or groups[one][group] == groups[other][group]
+            if comparable and values[one].get(key) != values[other].get(key):
+                differing[key] = None
+    return [
+        replace(entry, settings={**group, **{key: v[key] for key in differing if key in v}, "seed": v["seed"]})
+        for entry, group, v in zip(entries, groups, values, strict=True)
+    ]
+
+
+def _own_values(entry: Entry) -> dict[str, Any]:
+    assert entry.config is not None
+    return fingerprint(entry.config)
+
+
+def _named(name: str, folder: Path, entries: Sequence[Entry]) -> Collection:
+    keys = dict.fromkeys(key for entry in entries for key in entry.settings)
+    varied = [key for key in keys if key != "seed" and len({repr(e.settings.get(key)) for e in entries}) > 1]
+    return Collection(name=name, folder=folder, entries=tuple(entries), varied=tuple(varied))

@@ -1,0 +1,95 @@
+"""One table of several runs side by side, read from their run folders."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlit.scores import headings, is_lower_better
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One line of the table.
+
+    scores: by key of the record, after the last round; `<key>_std` over clients where each has a model of its own.
+    uplink_bytes, downlink_bytes: of one client in one round, means over the run; None where nothing was trained.
+    deviation: see fedlit.round.observers.deviation, mean over the rounds; None without LoRA layers.
+    """
+
+    name: str
+    lr: float | None
+    scores: Mapping[str, float]
+    uplink_bytes: float | None
+    downlink_bytes: float | None
+    deviation: float | None
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Return the records of a run, round 0 first; a last line that is being written is left out."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
+    """Return the line of a run that is done; of its first record alone, that of the model before training."""
+    rounds = [record for record in records if record["round"] > 0]
+    clients = sum(record["aggregation/num_clients"] for record in rounds)
+
+    def per_client(key: str) -> float | None:
+        return sum(record[key] for record in rounds) / clients if clients else None
+
+    deviations = [record["lora/deviation"] for record in rounds if "lora/deviation" in record]
+    return Result(
+        name=name,
+        lr=lr,
+        scores={key: value for key, value in records[-1].items() if key.startswith(("global/", "own/"))},
+        uplink_bytes=per_client("communication/uplink_bytes"),
+        downlink_bytes=per_client("communication/downlink_bytes"),
+        deviation=sum(deviations) / len(deviations) if deviations else None,
+    )
+
+
+def markdown(results: Sequence[Result], names: Sequence[str]) -> str:
+    """Return the table of these scores in Markdown; the best value of each among all lines is bold."""
+    wanted = {f"{place}/{name}" for place in ("global", "own") for name in names}
+    columns = headings(key for result in results for key in result.scores if key in wanted)
+    heads = ["method", "lr", *columns.values(), "kB up", "kB down", "deviation"]
+    best = {
+        key: _best([result.scores[key] for result in results if key in result.scores], lowest=is_lower_better(key))
+        for key in columns
+    }
+    lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
+    for result in results:
+        scores = [_cell(result.scores, key, best[key]) for key in columns]
+        lr = "" if result.lr is None else f"{result.lr:g}"
+        deviation = "" if result.deviation is None else f"{result.deviation:.1e}"
+        traffic = [_kilobytes(result.uplink_bytes), _kilobytes(result.downlink_bytes)]
+        lines.append(_line([f"`{result.name}`", lr, *scores, *traffic, deviation]))
+    return "\n".join(lines) + "\n"
+
+
+def _cell(scores: Mapping[str, float], key: str, best: str | None) -> str:
+    """Return one score as it is printed, bold if it looks like the best; blank where it was not measured."""
+    if key not in scores:
+        return ""
+    value, std = scores[key], scores.get(f"{key}_std")
+    text = f"{value:.3f}" if std is None else f"{value:.3f} ± {std:.3f}"
+    return f"**{text}**" if f"{value:.3f}" == best else text
+
+
+def _best(values: Sequence[float], *, lowest: bool) -> str | None:
+    """Return the best value as it is printed, None where all look the same."""
+    texts = {f"{value:.3f}" for value in values}
+    return f"{(min if lowest else max)(values):.3f}" if len(texts) > 1 else None
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _kilobytes(value: float | None) -> str:
+    return "" if value is None else f"{value / 1000:.1f}"

@@ -1,0 +1,204 @@
+"""Methods with several seeds: curves with a band, and the scores they reached, a panel for each setting.
+
+A method has one look in all panels: its colour, its dashes and its marker, so that it is known in grey too.
+"""
+
+import math
+import statistics
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
+from fedlit.lab.analysis.plots import Points, add_legend, save, score_look, style
+
+MAX_PANELS = 12
+"""Panels of one picture; more go to further pictures."""
+_NUM_COLUMNS = 3
+_DASHES: Sequence[Any] = ("-", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (6, 1.4, 1.3, 1.4)))
+_MARKERS = "osD^vPX*<>"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """The curves of one method in one setting: the points of every seed."""
+
+    panel: str
+    name: str
+    by_seed: Sequence[Points]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reached:
+    """What the seeds of one method reached in one setting, and the published value in the same unit.
+
+    final: whether the values are of runs that are done.
+    """
+
+    panel: str
+    name: str
+    values: Sequence[float]
+    final: bool = True
+    published: float | None = None
+
+
+def plot_curves_of_seeds(curves: Sequence[Curves], score: str, stem: Path, title: str) -> list[Path]:
+    """Draw the mean over seeds by round with a band of one sample standard deviation; return the files, PNG and PDF.
+
+    Means are over those rounds that all seeds of a line have; a single seed has no band.
+    """
+    names = list(dict.fromkeys(curve.name for curve in curves))
+
+    def draw(axes: Axes, panel: str) -> None:
+        for curve in (curve for curve in curves if curve.panel == panel):
+            _draw_curve(axes, curve, _look(names.index(curve.name)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+        axes.set_xlabel("rounds of training", fontsize=8, color=MUTED)
+        axes.set_ylabel(_axis_label(score), fontsize=8, color=MUTED)
+
+    if any(len(curve.by_seed) > 1 for curve in curves):
+        title += "\nmean over seeds, band: ± one sample standard deviation"
+    handles = [Line2D([], [], **_look(i)) for i in range(len(names))]
+    return _pages(_panels(curves), 2.9, draw, (handles, names), stem, title)
+
+
+def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str) -> list[Path]:
+    """Draw what every method reached, a row for each: the seeds, their mean and one sample standard deviation, and the
+    published value; return the files, PNG and PDF.
+    """
+    names = list(dict.fromkeys(entry.name for entry in reached))
+
+    def draw(axes: Axes, panel: str) -> None:
+        shown = [entry for entry in reached if entry.panel == panel]
+        for row, entry in enumerate(shown):
+            _draw_reached(axes, row, entry, _look(names.index(entry.name)))
+        axes.set_yticks(range(len(shown)), [textwrap.shorten(e.name, 26, placeholder="…") for e in shown], fontsize=8)
+        for label in axes.get_yticklabels():
+            label.set(color=INK, parse_math=False)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.margins(x=0.08)
+        axes.set_xlabel(_axis_label(score), fontsize=8, color=MUTED)
+
+    grey: Mapping[str, Any] = {"color": MUTED, "marker": "o"}
+    entries = [("mean ± sample standard deviation", Line2D([], [], **grey, linewidth=1.4, markersize=7))]
+    if any(len(entry.values) > 1 for entry in reached):
+        entries.append(("one seed", Line2D([], [], **grey, linestyle="none", markersize=4, markerfacecolor="none")))
+    else:
+        entries = [("one run", Line2D([], [], **grey, linestyle="none", markersize=7))]
+    if any(entry.values and not entry.final for entry in reached):
+        entries.append(("not done", Line2D([], [], **grey, linestyle="none", markersize=7, markerfacecolor="white")))
+    if any(entry.published is not None for entry in reached):
+        entries.append(("published", Line2D([], [], **_PUBLISHED)))
+    legend = [line for _, line in entries], [text for text, _ in entries]
+    height = 0.95 + 0.27 * max((sum(e.panel == panel for e in reached) for panel in _panels(reached)), default=1)
+    return _pages(_panels(reached), height, draw, legend, stem, title)
+
+
+_PUBLISHED: Mapping[str, Any] = {
+    "color": INK,
+    "marker": "|",
+    "linestyle": "none",
+    "markersize": 13,
+    "markeredgewidth": 1.6,
+}
+
+
+def _panels(entries: Iterable[Curves | Reached]) -> list[str]:
+    return list(dict.fromkeys(entry.panel for entry in entries))
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Return colour, dashes and marker, of which no two of the first 20 methods share all three, and a width: the first
+    are drawn first and wider, so that they show below others with the same values.
+    """
+    extra = 1.0 / (1 + index)
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": _DASHES[(index + index // len(PALETTE)) % len(_DASHES)],
+        "marker": _MARKERS[(index + index // len(PALETTE)) % len(_MARKERS)],
+        "linewidth": 1.4 + 0.9 * extra,
+        "markersize": 4.2 + 2.2 * extra,
+    }
+
+
+def _axis_label(score: str) -> str:
+    look = score_look(score)
+    return f"{look.heading}, lower is better" if look.lower_is_better else f"{look.heading} ({look.unit})"
+
+
+def _draw_curve(axes: Axes, curve: Curves, look: Mapping[str, Any]) -> None:
+    seeds = [dict(points) for points in curve.by_seed if points]
+    rounds = sorted(set.intersection(*(set(points) for points in seeds))) if seeds else []
+    if not rounds:
+        return
+    means = [statistics.fmean(points[number] for points in seeds) for number in rounds]
+    if len(seeds) > 1:
+        stds = [statistics.stdev(points[number] for points in seeds) for number in rounds]
+        low, high = ([m + sign * s for m, s in zip(means, stds, strict=True)] for sign in (-1, 1))
+        axes.fill_between(rounds, low, high, color=look["color"], alpha=0.16, linewidth=0)
+    every = max(1, math.ceil(len(rounds) / 12))
+    axes.plot(rounds, means, **look, markevery=every, zorder=3)
+
+
+def _draw_reached(axes: Axes, row: int, entry: Reached, look: Mapping[str, Any]) -> None:
+    mark = {"color": look["color"], "marker": look["marker"]}
+    if entry.published is not None:
+        axes.plot([entry.published], [row], **_PUBLISHED, zorder=2)
+    if not entry.values:
+        axes.annotate("no value", (0.5, row), xycoords=("axes fraction", "data"), fontsize=7, color=MUTED, ha="center")
+        return
+    mean = statistics.fmean(entry.values)
+    if len(entry.values) > 1:
+        axes.plot(
+            entry.values, [row] * len(entry.values), **mark, linestyle="none", markersize=4, markerfacecolor="none"
+        )
+        axes.errorbar([mean], [row], xerr=statistics.stdev(entry.values), color=look["color"], capsize=3, linewidth=1.4)
+    face: Mapping[str, Any] = {} if entry.final else {"markerfacecolor": "white"}
+    axes.plot([mean], [row], **mark, **face, linestyle="none", markersize=7, zorder=3)
+
+
+def _pages(
+    panels: Sequence[str],
+    height: float,
+    draw: Callable[[Axes, str], None],
+    legend: tuple[Sequence[Line2D], Sequence[str]],
+    stem: Path,
+    title: str,
+) -> list[Path]:
+    """Draw the panels on as many pictures as they need; height: of one, in inches."""
+    written = []
+    for page, first in enumerate(range(0, len(panels), MAX_PANELS)):
+        part = panels[first : first + MAX_PANELS]
+        num_columns = min(_NUM_COLUMNS, len(part))
+        num_rows = math.ceil(len(part) / num_columns)
+        width = 5.4 if num_columns == 1 else 3.3 * num_columns
+        figure = Figure(
+            figsize=(width, height * num_rows + 0.9), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+        )
+        grid = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+        for axes, panel in zip(grid, part, strict=False):
+            style(axes)
+            axes.set_title(textwrap.fill(panel, 44), loc="left", fontsize=9, color=INK, parse_math=False)
+            draw(axes, panel)
+        for axes in grid[len(part) :]:
+            axes.set_visible(False)
+        heading = "\n".join(textwrap.fill(line, int(width * 12)) for line in title.splitlines())
+        figure.suptitle(heading, x=0.012, ha="left", fontsize=10, color=INK, parse_math=False)
+        longest_inches = 0.55 + 0.075 * max(len(text) for text in legend[1])
+        add_legend(figure, *legend, loc="outside lower left", num_columns=max(1, int(width / longest_inches)))
+        for suffix in (".png", ".pdf"):
+            path = stem.with_name(f"{stem.name}{f'-{page + 1}' if page else ''}{suffix}")
+            save(figure, path)
+            figure.set_layout_engine("none")  # places are found, which takes a second
+            written.append(path)
+    return written

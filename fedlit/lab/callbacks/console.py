@@ -1,0 +1,143 @@
+"""What a person sees: the sizes at the start, a progress bar inside a round, a line a round, a table at the end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedlit.config import DataConfig
+from fedlit.lab.callbacks import Callback, RunSummary
+from fedlit.scores import SCORES, chosen_scores, headings, is_lower_better
+from fedlit.tasks import Sample
+from fedlit.units import readable_bytes
+
+
+class ConsoleReport(Callback):
+    """Writes to the terminal, or plain lines where there is none."""
+
+    def __init__(self, console: Console, *, progress: bool) -> None:
+        self._console = console
+        self._with_progress = progress and console.is_terminal
+        self._progress: Progress | None = None
+        self._bar = TaskID(0)
+        self._summary: RunSummary | None = None
+
+    def on_start(self, summary: RunSummary, records: Sequence[dict[str, Any]], notices: Sequence[str]) -> None:
+        """Print the sizes of the run."""
+        self._summary = summary
+        for line in describe(summary):
+            self._print(line)
+        for notice in notices:
+            self._print(f"  note       {notice}")
+
+    def on_round_start(self, round_number: int, num_steps: int) -> None:
+        """Show the bar of the round's local steps."""
+        if not self._with_progress:
+            return
+        self._progress = Progress(
+            TextColumn("round {task.fields[number]} local steps"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("", total=num_steps, number=round_number)
+        self._progress.start()
+
+    def on_step(self) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.advance(self._bar)
+
+    def on_round_end(self, record: dict[str, Any], samples: Sequence[Sample]) -> None:
+        """Print the round's line; before the first, what the adapter's initialisation did to the model."""
+        self.close()
+        facts = {key.removeprefix("init/"): value for key, value in record.items() if key.startswith("init/")}
+        if facts:
+            told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in facts.items())
+            self._print(f"  adapter    at the start: {told}")
+        assert self._summary is not None
+        self._print(round_line(record, shown_scores(self._summary.config.data)))
+
+    def on_end(self, records: Sequence[dict[str, Any]]) -> None:
+        """Print the table of the run and where everything lies."""
+        assert self._summary is not None
+        evaluated = [record for record in records if headings(record)]
+        protocol = f" ({evaluated[0]['eval/protocol']})" if "eval/protocol" in evaluated[0] else ""
+        table = Table(title=f"scores{protocol}", title_justify="left")
+        for heading in ("", "untrained", "last round", "best", "in round"):
+            table.add_column(heading, justify="right" if heading else "left")
+        for key, heading in headings(evaluated[-1]).items():
+            having = [record for record in evaluated if key in record]
+            choose = min if is_lower_better(key) else max
+            trained = [record for record in having if record["round"] > 0] or having
+            best = choose(trained, key=lambda record, key=key: record[key])  # type: ignore[misc]
+            untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
+            table.add_row(heading, untrained, f"{having[-1][key]:.4f}", f"{best[key]:.4f}", str(best["round"]))
+        self._console.print(table)
+        if evaluated[-1]["round"] < self._summary.config.num_rounds:
+            patience = self._summary.config.eval.patience
+            self._print(f"stopped  after round {evaluated[-1]['round']}: no better score for eval.patience={patience}")
+        folder = self._summary.folder
+        self._print(f"records  {folder / 'metrics.jsonl'}")
+        self._print(f"plots    {folder / 'plots'}")
+        self._print(f"result   {folder / 'adapter'}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(summary: RunSummary) -> list[str]:
+    """Return the lines that tell the sizes of a run."""
+    config = summary.config
+    amount = f"{config.local.epochs} epochs" if config.local.epochs else f"{config.local.steps} steps"
+    num_clients = len(summary.num_train_examples)
+    smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
+    how = [config.eval.protocol] if config.data.task == "causal_lm" else []
+    how += {"global": [], "clients": ["each client's own"], "both": ["global and each client's own"]}[config.eval.on]
+    described = f" ({', '.join(how)})" if how else ""
+    cut = f", {summary.num_truncated:,} of them truncated" if summary.num_truncated else ""
+    rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+    return [
+        f"{config.method.name} of {config.model.name} on {config.data.name}",
+        f"  clients    {num_clients}, {summary.cohort_size} in a round; {config.num_rounds} rounds of {amount}; "
+        f"{summary.num_processes} process{'es' if summary.num_processes > 1 else ''} on {summary.device}",
+        f"  rows       {rows} a client for training, {summary.num_test_examples:,} for testing, "
+        f"{summary.num_evaluated:,} evaluated{described}{cut}",
+        f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
+        f"{summary.num_private:,} private), "
+        f"{summary.num_frozen:,} frozen",
+        f"  traffic    {readable_bytes(summary.uplink_bytes)} up, {readable_bytes(summary.downlink_bytes)} down, "
+        "a client in the first round",
+        f"  folder     {summary.folder}",
+    ]
+
+
+def shown_scores(data: DataConfig) -> tuple[str, ...]:
+    """Return the scores that a round's line has room for: the loss and those the data set names."""
+    return ("loss", *chosen_scores(data))
+
+
+def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
+    """Return one line that sums up a round, with the scores of these names."""
+    parts = [f"round {record['round']:>3}"]
+    wanted = [f"{place}/{name}" for place in ("global", "own") for name in names if name in SCORES]
+    parts.extend(f"{heading} {record[key]:.4f}" for key, heading in headings(record).items() if key in wanted)
+    losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
+    if losses:
+        parts.append(f"train loss {sum(losses) / len(losses):.4f}")
+    if "lora/deviation" in record:
+        parts.append(f"deviation {record['lora/deviation']:.1e}")
+    if "time/train_s" in record:
+        parts.append(f"train {record['time/train_s']:.1f} s")
+    parts.append(f"evaluate {record['time/evaluate_s']:.1f} s")
+    return "   ".join(parts)

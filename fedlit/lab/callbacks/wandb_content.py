@@ -1,0 +1,114 @@
+"""What of a run W&B shows beside its numbers: tables, pictures, and the best and last of every score."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlit.run.folder import write_atomically
+from fedlit.scores import headings, is_lower_better
+from fedlit.tasks import Sample
+
+NUM_SAMPLES = 16
+MAX_LABELS = 50
+"""Labels with a column of their own in the partition table."""
+
+
+def summary_scores(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return `last/<key>`, `best/<key>` and `best_round/<key>` of every score of all clients together.
+
+    The best is among the trained rounds, the first of equals.
+    """
+    summary: dict[str, float] = {}
+    for key in headings(key for record in records for key in record):
+        having = [record for record in records if key in record]
+        choose = min if is_lower_better(key) else max
+        best = choose([r for r in having if r["round"] > 0] or having, key=lambda record, key=key: record[key])  # type: ignore[misc]
+        summary[f"last/{key}"] = having[-1][key]
+        summary[f"best/{key}"] = best[key]
+        summary[f"best_round/{key}"] = best["round"]
+    return summary
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    """Return versions, commit and device of the run, as part of its configuration, for W&B to compare runs by."""
+    path = folder / "environment.json"
+    return {"environment": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
+
+
+def partition_rows(partition: Mapping[str, Any]) -> tuple[list[str], list[list[int]]]:
+    """Return columns and rows of who holds what, from partition.json: a row a client, a column a label.
+
+    Labels stand in the order of their totals; those after the fiftieth share a column.
+    """
+    clients = partition["clients"]
+    sizes = [[client["client_id"], client["num_train"], client["num_test"]] for client in clients]
+    columns = ["client", "num_train", "num_test"]
+    if partition["label"] is None:
+        return columns, sizes
+    counts = [Counter(client["train_labels"]) + Counter(client["test_labels"]) for client in clients]
+    totals = sum(counts, Counter())
+    ordered = sorted(totals, key=lambda label: (-totals[label], label))
+    shown, rest = ordered[:MAX_LABELS], ordered[MAX_LABELS:]
+    rows = [[*size, *(count[label] for label in shown)] for size, count in zip(sizes, counts, strict=True)]
+    columns += [f"{partition['label']}: {label}" for label in shown]
+    if rest:
+        columns.append(f"{len(rest)} other labels")
+        rows = [[*row, sum(count[label] for label in rest)] for row, count in zip(rows, counts, strict=True)]
+    return columns, rows
+
+
+def partition_media(folder: Path) -> dict[str, Any]:
+    """Return who holds what as a table and, where it was drawn, as a picture."""
+    import wandb  # noqa: PLC0415  as in wandb_run.py
+
+    columns, rows = partition_rows(json.loads((folder / "partition.json").read_text(encoding="utf-8")))
+    return {"partition": wandb.Table(columns=columns, data=rows), **_picture(folder, "label_distribution")}
+
+
+def final_media(folder: Path) -> dict[str, Any]:
+    """Return the picture that only a whole run gives: every layer's deviation over the rounds."""
+    return _picture(folder, "deviation")
+
+
+def _picture(folder: Path, name: str) -> dict[str, Any]:
+    import wandb  # noqa: PLC0415  as above
+
+    path = folder / "plots" / f"{name}.png"
+    return {f"plots/{name}": wandb.Image(str(path))} if path.is_file() else {}
+
+
+def chosen_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Return at most 16 samples, spread evenly, since a process evaluates short prompts first: the same every round."""
+    num_samples = min(NUM_SAMPLES, len(samples))
+    return [samples[i * len(samples) // num_samples] for i in range(num_samples)]
+
+
+def sample_rows(number: int, samples: Sequence[Sample]) -> list[list[Any]]:
+    """Return what the model wrote after a round as the rows of a table."""
+    return [[number, sample.prompt, sample.reference, sample.prediction] for sample in chosen_samples(samples)]
+
+
+def samples_table(rows: Sequence[Sequence[Any]]) -> Any:
+    """Return the table of such rows."""
+    import wandb  # noqa: PLC0415  as above
+
+    return wandb.Table(columns=["round", "prompt", "reference", "output"], data=[list(row) for row in rows])
+
+
+def keep_samples(folder: Path, number: int, samples: Sequence[Sample]) -> None:
+    """Put a round's rows into the run folder, since the record from which a lost entry is caught up has no texts."""
+    path = _kept_path(folder, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(sample_rows(number, samples)) + "\n")
+
+
+def kept_samples(folder: Path, number: int) -> list[list[Any]] | None:
+    """Return the rows that were kept of a round; None if there is no table of it."""
+    path = _kept_path(folder, number)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _kept_path(folder: Path, number: int) -> Path:
+    return folder / "wandb" / "samples" / f"round-{number:04d}.json"

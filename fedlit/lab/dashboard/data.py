@@ -1,0 +1,255 @@
+"""What the page shows, as plain values: read off a collection of runs once, drawn by the page's own script."""
+
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
+from fedlit.lab.analysis.costs import COSTS
+from fedlit.lab.dashboard.colours import shades
+from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
+from fedlit.lab.dashboard.shards import LabelledData, label_distributions
+from fedlit.run.status import STATES
+from fedlit.scores import SCORES, chosen_scores, headings, is_lower_better
+
+GROUPS_OF_OPTIONS = ("method", "data", "model")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Factor:
+    """What tells groups apart: one key, or the method together with options that not every method has."""
+
+    name: str
+    values: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """A score or a cost: how it is called and its unit."""
+
+    key: str
+    heading: str
+    unit: str
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupData:
+    """Runs that differ in their seed alone.
+
+    values: the index of its value of every factor. scale: its data set; panels of one data set share their scales.
+    main: index of its main score; None before its first record. costs, curves: by key, at `rounds`. last, best:
+    by key, of the seeds that are done, or of all if none is.
+    """
+
+    values: list[int]
+    scale: str
+    main: int | None
+    num_seeds: int
+    num_done: int
+    rounds: list[int]
+    costs: dict[str, Column]
+    curves: dict[str, Curve]
+    last: dict[str, Outcome]
+    best: dict[str, Outcome]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunLine:
+    """One run or missing cell in the list. rounds: `3 of 50`, blank if nothing tells."""
+
+    name: str
+    folder: str
+    state: str
+    reason: str
+    rounds: str
+    job: str
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageData:
+    """All of the page but its table. states: how many runs are in each, none left out that has any. facts: pairs of a
+    name and its values, for the head."""
+
+    name: str
+    states: list[tuple[str, int]]
+    facts: list[tuple[str, str]]
+    warnings: list[str]
+    runs: list[RunLine]
+    factors: list[Factor]
+    scores: list[Axis]
+    costs: list[Axis]
+    groups: list[GroupData]
+    labels: list[LabelledData]
+    shades: list[dict[str, str]]
+
+
+def page_data(collection: Collection) -> PageData:
+    """Return what the page shows of a collection; cells without a run and runs without a record included."""
+    groups = by_seed(collection)
+    points = {entry.folder: points_of(entry) for entry in collection.entries}
+    keys = headings({key for rounds in points.values() for values in rounds.values() for key in values})
+    mains = [_main_score(group, keys) for group in groups]
+    # The main scores first; the others in the order of the tables.
+    ordered = [*dict.fromkeys(main for main in mains if main), *(key for key in keys if key not in mains)]
+    runs = [run_line(entry) for entry in collection.entries]
+    states = Counter(run.state for run in runs)
+    factors, values = _factors(groups, collection)
+    told = [name for name in COSTS if any(f"cost/{name}" in v for rounds in points.values() for v in rounds.values())]
+    records = (record for entry in collection.entries for record in entry.records)
+    protocols = _distinct(str(record["eval/protocol"]) for record in records if "eval/protocol" in record)
+    return PageData(
+        name=collection.name,
+        states=[(state, states[state]) for state in ("done", *STATES[:-1], "unknown") if states[state]],
+        facts=_facts(collection, groups, protocols),
+        warnings=_warnings(collection, protocols),
+        runs=runs,
+        factors=factors,
+        scores=[_score_axis(key, keys[key]) for key in ordered],
+        costs=[Axis(key=name, heading=COSTS[name].heading, unit=COSTS[name].unit) for name in told],
+        groups=[
+            _group_data(group, [points[entry.folder] for entry in group.entries], own_values, ordered, main)
+            for group, own_values, main in zip(groups, values, mains, strict=True)
+        ],
+        labels=label_distributions(collection.entries),
+        shades=shades(),
+    )
+
+
+def run_line(entry: Entry) -> RunLine:
+    """Return how a run stands; one without a status.json is judged by its record."""
+    status = entry.status
+    finished = max((int(record["round"]) for record in entry.records), default=status.num_finished_rounds)
+    total = status.num_rounds or (entry.config.num_rounds if entry.config else None)
+    state, reason = status.state, status.reason
+    if state == "pending" and entry.records:
+        state = "done" if finished == total else "unknown"
+        reason = reason or ("" if state == "done" else "its folder has no status.json")
+    rounds = f"{finished} of {total}" if total is not None else ""
+    return RunLine(
+        name=entry.name,
+        folder=str(entry.folder),
+        state=state,
+        reason=reason,
+        rounds=rounds,
+        job=" on ".join(part for part in (status.job, status.host) if part),
+        log=status.log or "",
+    )
+
+
+def _group_data(
+    group: Group, seeds: Sequence[Points], values: list[int], keys: Sequence[str], main: str | None
+) -> GroupData:
+    rounds = scored_rounds(seeds, keys)
+    curves = {key: found for key in keys if (found := curve(seeds, rounds, key))}
+    is_done = [run_line(entry).state == "done" for entry in group.entries]
+    # A run on its way is no result, unless there is no other: as in the table.
+    compared = [points for points, done in zip(seeds, is_done, strict=True) if done] or seeds
+    best = {key: outcome(compared, key, operator.lt if is_lower_better(key) else operator.gt) for key in keys}
+    last = {key: outcome(compared, key) for key in keys}
+    configs = [entry.config for entry in group.entries if entry.config]
+    data = group.settings.get("data", group.settings.get("data.name"))
+    return GroupData(
+        values=values,
+        scale=str(data or (configs[0].data.name if configs else "")),
+        main=keys.index(main) if main else None,
+        num_seeds=len(group.entries),
+        num_done=sum(is_done),
+        rounds=rounds,
+        costs=costs(seeds, rounds),
+        curves=curves,
+        last={key: found for key, found in last.items() if found},
+        best={key: found for key, found in best.items() if found},
+    )
+
+
+def _main_score(group: Group, keys: Mapping[str, str]) -> str | None:
+    """Return the key of the group's main score, or of the first that its records have; None without any."""
+    names = next((chosen_scores(entry.config.data) for entry in group.entries if entry.config), ())
+    wanted = [f"{place}/{names[0]}{end}" for place in ("global", "own") for end in ("", "_macro")] if names else []
+    recorded = {key for entry in group.entries for record in entry.records for key in record}
+    return next((key for key in [*wanted, *keys] if key in keys and key in recorded), None)
+
+
+def _score_axis(key: str, heading: str) -> Axis:
+    """Return the axis of a score; a `_worst` one and one of a part have the unit of their score."""
+    name = key.split("/")[1].removesuffix("_worst")
+    score = SCORES.get(name) or SCORES[name.removesuffix("_macro")]
+    return Axis(key=key, heading=heading, unit=score.unit, lower_is_better=is_lower_better(key))
+
+
+def _factors(groups: Sequence[Group], collection: Collection) -> tuple[list[Factor], list[list[int]]]:
+    """Return what the groups differ in, the factor of the lines' colours first, and each group's values.
+
+    Keys that say nothing new, such as the number of rounds that goes with a model, are left out. Options that some
+    methods do not have belong to the method: a panel of their values would hold nothing to compare with.
+    """
+    first = [key for key in GROUPS_OF_OPTIONS if key in collection.varied]
+    kept: list[str] = []
+    num_told_apart = 1
+    for key in [*first, *(key for key in collection.varied if key not in first)]:
+        num = len({repr([group.settings.get(name) for name in (*kept, key)]) for group in groups})
+        if num > num_told_apart:
+            kept.append(key)
+            num_told_apart = num
+    own = [key for key in kept if key.startswith("method.") and any(key not in group.settings for group in groups)]
+    lines = [key for key in kept if key == "method" or key in own]
+    others = [[key] for key in kept if key not in lines]
+    # Without methods to compare, what is neither data nor model makes the lines.
+    bundles = [lines, *others] if lines else sorted(others, key=lambda keys: keys[0] in GROUPS_OF_OPTIONS)
+    if not bundles:
+        return [Factor(name="method", values=[_only_label(groups, collection)])], [[0] for _ in groups]
+    labels = [[_label(group, keys) for group in groups] for keys in bundles]
+    factors = [
+        Factor(name=keys[0].rsplit(".", maxsplit=1)[-1], values=_distinct(texts))
+        for keys, texts in zip(bundles, labels, strict=True)
+    ]
+    values = [
+        [factor.values.index(texts[i]) for factor, texts in zip(factors, labels, strict=True)]
+        for i in range(len(groups))
+    ]
+    return factors, values
+
+
+def _label(group: Group, keys: Sequence[str]) -> str:
+    """Return a group's value of a factor, a dash if it has none of the keys."""
+    if list(keys) == ["num_clients"] and "num_clients" in group.settings:
+        return f"{group.settings['num_clients']} clients"
+    return group.label(keys) or "–"
+
+
+def _only_label(groups: Sequence[Group], collection: Collection) -> str:
+    """Return what to call the one group there is: its method, if anything tells it."""
+    configs = [entry.config for group in groups for entry in group.entries if entry.config]
+    return str(groups[0].settings.get("method", configs[0].method.name if configs else collection.name))
+
+
+def _facts(collection: Collection, groups: Sequence[Group], protocols: Sequence[str]) -> list[tuple[str, str]]:
+    configs = [entry.config for entry in collection.entries if entry.config]
+    num_seeds = max(len(group.entries) for group in groups)
+    pairs = [
+        ("data", ", ".join(_distinct(config.data.name for config in configs))),
+        ("model", ", ".join(_distinct(config.model.name for config in configs))),
+        ("clients", ", ".join(_distinct(str(config.num_clients) for config in configs))),
+        ("seeds", str(num_seeds)),
+        ("evaluated by", ", ".join(protocols)),
+    ]
+    return [(name, text) for name, text in pairs if text]
+
+
+def _warnings(collection: Collection, protocols: Sequence[str]) -> list[str]:
+    """Return what a reader must know before comparing."""
+    found = []
+    if len(protocols) > 1:
+        found.append(
+            f"The runs are evaluated by different protocols ({', '.join(protocols)}): their scores do not compare."
+        )
+    if not any(entry.records for entry in collection.entries):
+        found.append("No run has finished a round yet: there is nothing to draw.")
+    return found
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

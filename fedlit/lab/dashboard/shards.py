@@ -1,0 +1,100 @@
+"""Who held which labels: every distinct partition of the runs once, however many runs share it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlit.lab.analysis.collection import Entry
+from fedlit.lab.dashboard.series import rounded
+
+MAX_LABELS = 20
+NO_LABEL = "rows"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shards:
+    """One partition. counts: rows by client, then by label in the order of its data set. skew: the Jensen-Shannon
+    divergence of the clients' labels that partition.json tells.
+    """
+
+    title: str
+    seeds: list[int]
+    counts: list[list[int]]
+    skew: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledData:
+    """The partitions of one data set. labels: by falling total; beyond 20 the rarest are one, `other (n labels)`."""
+
+    data: str
+    column: str
+    labels: list[str]
+    has_other: bool
+    shards: list[Shards]
+
+
+def label_distributions(entries: Sequence[Entry]) -> list[LabelledData]:
+    """Return the partitions of these runs by data set, in the order of the first run of each."""
+    by_data: dict[tuple[str, str], dict[str, list[Entry]]] = {}
+    for entry in entries:
+        if entry.partition is None:
+            continue
+        rows = entry.partition
+        same_data = by_data.setdefault((str(rows.get("data", "")), str(rows.get("label") or "")), {})
+        same_data.setdefault(f"{rows.get('shards_sha256')} {_counts(rows)}", []).append(entry)
+    return [_labelled(data, column, list(groups.values())) for (data, column), groups in by_data.items()]
+
+
+def _labelled(data: str, column: str, groups: Sequence[Sequence[Entry]]) -> LabelledData:
+    counts = [_counts(entries[0].partition or {}) for entries in groups]
+    totals: Counter[str] = Counter()
+    for client in (client for clients in counts for client in clients):
+        totals.update(client)
+    ordered = sorted((label for label in totals if totals[label]), key=lambda label: (-totals[label], label))
+    has_other = len(ordered) > MAX_LABELS
+    kept, rest = (ordered[:MAX_LABELS], ordered[MAX_LABELS:]) if has_other else (ordered, [])
+    return LabelledData(
+        data=data,
+        column=column,
+        labels=[label or "(blank)" for label in kept] + ([f"other ({len(rest)} labels)"] if has_other else []),
+        has_other=has_other,
+        shards=[
+            Shards(
+                title=_title(entries),
+                seeds=sorted({int(entry.settings["seed"]) for entry in entries if "seed" in entry.settings}),
+                counts=[
+                    [client.get(label, 0) for label in kept]
+                    + ([sum(client.get(label, 0) for label in rest)] if has_other else [])
+                    for client in clients
+                ],
+                skew=_skew(entries[0].partition or {}),
+            )
+            for entries, clients in zip(groups, counts, strict=True)
+        ],
+    )
+
+
+def _counts(partition: Mapping[str, Any]) -> list[dict[str, int]]:
+    """Return the rows of each client by label, training and test part together; all under one name without labels."""
+    clients = []
+    for client in partition.get("clients", ()):
+        labels = Counter(client.get("train_labels") or {}) + Counter(client.get("test_labels") or {})
+        clients.append(dict(labels) or {NO_LABEL: client.get("num_train", 0) + client.get("num_test", 0)})
+    return clients
+
+
+def _title(entries: Sequence[Entry]) -> str:
+    """Return how many clients there are and how the rows were dealt to them."""
+    num_clients = len((entries[0].partition or {}).get("clients", ()))
+    config = entries[0].config
+    dealt = config.partition.name if config else ""
+    if config and dealt in {"dirichlet", "quantity", "topics"}:
+        dealt = f"{dealt}, alpha {config.partition.alpha:g}"
+    return " · ".join(part for part in (f"{num_clients} client{'s' if num_clients != 1 else ''}", dealt) if part)
+
+
+def _skew(partition: Mapping[str, Any]) -> float | None:
+    value = (partition.get("heterogeneity") or {}).get("jensen_shannon")
+    return None if value is None else rounded(float(value))

@@ -1,0 +1,179 @@
+"""What one run, or the runs of one setting with several seeds, reached in one score: after the last round, or the best.
+
+The best round is the run's own, by `eval.score` or the data set's main score: every score is then read in that one
+round, rather than each at its own maximum.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlit.lab.analysis.collection import Entry
+from fedlit.scores import chosen_scores, is_lower_better
+
+ROUNDS = ("last", "best")
+PLACES = ("global", "own")
+"""The global test set, or the mean over clients on their own test parts: the first that a record has is shown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Value:
+    """One score of one run.
+
+    key: in the record, `global/rouge_l`. number: of the round, from 1. protocol: of generated answers and the like;
+    None for a classification. of_models: whether it is the mean over clients' own models.
+    """
+
+    value: float
+    key: str
+    number: int
+    protocol: str | None
+    of_models: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """One score of the runs that differ in their seed alone.
+
+    values: by seed, of the runs that are done; of the unfinished ones where none is. num_expected: runs that there
+    should be. final: whether `values` are of runs that are done. remark: what is missing and why, in words; empty if
+    nothing is, or if no run has begun.
+    """
+
+    values: Mapping[Any, Value]
+    num_expected: int
+    final: bool
+    remark: str
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds; None without any."""
+        return statistics.fmean(value.value for value in self.values.values()) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds; None with fewer than two."""
+        return statistics.stdev(value.value for value in self.values.values()) if len(self.values) > 1 else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run that should be there is done and has a value."""
+        return self.final and len(self.values) == self.num_expected
+
+
+def is_done(entry: Entry) -> bool:
+    """Tell whether a run has ended as it should."""
+    return entry.status.state == "done"
+
+
+def progress(entry: Entry) -> str:
+    """Return how a run stands, in words: `running, round 3 of 8`."""
+    state = entry.status.state.replace("_", " ")
+    if is_done(entry) or not entry.records:
+        return state
+    total = "" if entry.config is None else f" of {entry.config.num_rounds}"
+    return f"{state}, round {entry.records[-1]['round']}{total}"
+
+
+def seed_of(entry: Entry) -> Any:
+    """Return the seed of a run; of a cell without a folder whose sweep has one seed only, None."""
+    return entry.settings.get("seed", entry.config.seed if entry.config else None)
+
+
+def deciding_key(entry: Entry) -> str | None:
+    """Return the key of the score that decides on the run's best round; None if no round has one."""
+    if entry.config is None:
+        return None
+    own_only = entry.config.eval.on == "clients"
+    score = entry.config.eval.score
+    names = (score,) if score else (*chosen_scores(entry.config.data), "loss")
+    keys = [f"{'own' if own_only else 'global'}/{name}" for name in names]
+    return next((key for key in keys if any(key in record for record in _trained(entry))), None)
+
+
+def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
+    """Return the first of alternative scores that a run has, after its last or in its best round.
+
+    None if it has none of them after training, or if the value is not a finite number.
+    """
+    records = _trained(entry)
+    for key in (f"{place}/{score}" for score in scores for place in PLACES):
+        found = [record for record in records if key in record]
+        if which == "best" and found:
+            found = _best_of(found, deciding_key(entry))
+        if found:
+            record = found[-1]
+            if not _is_number(record[key]):
+                return None
+            return Value(
+                value=float(record[key]),
+                key=key,
+                number=record["round"],
+                protocol=record.get("eval/protocol"),
+                of_models=key.startswith("global/") and f"{key}_std" in record,
+            )
+    return None
+
+
+def measure(entries: Sequence[Entry], scores: Sequence[str], which: str) -> Measure:
+    """Return what runs that differ in their seed alone reached in the first of alternative scores that they have."""
+    values = {seed_of(entry): value_of(entry, scores, which) for entry in entries}
+    done = {seed_of(entry) for entry in entries if is_done(entry)}
+    final = {seed: value for seed, value in values.items() if value is not None and seed in done}
+    shown = final or {seed: value for seed, value in values.items() if value is not None}
+    missing = [entry for entry in entries if seed_of(entry) not in final]
+    return Measure(
+        values=shown,
+        num_expected=len(entries),
+        final=bool(final),
+        remark=_remark(missing, scores, len(entries)) if _is_told(missing, scores, len(entries)) else "",
+    )
+
+
+def _best_of(records: Sequence[Mapping[str, Any]], decider: str | None) -> list[Mapping[str, Any]]:
+    """Return the record with the best score of a key, the earliest of equals; none if none has it."""
+    if decider is None:
+        return []
+    sign = -1 if is_lower_better(decider) else 1
+    ranked = [record for record in records if _is_number(record.get(decider))]
+    return [max(ranked, key=lambda record: float(sign * record[decider]))] if ranked else []
+
+
+def _trained(entry: Entry) -> list[Mapping[str, Any]]:
+    """Return the records of rounds of training."""
+    return [record for record in entry.records if record["round"] > 0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_told(missing: Sequence[Entry], scores: Sequence[str], num_expected: int) -> bool:
+    """Tell whether missing runs need a word: not if none of them has begun, nor if their data set has no such score."""
+    begun = [
+        entry for entry in missing if (entry.records or entry.status.state != "pending") and _is_expected(entry, scores)
+    ]
+    return bool(missing) and (bool(begun) or len(missing) < num_expected)
+
+
+def _is_expected(entry: Entry, scores: Sequence[str]) -> bool:
+    if entry.config is None:
+        return True
+    return bool({score.split("/")[0] for score in scores} & {*chosen_scores(entry.config.data), "loss"})
+
+
+def _remark(missing: Sequence[Entry], scores: Sequence[str], num_expected: int) -> str:
+    states = {seed_of(entry): _why_missing(entry, scores) for entry in missing}
+    if len(missing) == num_expected and len(set(states.values())) == 1:
+        return next(iter(states.values()))
+    parts = [f"seed {seed}: {state}" for seed, state in states.items()]
+    return "; ".join([f"{num_expected - len(missing)} of {num_expected} seeds", *parts])
+
+
+def _why_missing(entry: Entry, scores: Sequence[str]) -> str:
+    if not is_done(entry):
+        return progress(entry)
+    keys = {f"{place}/{score}" for place in PLACES for score in scores}
+    return "not a finite number" if any(keys & record.keys() for record in _trained(entry)) else "not in the record"

@@ -1,0 +1,50 @@
+"""Every cell of a sweep and how its run stands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedlit.config import Cell, RunConfig, Sweep, load_config
+from fedlit.errors import UserError
+from fedlit.run.status import RunStatus, read_status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellRun:
+    """One cell: its place in the sweep from 0, which is its index in a SLURM array, and how its run stands."""
+
+    index: int
+    cell: Cell
+    status: RunStatus
+
+
+def cell_runs(sweep: Sweep, overrides: Sequence[str] = (), jobs: Mapping[str, str] | None = None) -> list[CellRun]:
+    """Return the cells of a sweep in its order, with the status of each run folder.
+
+    jobs: states of the user's SLURM jobs by id, to know at once of runs that were killed on other hosts.
+    """
+    living = None if jobs is None else {job for job, state in jobs.items() if state != "PENDING"}
+    return [
+        CellRun(index=index, cell=cell, status=read_status(cell.folder, living))
+        for index, cell in enumerate(sweep.cells(overrides))
+    ]
+
+
+def load_cell(index: int, cell: Cell) -> RunConfig:
+    """Return a cell's configuration; raises UserError that names the cell."""
+    try:
+        return load_config(cell.arguments)
+    except UserError as error:
+        raise UserError(f"cell {index}, {cell.name}: {error}") from None
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Raise UserError for the first cell whose configuration is a mistake.
+
+    A cell that is another one with a seed of its own is not looked at again.
+    """
+    seen = set()
+    for index, cell in enumerate(cells):
+        others = tuple(word for word in cell.arguments if word.partition("=")[0] not in ("seed", "run.name"))
+        if others not in seen:
+            load_cell(index, cell)
+            seen.add(others)

@@ -1,0 +1,161 @@
+"""What `experiments/sweep.py` shows of a sweep's cells, as tables for the terminal."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from fedlit.config import Cell, Sweep, load_config
+from fedlit.config.keys import show
+from fedlit.errors import UserError
+from fedlit.lab.sweeps.cells import CellRun
+from fedlit.run.status import STATES, RunStatus
+from fedlit.scores import SCORES, chosen_scores
+
+LONGEST_VALUE = 32
+"""Characters of a value in the table of cells; a prompt template is longer."""
+
+ORDER = ("done", "running", "starting", "queued", *STATES)
+"""In which order states are counted; `starting` and `queued` are those of fedlit.lab.sweeps.queue."""
+
+STYLES: Mapping[str, str] = {
+    "done": "green",
+    "running": "cyan",
+    "starting": "cyan",
+    "queued": "blue",
+    "requeued": "blue",
+    "pending": "dim",
+    "stopped": "yellow",
+}
+"""Colours of states; the others are failures."""
+
+FAILURES = frozenset(STATES) - STYLES.keys()
+
+FAILURE_STYLE = "red"
+
+NO_VALUE = "–"
+
+
+def sweep_table(sweeps: Sequence[Sweep]) -> Table:
+    """Return a line for each sweep: its name, the number of its cells, what it is."""
+    table = _table("sweep", "cells", "")
+    for sweep in sweeps:
+        table.add_row(Text(sweep.name), str(len(sweep.settings())), Text(sweep.comment))
+    return table
+
+
+def cell_table(cells: Sequence[Cell]) -> Table:
+    """Return a line for each cell: its index, its name, its values of all keys that are not the same everywhere."""
+    table = _table("index", "cell", "what varies")
+    keys = dict.fromkeys(key for cell in cells for key in cell.settings)
+    varied = [key for key in keys if len({repr(cell.settings.get(key, ...)) for cell in cells}) > 1]
+    for index, cell in enumerate(cells):
+        values = [f"{key}={_short(show(cell.settings[key]))}" for key in varied if key in cell.settings]
+        table.add_row(str(index), Text(cell.name), Text("  ".join(values)))
+    return table
+
+
+def status_table(runs: Sequence[CellRun], now_s: float) -> Table:
+    """Return a line for each cell: how it stands, its round, its main score after the last one, since when.
+
+    now_s: seconds since the epoch.
+    """
+    scores = _main_scores(runs)
+    names = {SCORES[score].heading for score, _ in scores if score in SCORES}
+    score_head = names.pop() if len(names) == 1 else "score"
+    table = _table("index", "cell", "state", "round", score_head, "updated", "job", "why")
+    for run, (score, value) in zip(runs, scores, strict=True):
+        status = run.status
+        score_text = NO_VALUE if value is None else f"{value:.4f}"
+        if value is not None and score_head == "score":
+            score_text = f"{score} {score_text}"
+        table.add_row(
+            str(run.index),
+            Text(run.cell.name),
+            Text(status.state, style=STYLES.get(status.state, FAILURE_STYLE)),
+            _round(status),
+            score_text,
+            NO_VALUE if status.updated_s is None else f"{duration(now_s - status.updated_s)} ago",
+            Text(status.job or ""),
+            Text(status.reason),
+        )
+    return table
+
+
+def number_of(cells: Sequence[object]) -> str:
+    """Return `1 cell`, `12 cells`."""
+    return f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+
+
+def counts(states: Sequence[str]) -> str:
+    """Return `3 done, 1 running, 8 pending`."""
+    numbers = Counter(states)
+    return ", ".join(f"{numbers[state]} {state}" for state in dict.fromkeys(ORDER) if numbers[state])
+
+
+def duration(length_s: float) -> str:
+    """Return a length of time in its largest unit: `40 s`, `3 min`, `5 h`, `2 d`."""
+    for unit, unit_s, limit_s in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 172_800)):
+        if length_s < limit_s:
+            return f"{max(length_s, 0) / unit_s:.0f} {unit}"
+    return f"{length_s / 86_400:.0f} d"
+
+
+def _round(status: RunStatus) -> str:
+    if status.num_rounds is None and not status.num_finished_rounds:
+        return NO_VALUE
+    return f"{status.num_finished_rounds} of {status.num_rounds or '?'}"
+
+
+def _main_scores(runs: Sequence[CellRun]) -> list[tuple[str, float | None]]:
+    """Return the main score of each cell's data set and its value in the last record that has it.
+
+    Cells whose data keys are the same share one configuration, which takes a while to load.
+    """
+    known: dict[str, str] = {}
+    found: list[tuple[str, float | None]] = []
+    for run in runs:
+        if not run.status.num_finished_rounds:
+            found.append(("", None))
+            continue
+        data = repr({key: value for key, value in run.cell.settings.items() if key.split(".")[0] == "data"})
+        if data not in known:
+            known[data] = _main_score(run.cell)
+        found.append((known[data], _last_value(run.cell.folder / "metrics.jsonl", known[data])))
+    return found
+
+
+def _main_score(cell: Cell) -> str:
+    """Return the name of a cell's main score, '' if its configuration does not load here."""
+    try:
+        return chosen_scores(load_config(cell.arguments).data)[0]
+    except UserError:
+        return ""
+
+
+def _last_value(records: Path, score: str) -> float | None:
+    """Return a score's value in the last record that has it: on the global test set, or the mean over clients."""
+    for line in reversed(records.read_text(encoding="utf-8").splitlines()):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the line that is being written
+        for key in (f"global/{score}", f"own/{score}"):
+            if key in record:
+                return float(record[key])
+    return None
+
+
+def _table(*heads: str) -> Table:
+    """Return a table without frames; numbers stand to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold", highlight=False)
+    for head in heads:
+        table.add_column(head, justify="right" if head in ("index", "cells", "round") else "left", overflow="fold")
+    return table
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"

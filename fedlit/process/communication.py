@@ -1,0 +1,155 @@
+"""The strategy that launches the process group and every collective of the library; no other file names
+torch.distributed.
+
+Fabric's own `ddp` strategy wraps each module in DistributedDataParallel and averages gradients in every backward pass,
+which is synchronous training, not a federation. FederatedStrategy keeps its launchers and process group and leaves
+modules alone.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.strategy import _BackwardSyncControl
+from torch import Tensor, nn
+
+from fedlit.config import ComputeConfig
+from fedlit.errors import UserError
+from fedlit.process import slurm
+
+T = TypeVar("T")
+
+
+class _NothingToSync(_BackwardSyncControl):
+    """Modules are not wrapped, so a backward pass never communicates."""
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class FederatedStrategy(DDPStrategy):
+    """One process per device, modules unwrapped, no sampler inserted: each client owns its model and its data."""
+
+    def __init__(self, *, process_group_backend: str | None = None, timeout: timedelta) -> None:
+        super().__init__(process_group_backend=process_group_backend, timeout=timeout)
+        self._backward_sync_control = _NothingToSync()
+
+    @property
+    def distributed_sampler_kwargs(self) -> None:  # type: ignore[override]
+        """None keeps Fabric from inserting a DistributedSampler."""
+        return
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        """Return the module as it is."""
+        return module
+
+
+def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> Fabric:
+    """Start or join the process group and return its Fabric.
+
+    The shape (devices, nodes) comes from whoever launched this process: `fabric run`, torchrun, srun, else from
+    `compute`.
+
+    Raises:
+        UserError: the group that came up is not the one asked for.
+    """
+    # Before the first operation: the number of threads changes the bits of a matrix product on a CPU. Lightning's
+    # launcher sets a number of its own where the variable is missing.
+    os.environ["OMP_NUM_THREADS"] = str(compute.threads)
+    torch.set_num_threads(compute.threads)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=timedelta(seconds=compute.timeout_s))
+    precision: Any = compute.precision
+    devices, num_nodes = group_shape(compute, environ)
+    if environ.get("LT_CLI_USED"):
+        # `fabric run` has made the processes; Fabric reads devices, nodes and accelerator from the environment and
+        # joins.
+        accelerator = "auto" if "LT_ACCELERATOR" in environ else compute.accelerator
+        fabric = Fabric(accelerator=accelerator, strategy=strategy, precision=precision)
+    else:
+        fabric = Fabric(
+            accelerator=compute.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,
+        )
+        fabric.launch()
+    assert torch.get_num_threads() == compute.threads
+    if fabric.world_size != devices * num_nodes:
+        raise UserError(
+            f"the process group has {fabric.world_size} processes, {devices * num_nodes} were asked for; "
+            "start one process per device, e.g. with srun --ntasks-per-node or fabric run --devices"
+        )
+    return fabric
+
+
+def group_shape(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return (devices on a node, nodes) as the launcher of this process made them, else as `compute` asks.
+
+    That both agree is checked before (`check_launcher`).
+    """
+    if "TORCHELASTIC_RUN_ID" in environ:
+        local = int(environ["LOCAL_WORLD_SIZE"])
+        return local, int(environ["WORLD_SIZE"]) // local
+    if slurm.makes_processes(environ):
+        return slurm.task_shape(environ)
+    return compute.devices, compute.num_nodes
+
+
+def num_processes() -> int:
+    """Return the number of processes of the group, 1 without one."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Return this process's place in the group, 0 without one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """Return this process's part of what all processes have in one order, dealt in turn."""
+    return items[process_index() :: num_processes()]
+
+
+def sum_in_place(buffer: Tensor) -> None:
+    """Add up an integer buffer over all processes, in place."""
+    assert not buffer.is_floating_point(), "floating-point sums depend on the order of the processes"
+    if dist.is_initialized() and buffer.numel():
+        dist.all_reduce(buffer, op=dist.ReduceOp.SUM)
+
+
+def gather_objects(value: T) -> list[T]:
+    """Return every process's small picklable value, in the order of the processes."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    gather_objects(None)
+
+
+def shutdown() -> None:
+    """Leave the process group: without it gloo aborts now and then when the interpreter ends."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Tell whether a collective failed because another process of the group is gone."""
+    texts = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

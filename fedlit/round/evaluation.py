@@ -1,0 +1,199 @@
+"""Evaluation of the global model, or of every client's own, shared by all processes with the same numbers for any
+number of them.
+
+Batches are composed once for the whole set and dealt to the processes whole; the metrics' states are integers, or are
+put in order before anything is computed.
+"""
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+from torchmetrics import Metric
+
+from fedlit.process import communication
+from fedlit.scores import is_lower_better
+from fedlit.seeding import numpy_generator
+from fedlit.tasks import ExampleT, Sample, Task
+
+Batches = Sequence[Sequence[Any]]
+Scores = dict[str, Any]
+"""Score names and values: floats, or lists of them for a confusion matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientModels:
+    """Models that differ from client to client.
+
+    mine: the clients whose model this process holds; None while all of them have the same one. load: puts a client's
+    private tensors into the model.
+    """
+
+    population: Collection[int]
+    mine: Collection[int] | None
+    load: Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Scores the model as it stands on fixed sets of examples.
+
+    batches: of the global test set; none if only the clients' own are asked for.
+    own_batches: of the test part of every client that has one, by client id; none if only the global set is asked for.
+    """
+
+    fabric: Fabric
+    model: nn.Module
+    task: Task[Any, Any]
+    batches: Batches
+    own_batches: Mapping[int, Batches] = field(default_factory=dict)
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of all sets."""
+        return sum(len(batch) for batch in self._all_batches())
+
+    @property
+    def num_truncated(self) -> int:
+        """Those of them of which a part is cut off."""
+        return sum(example.truncated for batch in self._all_batches() for example in batch)
+
+    def _all_batches(self) -> Iterator[Sequence[Any]]:
+        for batches in (self.batches, *self.own_batches.values()):
+            yield from batches
+
+    def score(self, on: str, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
+        """Return a record's scores of the global model or, with `models`, of every client's own, and this process's
+        samples.
+
+        on: `global` (the global test set), `clients` (every client's own test part) or `both`.
+        """
+        record: Scores = {}
+        samples: list[Sample] = []
+        if on != "clients":
+            record, samples = self._score_on_global(models)
+        if on != "global":
+            own, own_samples = self._score_on_own(models)
+            record, samples = record | own, samples or own_samples
+        return record, samples
+
+    def _score_on_global(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
+        """Return `global/...`: the one model's scores, or means and spreads of those under `client/<id>/...`."""
+        samples: list[Sample] = []
+        if models is None or models.mine is None:
+            scores, samples = self.together()
+            by_client = {} if models is None else dict.fromkeys(models.population, scores)
+        else:
+            by_client = self.of_each_client(models.population, models.mine, models.load)
+        summary = over_clients(by_client.values()) if by_client else scores
+        return _prefixed("client/{}", by_client) | _prefixed("global", {0: summary}), samples
+
+    def _score_on_own(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
+        """Return `client/<id>/own/...`, and `own/...`: their means, spreads and the worst client's."""
+        samples: list[Sample] = []
+        if models is None or models.mine is None:
+            scores, samples = self.together_on_own()
+        else:
+            scores = self.of_each_client(self.own_batches.keys(), models.mine, models.load, own=True)
+        summary = over_clients(scores.values(), lowest_is_worst=lambda name: not is_lower_better(name))
+        return _prefixed("client/{}/own", scores) | _prefixed("own", {0: summary}), samples
+
+    def together(self) -> tuple[Scores, list[Sample]]:
+        """Return the scores of a model that is the same on all processes, each taking its share of the batches.
+
+        The samples are this process's own.
+        """
+        metrics, samples = self._run(communication.share(self.batches))
+        return self._compute(metrics), samples
+
+    def together_on_own(self) -> tuple[dict[int, Scores], list[Sample]]:
+        """Return such a model's scores on every client's own test part."""
+        runs = {client_id: self._run(communication.share(batches)) for client_id, batches in self.own_batches.items()}
+        samples = [sample for _, part in runs.values() for sample in part]
+        return {client_id: self._compute(metrics) for client_id, (metrics, _) in runs.items()}, samples
+
+    def of_each_client(
+        self, clients: Collection[int], mine: Collection[int], load: Callable[[int], None], *, own: bool = False
+    ) -> dict[int, Scores]:
+        """Return the scores of every client's own model, each computed by the process that holds the client.
+
+        On the global set or, with `own`, on the client's test part. `load` puts a client's private tensors into the
+        model. All own clients run before the first metric is synchronised, so that no process waits for another's
+        client.
+        """
+        metrics = {}
+        for client_id in sorted(set(clients) & set(mine)):
+            load(client_id)
+            metrics[client_id], _ = self._run(self.own_batches[client_id] if own else self.batches)
+        return {
+            client_id: self._compute(metrics.get(client_id) or self._fresh_metrics()) for client_id in sorted(clients)
+        }
+
+    def _fresh_metrics(self) -> dict[str, Metric]:
+        return {name: metric.to(self.fabric.device) for name, metric in self.task.metrics().items()}
+
+    def _run(self, batches: Batches) -> tuple[dict[str, Metric], list[Sample]]:
+        metrics = self._fresh_metrics()
+        samples: list[Sample] = []
+        self.model.eval()
+        with torch.no_grad(), self.fabric.autocast():
+            for batch in batches:
+                samples.extend(self.task.evaluate(self.model, batch, metrics, self.fabric.device))
+        self.model.train()
+        return metrics, samples
+
+    @staticmethod
+    def _compute(metrics: Mapping[str, Metric]) -> Scores:
+        scores: Scores = {}
+        with warnings.catch_warnings():
+            # A process without a batch has nothing to update; its share of the sum is zero.
+            warnings.filterwarnings("ignore", message=r".*compute.. method of metric .* was called before the .*update")
+            for name, metric in metrics.items():
+                result = metric.compute()
+                parts = result if isinstance(result, Mapping) else {name: result}
+                scores.update({part: value.tolist() for part, value in parts.items()})
+        return scores
+
+
+def fixed_subset(
+    examples: Sequence[ExampleT], max_examples: int | None, seed: int, client_id: int = -1
+) -> list[ExampleT]:
+    """Return a random subset of at most `max_examples`, the same in every round and in every process, in the given
+    order; of a client's own test part, its `client_id` is part of the stream's name.
+    """
+    if max_examples is None or max_examples >= len(examples):
+        return list(examples)
+    rng = numpy_generator(seed, "evaluation", client_id=client_id)
+    chosen = rng.choice(len(examples), size=max_examples, replace=False)
+    return [examples[row] for row in sorted(chosen)]
+
+
+def over_clients(scores: Collection[Scores], *, lowest_is_worst: Callable[[str], bool] | None = None) -> Scores:
+    """Return the mean over clients of every score that is a number, and its standard deviation under `<name>_std`.
+
+    lowest_is_worst: says of a score which end is the bad one; its value for the worst client is then `<name>_worst`.
+    A score that some clients lack, of a group of rows say, is the mean over the others.
+    """
+    result: Scores = {}
+    names = dict.fromkeys(name for score in scores for name, value in score.items() if isinstance(value, float))
+    for name in names:
+        values = [score[name] for score in scores if name in score]
+        mean = sum(values) / len(values)
+        result[name] = mean
+        result[f"{name}_std"] = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+        if lowest_is_worst is not None:
+            result[f"{name}_worst"] = min(values) if lowest_is_worst(name) else max(values)
+    return result
+
+
+def _prefixed(prefix: str, by_client: Mapping[int, Scores]) -> Scores:
+    """Return clients' scores under keys that begin with `prefix`, a format string over the client's id."""
+    return {
+        f"{prefix.format(client_id)}/{name}": value
+        for client_id, scores in by_client.items()
+        for name, value in scores.items()
+    }

@@ -1,0 +1,66 @@
+"""How the server combines what the clients of a round trained."""
+
+from collections.abc import Collection, Iterable
+from typing import ClassVar, Protocol
+
+from fedlit.algebra.tensors import TensorDict
+from fedlit.round.cohort import Cohort
+from fedlit.round.server import Download, ServerState, Traffic
+
+
+class AggregationRule(Protocol):
+    """A function of values, run on every process with the same result; a rule says only what differs from FedAvg.
+
+    needs: LoRA factors that clients must train and send, of `A`, `B`; empty for a rule that takes any tensors.
+    sets: LoRA factors that the server must be able to send besides.
+    averages: shared is a mean of what clients sent, so that its change is a pseudo-gradient for a server optimizer.
+    stacks: the rule calls cohort.stack(), for which the clients' tensors are kept until the round ends.
+    folds: the rule changes backbone weights, for which the server holds fp32 masters.
+    mixes_ranks: clients may have LoRA factors of different ranks.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    sets: ClassVar[frozenset[str]] = frozenset()
+    averages: ClassVar[bool] = False
+    stacks: ClassVar[bool] = False
+    folds: ClassVar[bool] = False
+    mixes_ranks: ClassVar[bool] = False
+
+    def begin(self, server: ServerState, num_clients: int) -> ServerState:
+        """Return the server before the first round."""
+        return server
+
+    def download(self, server: ServerState, client_id: int) -> Download:
+        """Return what a client starts its round from."""
+        return Download(shared=server.shared)
+
+    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
+        """Return what a client sends of the tensors it trained, in the shapes and names of server.shared."""
+        return shared
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server's state after the round."""
+        ...
+
+    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return what every client of a cohort sends and receives in one round, from shapes alone.
+
+        `trained` names the tensors that clients train in this round. By default a client sends the trained tensors
+        among the shared, and receives the same, at its own rank. Counted is this round: a client that comes back after
+        rounds without it also needs what those folded into the backbone.
+        """
+        names = server.shared.keys() & set(trained)
+        sizes = {client_id: payload_bytes(server, names, client_id) for client_id in client_ids}
+        return {client: Traffic(uplink_bytes=size, downlink_bytes=size) for client, size in sizes.items()}
+
+
+def payload_bytes(server: ServerState, names: Iterable[str], client_id: int | None = None) -> int:
+    """Return the bytes of shared tensors; of LoRA factors the rows and columns of a client's rank."""
+    ranks = {name: layer for layer in server.layers for name in (layer.a, layer.b)}
+    total = 0
+    for name in names:
+        tensor = server.shared[name]
+        size = tensor.numel() * tensor.element_size()
+        layer = ranks.get(name)
+        total += size if layer is None else size // layer.rank * layer.rank_of(client_id)
+    return total

@@ -1,0 +1,130 @@
+"""FedEx-LoRA: exact aggregation, what the mean of the factors misses is folded into the frozen weights.
+
+Singhal et al., FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of Large Language Models, arXiv
+2410.09432, equations 6 and 12 to 18, and its three assignment strategies. Every product carries the scaling that the
+forward pass uses, every mean the same weights p_i.
+
+Differs from the released code, which adds the residual transposed to nn.Linear weights. The residual travels as
+factors of rank (n - 1) r, one r less than the paper's bound:
+    sum_i p_i B_i A_i - B A = sum_{i<n} p_i (B_i - B)(A_i - A_n),  B = sum_i p_i B_i,  A = sum_i p_i A_i.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.tensors import TensorDict
+from fedlit.errors import UserError
+from fedlit.round.cohort import Cohort
+from fedlit.round.rules import AggregationRule, payload_bytes
+from fedlit.round.rules.factors import factor_names, mean_changes, other_bytes, other_means, product_bytes, restart
+from fedlit.round.server import Download, ServerState, Traffic
+
+ASSIGNMENTS = ("average", "reinitialize", "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedExLora(AggregationRule):
+    """W + scaling * B @ A <- sum_i p_i (W + scaling * B_i @ A_i) for every client.
+
+    assignment: what becomes of the factors. `average`: their means, the residual goes into W (the method).
+    `reinitialize`: fresh ones, the whole mean product goes into W. `keep`: each client keeps its own, and its W takes
+    up the mean product less its own.
+    residual_rank: rank to which the residual of `average` is truncated (equation 18); None is exact.
+    """
+
+    assignment: str = "average"
+    residual_rank: int | None = None
+    seed: int = 0
+
+    needs: ClassVar[frozenset[str]] = frozenset("AB")
+    stacks: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.assignment not in ASSIGNMENTS:
+            raise UserError(f"method.assignment={self.assignment} is not known; valid are {', '.join(ASSIGNMENTS)}")
+        if self.residual_rank is not None and self.assignment != "average":
+            raise UserError(
+                f"method.residual_rank={self.residual_rank} truncates the residual of method.assignment=average, "
+                f"but assignment={self.assignment}; leave one of them out"
+            )
+        if self.residual_rank is not None and (type(self.residual_rank) is not int or self.residual_rank < 0):
+            raise UserError(f"method.residual_rank={self.residual_rank} must be null (exact) or a rank of 0 or more")
+
+    def begin(self, server: ServerState, num_clients: int) -> ServerState:
+        """Give every client its own factors, equal before the first round, where clients keep them."""
+        if self.assignment != "keep":
+            return server
+        clients = {name: torch.stack([server.shared[name]] * num_clients) for name in factor_names(server)}
+        return server.replace(clients=clients)
+
+    def download(self, server: ServerState, client_id: int) -> Download:
+        """Return the server's factors, or the client's own with the frozen weight that makes up for them."""
+        if self.assignment != "keep":
+            return Download(shared=server.shared)
+        own = _of_client(server, client_id)
+        offsets = {layer.name: layer.change(own) * -1.0 for layer in server.layers}
+        return Download(shared={**server.shared, **own}, offsets=offsets)
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server after the assignment strategy's round."""
+        match self.assignment:
+            case "average":
+                return self._average(cohort, server)
+            case "reinitialize":
+                return restart(cohort, server, self.seed)
+            case _:
+                return _keep(cohort, server)
+
+    def _average(self, cohort: Cohort, server: ServerState) -> ServerState:
+        mean = cohort.mean()
+        stacked = cohort.stack(factor_names(server))
+        weights = [cohort.weights[client_id] for client_id in cohort.client_ids]
+        residuals = {}
+        for layer in server.layers:
+            all_a, all_b = stacked[layer.a].double(), stacked[layer.b].double()
+            b_mean = mean[layer.b].double()
+            left = [p * layer.scaling() * (b - b_mean) for p, b in zip(weights[:-1], all_b[:-1], strict=True)]
+            right = [a - all_a[-1] for a in all_a[:-1]]
+            if left:
+                residual = LowRank(torch.cat(left, 1), torch.cat(right, 0))
+                residuals[layer.name] = (
+                    residual if self.residual_rank is None else residual.truncated(self.residual_rank)
+                )
+        return server.fold(residuals).replace(shared=mean)
+
+    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return the factors up; down the means and the residual, or the mean product, as factors."""
+        up = payload_bytes(server, server.shared)
+        n = len(client_ids)
+        if self.assignment == "average":
+            widths = [min((n - 1) * layer.rank, self.residual_rank or n * layer.rank) for layer in server.layers]
+            widths = [0 if self.residual_rank == 0 else width for width in widths]
+            down = up
+        else:
+            widths, down = [n * layer.rank for layer in server.layers], other_bytes(server)
+        down += sum(product_bytes(server, layer, width) for layer, width in zip(server.layers, widths, strict=True))
+        return {client_id: Traffic(uplink_bytes=up, downlink_bytes=down) for client_id in client_ids}
+
+
+def _keep(cohort: Cohort, server: ServerState) -> ServerState:
+    """W holds the mean of the clients' effective weights; a client trains its own factors on W less their product."""
+    new = mean_changes(cohort, server)
+    before = {client_id: _of_client(server, client_id) for client_id in cohort.client_ids}
+    changes = {}
+    for layer in server.layers:
+        old = [layer.change(before[client_id]) * cohort.weights[client_id] for client_id in cohort.client_ids]
+        changes[layer.name] = new[layer.name] - LowRank.sum(old)
+    stacked = cohort.stack(factor_names(server))
+    clients = {name: tensor.clone() for name, tensor in server.clients.items()}
+    for name, tensor in clients.items():
+        tensor[list(cohort.client_ids)] = stacked[name]
+    return server.fold(changes).replace(clients=clients, shared=other_means(cohort, server))
+
+
+def _of_client(server: ServerState, client_id: int) -> TensorDict:
+    return {name: tensor[client_id] for name, tensor in server.clients.items()}

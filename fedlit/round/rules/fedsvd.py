@@ -1,0 +1,49 @@
+"""FedSVD: clients train B; the server takes the mean and refactors B @ A by SVD, so that A follows the data.
+
+Lee et al., FedSVD: Adaptive Orthogonalization for Private Federated Learning with LoRA, arXiv 2505.12805. With A the
+same for all clients the mean of B is exact; B @ A = U S V' gives B = U S and A = V', orthonormal rows.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlit.algebra.low_rank import LowRank
+from fedlit.errors import UserError
+from fedlit.round.cohort import Cohort
+from fedlit.round.rules import AggregationRule, payload_bytes
+from fedlit.round.server import ServerState, Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedSvd(AggregationRule):
+    """B, A <- U S, V' of sum_i p_i B_i @ A.
+
+    svd_every: rounds between two factorisations; in the others B is averaged alone.
+    """
+
+    svd_every: int = 1
+
+    needs: ClassVar[frozenset[str]] = frozenset("B")
+    sets: ClassVar[frozenset[str]] = frozenset("A")
+
+    def __post_init__(self) -> None:
+        if self.svd_every < 1:
+            raise UserError(f"method.svd_every={self.svd_every} must be 1 or more")
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server with the mean, refactored where it is time; the product stays what it is."""
+        shared = cohort.mean()
+        if (server.round_idx + 1) % self.svd_every == 0:
+            for layer in server.layers:
+                product = LowRank(shared[layer.b].double(), shared[layer.a].double()).truncated(layer.rank)
+                shared[layer.a] = product.right.to(shared[layer.a])
+                shared[layer.b] = product.left.to(shared[layer.b])
+        return server.replace(shared=shared)
+
+    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return B up, and down B with A where the server has a new one."""
+        trained = server.shared.keys() & set(trained)
+        up = payload_bytes(server, trained)
+        down = payload_bytes(server, trained if server.round_idx % self.svd_every else server.shared)
+        return {client_id: Traffic(uplink_bytes=up, downlink_bytes=down) for client_id in client_ids}

@@ -1,0 +1,33 @@
+"""FlexLoRA: the mean of the clients' products, truncated by SVD back to each client's rank.
+
+Bai et al., Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and Client Resources, arXiv
+2402.11505. dW = sum_i p_i * scaling_i * B_i @ A_i; with dW = U S V', a client of rank r gets A = V'[:r] and
+B = U[:, :r] S[:r] / scaling. The SVD is that of a small core (LowRank.svd); no dense (out, in) matrix exists.
+
+Differs from the released code, which fixes alpha at 16, never applies different ranks to its clients, and takes plain
+means of the factors where all ranks are equal.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlit.round.cohort import Cohort
+from fedlit.round.rules.factors import MixedRanks, mean_changes, other_means
+from fedlit.round.server import ServerState
+
+
+@dataclass(frozen=True)
+class FlexLora(MixedRanks):
+    """B @ A * scaling <- best approximation of sum_i p_i * scaling_i * B_i @ A_i."""
+
+    stacks: ClassVar[bool] = True
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server with the factors of the truncated mean, of the largest rank."""
+        shared = other_means(cohort, server)
+        means = mean_changes(cohort, server)
+        for layer in server.layers:
+            best = means[layer.name].truncated(layer.rank)
+            shared[layer.a] = best.right.to(shared[layer.a])
+            shared[layer.b] = (best.left / layer.scaling()).to(shared[layer.b])
+        return server.replace(shared=shared)

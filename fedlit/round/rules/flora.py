@@ -1,0 +1,42 @@
+"""FLoRA: the clients' factors stacked, which adds up their products exactly, merged into the backbone each round.
+
+Wang et al., FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations, arXiv
+2409.05976. [B_1, ..., B_n] @ [p_1 A_1; ...; p_n A_n] is the weighted sum of the products, whatever the clients' ranks;
+every round starts from fresh factors. The effective weights are those of FedEx-LoRA.
+
+Differs from the released code in that each client's product carries its own scaling.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlit.round.cohort import Cohort
+from fedlit.round.rules import payload_bytes
+from fedlit.round.rules.factors import MixedRanks, other_bytes, product_bytes, restart
+from fedlit.round.server import ServerState, Traffic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flora(MixedRanks):
+    """W <- W + sum_i p_i * scaling_i * B_i @ A_i; A fresh, B = 0."""
+
+    seed: int = 0
+
+    stacks: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        """Return the server with the stack merged."""
+        return restart(cohort, server, self.seed)
+
+    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return a client's own factors up and the stack of all clients' factors down."""
+        down = other_bytes(server) + sum(
+            product_bytes(server, layer, sum(layer.rank_of(client_id) for client_id in client_ids))
+            for layer in server.layers
+        )
+        return {
+            client_id: Traffic(uplink_bytes=payload_bytes(server, server.shared, client_id), downlink_bytes=down)
+            for client_id in client_ids
+        }

@@ -1,0 +1,128 @@
+"""What a person reads: sizes with units, one line a round, a table that tells better from worse."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedlit.config import EvalConfig, LocalConfig, RunConfig
+from fedlit.lab.callbacks import RunSummary
+from fedlit.lab.callbacks.console import ConsoleReport, describe, round_line
+from fedlit.units import readable_bytes
+
+RECORDS: list[dict[str, Any]] = [
+    {"round": 0, "eval/protocol": "generate", "global/loss": 5.0, "global/rouge_l": 0.1, "global/bleu_4": 0.01},
+    {"round": 1, "eval/protocol": "generate", "global/loss": 3.0, "global/rouge_l": 0.3, "global/bleu_4": 0.02},
+    {"round": 2, "client/0/train_loss": 2.0, "client/1/train_loss": 3.0},
+    {"round": 3, "eval/protocol": "generate", "global/loss": 4.0, "global/rouge_l": 0.2, "global/bleu_4": 0.03},
+]
+NAMES = ("loss", "rouge_l", "bleu_4")
+for record in RECORDS:
+    record.update({"time/train_s": 1.0, "time/evaluate_s": 0.5})
+
+
+@pytest.fixture
+def summary() -> RunSummary:
+    return RunSummary(
+        config=RunConfig(local=LocalConfig(steps=7)),
+        folder=Path("runs/mine"),
+        device="cpu",
+        num_processes=2,
+        cohort_size=2,
+        num_trainable=1500,
+        num_shared=1000,
+        num_private=500,
+        uplink_bytes=4000,
+        downlink_bytes=4000,
+        num_frozen=1_000_000,
+        num_train_examples=(40, 42, 41),
+        num_test_examples=12,
+        num_evaluated=9,
+        num_truncated=3,
+        classes=(),
+    )
+
+
+def report() -> tuple[ConsoleReport, io.StringIO]:
+    stream = io.StringIO()
+    return ConsoleReport(Console(file=stream, width=100), progress=True), stream
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_540_000, "2.5 MB"), (3e12, "3.0 TB")]
+)
+def test_bytes_have_decimal_units(num_bytes: float, text: str) -> None:
+    assert readable_bytes(num_bytes) == text
+
+
+def test_the_start_tells_all_sizes(summary: RunSummary) -> None:
+    text = "\n".join(describe(summary))
+    for part in (
+        "3, 2 in a round",
+        "5 rounds of 7 steps",
+        "2 processes on cpu",
+        "40 to 42 a client",
+        "12 for testing",
+        "9 evaluated (generate), 3 of them truncated",
+        "1,500 trainable (1,000 shared, 500 private)",
+        "1,000,000 frozen",
+        "4.0 kB up",
+        "runs/mine",
+    ):
+        assert part in text
+
+
+def test_a_round_is_one_line() -> None:
+    assert round_line(RECORDS[1], NAMES).startswith("round   1   loss 3.0000   ROUGE-L 0.3000   BLEU-4 0.0200")
+    unevaluated = round_line(RECORDS[2], NAMES)
+    assert "train loss 2.5000" in unevaluated
+    assert "ROUGE-L" not in unevaluated
+
+
+def test_what_the_start_lost_and_what_the_aggregate_missed_are_told(summary: RunSummary) -> None:
+    callback, stream = report()
+    callback.on_start(summary, [], [])
+    callback.on_round_end({**RECORDS[0], "init/weight_error": 0.9923, "init/loss_after": 5.5}, [])
+    assert "at the start: weight error 0.9923, loss after 5.5" in stream.getvalue()
+    assert "deviation 2.5e-04" in round_line({**RECORDS[1], "lora/deviation": 0.00025}, NAMES)
+
+
+def test_the_table_knows_what_is_better(summary: RunSummary) -> None:
+    callback, stream = report()
+    callback.on_start(summary, [], ["resumed after round 1"])
+    callback.on_end(RECORDS)
+    rows = {line.split("│")[1].strip(): line for line in stream.getvalue().splitlines() if line.startswith("│")}
+    assert [cell.strip() for cell in rows["loss"].split("│")[2:6]] == ["5.0000", "4.0000", "3.0000", "1"]
+    assert [cell.strip() for cell in rows["ROUGE-L"].split("│")[2:6]] == ["0.1000", "0.2000", "0.3000", "1"]
+    assert [cell.strip() for cell in rows["BLEU-4"].split("│")[2:6]] == ["0.0100", "0.0300", "0.0300", "3"]
+    assert "resumed after round 1" in stream.getvalue()
+
+
+def test_a_classification_shows_its_own_scores(summary: RunSummary) -> None:
+    """Of a run on the clients' own test parts: no protocol, the confusion matrix is not for a table."""
+    callback, stream = report()
+    config = RunConfig(num_rounds=5, eval=EvalConfig(on="clients", patience=2))
+    config.data.task = "image_classification"
+    callback.on_start(dataclasses.replace(summary, config=config), [], [])
+    scores = {"own/loss": 1.0, "own/f1_macro": 0.5, "own/f1_macro_worst": 0.25, "own/mcc": 0.1, "time/evaluate_s": 1.0}
+    records = [{"round": number, **scores, "own/confusion_matrix": [[1]]} for number in range(3)]
+    callback.on_round_end(records[0], [])
+    callback.on_end(records)
+    text = stream.getvalue()
+    assert "round   0   own loss 1.0000   own macro F1 0.5000   evaluate 1.0 s" in text
+    rows = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert rows == ["own loss", "own macro F1", "worst macro F1", "own MCC"]
+    assert "stopped  after round 2: no better score for eval.patience=2" in text
+
+
+def test_no_bar_where_there_is_no_terminal(summary: RunSummary) -> None:
+    callback, stream = report()
+    callback.on_start(summary, [], [])
+    before = stream.getvalue()
+    callback.on_round_start(1, 3)
+    callback.on_step()
+    callback.close()
+    assert stream.getvalue() == before

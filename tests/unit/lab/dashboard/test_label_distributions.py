@@ -1,0 +1,72 @@
+"""Partitions: each distinct one once, the rarest labels together, no row lost."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_runs import NUM_LABELS, collection
+
+from fedlit.lab.analysis.collection import Entry
+from fedlit.lab.dashboard.shards import MAX_LABELS, NO_LABEL, label_distributions
+from fedlit.run.status import RunStatus
+
+
+def entry(partition: Mapping[str, Any] | None, seed: int = 0) -> Entry:
+    return Entry(
+        name="a",
+        folder=Path("a"),
+        settings={"seed": seed},
+        status=RunStatus(),
+        config=None,
+        records=(),
+        partition=partition,
+    )
+
+
+CLIENTS = st.lists(st.dictionaries(st.text(max_size=4), st.integers(0, 50), max_size=40), min_size=1, max_size=6)
+
+
+@given(CLIENTS, CLIENTS)
+def test_no_row_is_lost_and_labels_fall(train: list[dict[str, int]], test: list[dict[str, int]]) -> None:
+    clients = [
+        {"num_train": 0, "num_test": 0, "train_labels": one, "test_labels": other}
+        for one, other in zip(train, test, strict=False)
+    ]
+    (data,) = label_distributions([entry({"data": "d", "label": "kind", "clients": clients})])
+    (shards,) = data.shards
+    for client, counts in zip(clients, shards.counts, strict=True):
+        assert sum(counts) == sum(client["train_labels"].values()) + sum(client["test_labels"].values())
+        assert len(counts) == len(data.labels) <= MAX_LABELS + 1
+    totals = [sum(column) for column in zip(*shards.counts, strict=True)][: MAX_LABELS if data.has_other else None]
+    assert totals == sorted(totals, reverse=True)
+    assert all(totals)
+
+
+def test_runs_of_one_partition_share_a_picture() -> None:
+    found = label_distributions(collection(Path("c"), num_clients=(4, 8), datas=("medquad", "dolly")).entries)
+    assert [(data.data, data.column) for data in found] == [("medquad", "kind"), ("dolly", "kind")]
+    for data in found:
+        assert [(len(shards.counts), shards.seeds) for shards in data.shards] == [
+            (4, [0]),
+            (4, [1]),
+            (8, [0]),
+            (8, [1]),
+        ]
+        assert data.labels[-1] == f"other ({NUM_LABELS - MAX_LABELS} labels)"
+        assert data.shards[0].title == "4 clients · dirichlet, alpha 0.1"
+        assert data.shards[0].skew == 0.312346
+
+
+def test_seeds_with_equal_rows_are_named_together() -> None:
+    first, second = collection(Path("c"), methods=("fedit",)).entries
+    (data,) = label_distributions([first, replace(second, partition=first.partition)])
+    assert [shards.seeds for shards in data.shards] == [[0, 1]]
+
+
+def test_rows_without_labels_are_one_colour() -> None:
+    clients = [{"num_train": 5, "num_test": 2, "train_labels": {}, "test_labels": {}}]
+    (data,) = label_distributions([entry({"data": "d", "label": None, "clients": clients}), entry(None)])
+    assert (data.labels, data.column, data.shards[0].counts) == ([NO_LABEL], "", [[7]])

@@ -1,0 +1,62 @@
+"""The best round is the earliest of the best; patience counts evaluations; a resumed run counts as it would have."""
+
+from typing import Any
+
+import pytest
+
+from fedlit.config import DataConfig, EvalConfig, RunConfig
+from fedlit.round.best_round import BestRound
+
+
+def records(key: str, *values: float | None) -> list[dict[str, Any]]:
+    return [{"round": number} | ({} if value is None else {key: value}) for number, value in enumerate(values, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "number"),
+    [
+        ("global/loss", (3.0, 1.0, 2.0, 1.0), 2),
+        ("global/f1_macro", (0.5, 0.7, 0.7, 0.1), 2),
+        ("own/accuracy", (None, 0.2, None, 0.3), 4),
+        ("global/accuracy/boolq", (0.2, 0.1), 1),
+    ],
+)
+def test_the_best_is_the_earliest_of_the_best(key: str, values: tuple[float | None, ...], number: int) -> None:
+    best = BestRound(keys=(key,))
+    best.see(records(key, *values))
+    assert (best.number, best.value) == (number, values[number - 1])
+
+
+def test_patience_is_used_up_by_evaluations_alone() -> None:
+    best = BestRound(keys=("global/loss",), patience=2)
+    stalled = []
+    for record in records("global/loss", 3.0, 2.0, None, 2.5, None, 2.0, 1.0):
+        best.see([record])
+        stalled.append(best.stalled)
+    assert stalled == [False, False, False, False, False, True, False]
+    never = BestRound(keys=("global/loss",))
+    never.see(records("global/loss", *range(50)))
+    assert not never.stalled
+
+
+def test_the_untrained_model_does_not_count() -> None:
+    best = BestRound(keys=("global/loss",), patience=1)
+    best.see([{"round": 0, "global/loss": 1.0}])
+    assert (best.number, best.stalled) == (None, False)
+    best.see([{"round": 1, "global/loss": 2.0}])
+    assert (best.number, best.stalled) == (1, False)
+
+
+def test_the_score_is_the_data_set_s_own_unless_given() -> None:
+    assert BestRound.of(RunConfig()).keys == ("global/rouge_l", "global/bleu_4", "global/loss")
+    regression = DataConfig(task="sequence_classification", regression=True)
+    assert BestRound.of(RunConfig(data=regression)).keys[0] == "global/pearson"
+    named = DataConfig(task="image_classification", scores=["mcc", "accuracy"])
+    assert BestRound.of(RunConfig(data=named, eval=EvalConfig(on="clients"))).keys[0] == "own/mcc"
+    assert BestRound.of(RunConfig(data=named, eval=EvalConfig(on="both", score="loss"))).keys == ("global/loss",)
+
+
+def test_a_score_that_the_protocol_cannot_compute_leaves_it_to_the_next() -> None:
+    best = BestRound.of(RunConfig(data=DataConfig(scores=["accuracy", "exact_match"])))
+    best.see([{"round": 1, "global/exact_match": 0.5, "global/loss": 1.0}, {"round": 2, "global/exact_match": 0.75}])
+    assert (best.number, best.value) == (2, 0.75)

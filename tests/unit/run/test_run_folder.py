@@ -1,0 +1,184 @@
+"""A run folder belongs to one configuration; its files are whole, and its record is that of the checkpoint."""
+
+import dataclasses
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
+from fedlit.errors import UserError
+from fedlit.run import folder as run_folder
+from fedlit.run.folder import RunFolder, write_atomically
+
+PARTITION = {"clients": [{"train": [1, 2], "test": [0]}]}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return RunConfig(run=RunFolderConfig(dir=str(tmp_path / "runs"), name="mine"))
+
+
+@pytest.fixture
+def folder(config: RunConfig) -> RunFolder:
+    folder = RunFolder(config)
+    folder.prepare(PARTITION, "cpu")
+    return folder
+
+
+def contents(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
+
+
+def test_a_new_folder_says_what_the_run_is(folder: RunFolder, config: RunConfig) -> None:
+    assert load_yaml((folder.path / "config.yaml").read_text(encoding="utf-8")) == config
+    assert json.loads((folder.path / "partition.json").read_text()) == PARTITION
+    environment = json.loads((folder.path / "environment.json").read_text())
+    assert environment["device"] == "cpu"
+    assert environment["packages"]["torch"] == version("torch")
+    assert folder.checkpoints.is_dir()
+    assert folder.plots.is_dir()
+
+
+def test_prepare_overwrites_nothing(folder: RunFolder) -> None:
+    before = contents(folder)
+    folder.prepare({"clients": []}, "another device")
+    assert contents(folder) == before
+
+
+def test_the_same_configuration_may_come_back(folder: RunFolder, config: RunConfig) -> None:
+    folder.require_same_run()
+    elsewhere = dataclasses.replace(config, compute=dataclasses.replace(config.compute, devices=4), dry_run=True)
+    RunFolder(elsewhere).require_same_run()  # neither can change the result
+
+
+def test_another_configuration_is_refused_by_its_keys(folder: RunFolder, config: RunConfig) -> None:
+    other = dataclasses.replace(config, seed=7, local=LocalConfig(lr=0.5, steps=3))
+    before = contents(folder)
+    with pytest.raises(UserError) as caught:
+        RunFolder(other).require_same_run()
+    message = str(caught.value)
+    for key, old, new in (("local.lr", "0.001", "0.5"), ("local.steps", "10", "3"), ("seed", "0", "7")):
+        assert f"{key}: {old} in the folder, {new} asked for" in message
+    assert str(folder.path) in message
+    assert "run.name" in message
+    assert "\n" not in message
+    assert contents(folder) == before
+
+
+def test_a_foreign_folder_is_refused(config: RunConfig) -> None:
+    folder = RunFolder(config)
+    folder.path.mkdir(parents=True)
+    folder.require_same_run()  # an empty one is as good as none
+    (folder.path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"no run folder.*choose another run\.name"):
+        folder.require_same_run()
+
+
+def test_no_folder_is_fine(config: RunConfig) -> None:
+    RunFolder(config).require_same_run()
+    assert not RunFolder(config).path.exists()
+
+
+@pytest.mark.parametrize("written", range(3))
+@pytest.mark.parametrize("moment", ["before the text", "before the renaming"])
+def test_a_run_killed_at_its_start_can_start_again(
+    written: int, moment: str, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [written]
+    target = (os, "fsync") if moment == "before the text" else (Path, "replace")
+    original = getattr(*target)
+
+    def killed(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise SystemExit
+        return original(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(*target, killed)
+        RunFolder(config).prepare(PARTITION, "cpu")
+    again = RunFolder(config)
+    again.require_same_run()
+    again.prepare(PARTITION, "cpu")
+    assert {"config.yaml", "environment.json", "partition.json"} <= contents(again).keys()
+    again.require_same_run()
+
+
+def test_records_are_one_line_a_round(folder: RunFolder) -> None:
+    assert folder.records() == []
+    records = [{"round": 0, "global/loss": 3.5}, {"round": 1, "text": "line\u2028break\nand é", "value": 1e-300}]
+    for record in records:
+        folder.append(record)
+    assert folder.records() == records
+    assert len(folder.records_path.read_bytes().split(b"\n")) == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_json_lacks_is_refused(value: float, folder: RunFolder) -> None:
+    folder.append({"round": 0})
+    before = folder.records_path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        folder.append({"round": 1, "loss": value})
+    assert folder.records_path.read_bytes() == before
+
+
+def test_records_go_back_to_the_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text('{"round": 0}\n{"round": 1}\n', encoding="utf-8")
+    folder.records_path.write_text('{"round": 0}\n{"round": 1}\n{"round": 2}\n{"rou', encoding="utf-8")
+    folder.restore_records(copy)
+    assert folder.records_path.read_bytes() == copy.read_bytes()
+    assert folder.records() == [{"round": 0}, {"round": 1}]
+    folder.append({"round": 2})
+    assert len(folder.records()) == 3
+    assert len(copy.read_bytes().splitlines()) == 2
+    folder.restore_records(None)
+    assert folder.records() == []
+    folder.restore_records(None)
+
+
+@pytest.mark.parametrize("target", [(os, "fsync"), (Path, "replace")])
+def test_a_file_is_old_or_new(target: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    write_atomically(path, "old")
+
+    def killed(*_arguments: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(*target, killed)
+        write_atomically(path, "new and longer")
+    assert path.read_text() == "old"
+    write_atomically(path, "new é")
+    assert path.read_text(encoding="utf-8") == "new é"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_the_environment_without_git_or_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder.shutil, "which", lambda _name: None)
+
+    def missing(name: str) -> str:
+        raise run_folder.PackageNotFoundError(name)
+
+    monkeypatch.setattr(run_folder, "version", missing)
+    environment = run_folder.environment("cuda:0")
+    assert environment["commit"] is None
+    assert set(environment["packages"].values()) == {None}
+    assert environment["device"] == "cuda:0"
+
+
+def test_other_rows_are_refused(config: RunConfig) -> None:
+    """An edited data file, or another Python's docstrings, would give a run that no one command repeats."""
+    folder = RunFolder(config)
+    folder.require_same_rows("rows_sha256", "abc")
+    folder.prepare({"rows_sha256": "abc", "shards_sha256": "x", "test_rows_sha256": None}, "cpu")
+    folder.require_same_rows("rows_sha256", "abc")
+    folder.require_same_rows("test_rows_sha256", "abd")
+    with pytest.raises(UserError, match=r"began with other rows .* choose another run\.name"):
+        folder.require_same_rows("rows_sha256", "abd")
+    with pytest.raises(UserError, match=r"began with other shards of the rows"):
+        folder.require_same_rows("shards_sha256", "y")
