@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from fedlit.config import RunConfig
-from fedlit.data.classes import class_names
 from fedlit.data.prompts import Row
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.partition.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
 from fedlit.run.folder import RunFolder
+from fedlit.tasks.registry import task_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def gather_inputs(config: RunConfig) -> Inputs:
     folder = RunFolder(config)
     folder.require_same_run()
     rows, own_test_rows = load_rows(config.data, config.seed), load_test_rows(config.data)
-    classes = class_names([*rows, *own_test_rows], config.data)
+    classes = task_spec(config.data.task).class_names([*rows, *own_test_rows], config.data)
     folder.require_same_rows("rows_sha256", rows_checksum(rows))
     if own_test_rows:
         folder.require_same_rows("test_rows_sha256", rows_checksum(own_test_rows))

@@ -14,11 +14,12 @@ from torch import nn
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_bytes, num_parameters
-from fedlit.assembly import Plan, attach_adapter, purpose
+from fedlit.assembly import Plan, attach_adapter, first_traffic, make_traffic, purpose
+from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
-from fedlit.round.exchange import Exchange
+from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes
 
 
@@ -45,10 +46,9 @@ def measure(plan: Plan) -> Sizes:
     model = backbone.model
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
-    num_examples = [len(shard.train) for shard in plan.clients]
-    exchange = Exchange(config=config, method=method, model=model, layers=layers, num_examples=num_examples)
-    server = exchange.first_server({})
-    uplink_bytes, downlink_bytes = exchange.first_traffic(plan.cohort_size, server)
+    host = ModelHost(model, method, layers)
+    server = host.first_server(method.parts, len(plan.clients))
+    uplink_bytes, downlink_bytes = first_traffic(make_traffic(method), server, plan.cohort_size, host)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
     num_trained = num_parameters(trained)
     return Sizes(
@@ -86,13 +86,13 @@ def _activation_bytes(model: nn.Module, run: RunConfig) -> int:
     """
     whole: Any = model.config
     config = getattr(whole, "vision_config", whole)  # of SigLIP, whose text half a classifier leaves out
-    is_image = run.data.task == "image_classification"
-    num_tokens = _num_patches(config) if is_image else run.model.max_length_tokens
+    spec = task_spec(run.data.task)
+    num_tokens = run.model.max_length_tokens if spec.reads_text else _num_patches(config)
     hidden, num_layers = config.hidden_size, config.num_hidden_layers
     width = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None) or 4 * hidden
     layer = 12 * hidden + 5 * width
     kept = layer + (num_layers - 1) * hidden if run.model.gradient_checkpointing else num_layers * layer
-    vocabulary = 3 * config.vocab_size if run.data.task == "causal_lm" else 0
+    vocabulary = 0 if spec.has_head else 3 * config.vocab_size
     return 4 * run.local.batch_size * num_tokens * int(kept + vocabulary)
 
 

@@ -4,21 +4,26 @@ A row names its class by the name or by its number from 0. Where the names are i
 say), an integer in a row is always a name, so that 1 cannot mean two things.
 """
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedlit.config.schema import DataConfig
+from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row
 from fedlit.errors import UserError
+
+if TYPE_CHECKING:
+    from fedlit.config.schema import DataConfig
 
 NUMBER_LIMIT = 2**15
 """A number to predict is smaller in magnitude: squared errors are averaged in fixed point below 2**31."""
 
 
 def class_names(rows: Sequence[Row], config: DataConfig) -> tuple[str, ...]:
-    """Return the names of the classes in the order of their numbers; none without a classification.
+    """Return the names of the classes in the order of their numbers.
 
     They are `data.classes`, or else the values of the target column: integers in numeric order, or names in that of
     their characters.
@@ -26,8 +31,6 @@ def class_names(rows: Sequence[Row], config: DataConfig) -> tuple[str, ...]:
     Raises:
         UserError: fewer than two classes, a name twice or blank, or integers and names in one column.
     """
-    if config.task == "causal_lm" or config.regression:
-        return ()
     return _collected_names(rows, config) if config.classes is None else given_names(config.classes)
 
 
@@ -84,6 +87,21 @@ def target_number(row: Row, config: DataConfig, *, place: str = "a row") -> floa
             "scale the numbers, to about 0 to 1 say"
         )
     return float(value)
+
+
+def check_target(row: Row, place: str, config: DataConfig) -> None:
+    """Check that data.target holds a class, one of data.classes where they are given, or a number for a regression.
+
+    Raises:
+        UserError: it is not there, or holds something else; `place` names the row.
+    """
+    require_column(row, config.target, place, "data.target")
+    if config.regression:
+        target_number(row, config, place=place)
+    elif config.classes is None:
+        class_value(row, config, place)
+    else:
+        class_index(row, given_names(config.classes), config, place=place)
 
 
 def given_names(classes: Sequence[str]) -> tuple[str, ...]:

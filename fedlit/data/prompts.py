@@ -5,13 +5,17 @@ indices or number formats. A blank column leaves no gap: the newlines on its two
 what the columns themselves contain stays as it is.
 """
 
+from __future__ import annotations
+
 import re
 import string
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedlit.config.schema import DataConfig
 from fedlit.errors import UserError
+
+if TYPE_CHECKING:
+    from fedlit.config.schema import DataConfig
 
 Row = dict[str, Any]
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.config.schema import DataConfig
+from fedlit.data.columns import column_values
 from fedlit.data.images import open_digits, open_images
 from fedlit.data.prompts import Row
 from fedlit.data.pydoc import read_rows
-from fedlit.data.row_checks import check_row, column_values, text_columns
 from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
+from fedlit.tasks.registry import task_spec
 
 Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
@@ -25,14 +26,13 @@ Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 def load_rows(config: DataConfig, seed: int) -> list[Row]:
     """Return the rows of a data set in their original order, each with every column that the configuration needs.
 
-    See check_row for what they hold. `config.sample` rows are drawn in proportion to the labels, from the stream
-    (seed, "sample").
+    See the `check` of the task's spec for what they hold. `config.sample` rows are drawn in proportion to the labels,
+    from the stream (seed, "sample").
 
     Raises:
         UserError: file, line, column or option that is wrong, and what to do about it.
     """
-    if config.task == "causal_lm":
-        text_columns(config)  # a template that is none is told before a file is read
+    task_spec(config.task).columns(config)  # a template that is none is told before a file is read
     source, records = _open_source(config)
     rows = _checked_rows(source, records, config)
     if config.sample is None:
@@ -80,11 +80,12 @@ def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:
 
 
 def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) -> list[Row]:
+    spec = task_spec(config.task)
     rows: list[Row] = []
     num_read = 0
     for place, record in records:
         num_read += 1
-        row = check_row(record, place, config)
+        row = spec.check_row(record, place, config)
         if row is not None:
             rows.append(row)
     if not num_read:
@@ -105,9 +106,7 @@ def _open_source(config: DataConfig) -> tuple[str, Iterator[Record]]:
     }
     if config.source not in readers:
         raise UserError(f"data.source={config.source}: not a source; choose one of {', '.join(readers)}")
-    source = config.source
-    if config.path is not None:
-        source = "images" if config.task == "image_classification" else "jsonl"
+    source = config.source if config.path is None else task_spec(config.task).local_source
     return readers[source](config)
 
 

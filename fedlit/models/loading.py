@@ -12,31 +12,24 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
-    AutoModelForCausalLM,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
 )
 from transformers.utils import is_flash_attn_2_available
 
-from fedlit.config import ModelConfig
+from fedlit.config import DataConfig, ModelConfig
 from fedlit.errors import UserError
 from fedlit.models.projections import HEADS, PROJECTIONS, Projections
 from fedlit.models.quantization import quantization_options
 from fedlit.seeding import torch_stream
+from fedlit.tasks.registry import task_spec
+from fedlit.tasks.spec import TaskSpec
 
 _PACKAGE = Path(__file__).parents[1]
 PACKAGED = {"tiny": _PACKAGE / "tiny"} | {
     path.parent.name: path.parent for path in sorted((_PACKAGE / "backbones").glob("*/config.json"))
 }
 """Models inside the package by name; those below `backbones` come without weights."""
-
-_AUTO_CLASSES = {
-    "causal_lm": AutoModelForCausalLM,
-    "sequence_classification": AutoModelForSequenceClassification,
-    "image_classification": AutoModelForImageClassification,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +40,15 @@ class Purpose:
     seed: root of the streams from which new weights are drawn: a new head, or all of a model without weights.
     """
 
-    task: str = "causal_lm"
+    task: str = DataConfig.task
     classes: tuple[str, ...] = ()
     regression: bool = False
     seed: int = 0
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What the task needs of a backbone."""
+        return task_spec(self.task)
 
     @property
     def num_outputs(self) -> int:
@@ -90,20 +88,20 @@ def load_backbone(config: ModelConfig, purpose: Purpose = Purpose(), *, weights:
     """
     tokenizer: Any = None
     image_processor: Any = None
-    if purpose.task == "image_classification":
-        image_processor = _load_image_processor(config)
-    else:
+    if purpose.spec.reads_text:
         tokenizer = load_tokenizer(config)
-    if purpose.task == "causal_lm" and tokenizer.eos_token_id is None:
+    else:
+        image_processor = _load_image_processor(config)
+    if purpose.spec.generates and tokenizer.eos_token_id is None:
         raise UserError(
             f"the tokenizer of {config.path} has no end-of-text token; choose a model whose tokenizer has one"
         )
     model = _load_model(config, purpose, weights=weights)
     model.requires_grad_(False)
-    if purpose.task == "causal_lm":
+    if purpose.spec.generates:
         # A checkpoint may come with generation settings, a repetition penalty say, under which decoding is not greedy.
         model.generation_config = GenerationConfig()
-    if purpose.task != "image_classification":
+    if purpose.spec.reads_text:
         _require_length(config, model)
     _feed_head_in_its_type(model)
     if config.gradient_checkpointing:
@@ -114,7 +112,7 @@ def load_backbone(config: ModelConfig, purpose: Purpose = Purpose(), *, weights:
 
 def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
     """Return the model with the head that `purpose` needs, new weights drawn from streams with names."""
-    path, auto_class = _location(config.path), _AUTO_CLASSES[purpose.task]
+    path, auto_class = _location(config.path), getattr(transformers, purpose.spec.auto_class)
     options: dict[str, Any] = {"dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]}
     flash = config.attention_implementation == "flash_attention_2"
     if weights and flash:
@@ -136,7 +134,7 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
                     path,
                     config=architecture,
                     # The head of a checkpoint may be one over other classes.
-                    ignore_mismatched_sizes=purpose.task != "causal_lm",
+                    ignore_mismatched_sizes=purpose.spec.has_head,
                     output_loading_info=True,
                     **options,
                     **quantized,
@@ -151,7 +149,7 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
 def _architecture(path: str, purpose: Purpose) -> Any:
     """Return the model's configuration, with the classes of a classification in it."""
     architecture = AutoConfig.from_pretrained(path)
-    if purpose.task != "causal_lm":
+    if purpose.spec.has_head:
         architecture.num_labels = purpose.num_outputs
         if purpose.classes:
             architecture.id2label = dict(enumerate(purpose.classes))

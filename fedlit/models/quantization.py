@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig
 
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
+from fedlit.tasks.registry import task_spec
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Bits of one weight, its share of the constants among them."""
@@ -59,7 +60,7 @@ def require_quantization_fits(run: RunConfig, *, keeps_weights: bool, folds: boo
         obstacle = f"the adapter of method={run.method.name} trains, reads or replaces them; choose one with LoRA"
     elif folds:
         obstacle = f"the rule of method={run.method.name} adds to them; choose method.rule=fedavg"
-    elif run.data.task != "causal_lm":
+    elif task_spec(run.data.task).has_head:
         obstacle = f"the result of data.task={run.data.task} is a whole model, which needs them; leave it out"
     elif run.run.export == "merged":
         obstacle = "run.export=merged adds to them; choose run.export=adapter"

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.config.schema import DataConfig, PartitionConfig
-from fedlit.data.identity import input_text
+from fedlit.data.columns import column_values
 from fedlit.data.images import digest
 from fedlit.data.prompts import Row
-from fedlit.data.row_checks import column_values
 from fedlit.errors import UserError
 from fedlit.partition.dealing import dirichlet, iid, natural, pathological, quantity
 from fedlit.partition.files import read_partition_file
@@ -19,6 +18,7 @@ from fedlit.partition.heterogeneity import jensen_shannon, size_variation
 from fedlit.partition.splitting import draw_test_prompts, smallest_part
 from fedlit.partition.topics import find_topics, topic_text
 from fedlit.seeding import numpy_generator
+from fedlit.tasks.registry import task_spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +98,8 @@ def make_shards(
     parts = parts[:num_clients]
     if not with_test_parts:
         return [Shard(client_id=client_id, train=tuple(part), test=()) for client_id, part in enumerate(parts)]
-    prompts = [input_text(row, data) for row in rows]
+    identity = task_spec(data.task).identity
+    prompts = [identity(row, data) for row in rows]
     test_prompts = draw_test_prompts(parts, prompts, partition, seed)
     shards = []
     for client_id, part in enumerate(parts):
@@ -236,10 +237,11 @@ def _as_in_the_file(
         held = set(test)
         train = tuple(i for i in part if i not in held)
         shards.append(Shard(client_id=client_id, train=train, test=tuple(test)))
-    tested = {input_text(rows[i], data): i for shard in shards for i in shard.test}
+    identity = task_spec(data.task).identity
+    tested = {identity(rows[i], data): i for shard in shards for i in shard.test}
     for shard in shards:
         for i in shard.train:
-            if tested and (other := tested.get(input_text(rows[i], data))) is not None:
+            if tested and (other := tested.get(identity(rows[i], data))) is not None:
                 raise UserError(
                     f"partition.path: rows {i} (training) and {other} (test) have one prompt in this run; "
                     "give the data options of the run that made the file"

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Sequence
 
 from fedlit.config.schema import DataConfig
-from fedlit.data.prompts import Row, prompt_template, template_columns
+from fedlit.data.prompts import Row
 from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
+from fedlit.tasks.registry import task_spec
 
 TERM = r"\b[^\W\d_]\w+\b"
 """A term has two characters or more and begins with a letter: numbers tell no topic."""
@@ -28,14 +29,12 @@ def topic_text(row: Row, data: DataConfig) -> str:
     Raises:
         UserError: the rows are images.
     """
-    if data.task == "image_classification":
+    spec = task_spec(data.task)
+    if not spec.reads_text:
         raise UserError(
-            "partition.name=topics clusters texts and data.task=image_classification has none; "
-            "choose partition.name=dirichlet"
+            f"partition.name=topics clusters texts and data.task={data.task} has none; choose partition.name=dirichlet"
         )
-    if data.task == "sequence_classification":
-        return "\n".join(row[column] for column in data.text)
-    return "\n".join(row[column] for column in [*template_columns(prompt_template(data)), data.response])
+    return spec.text(row, data)
 
 
 def find_topics(texts: Sequence[str], num_topics: int, seed: int) -> list[str]:

@@ -1,12 +1,25 @@
-"""What a model is trained to do: rows to examples, a batch to a loss, a batch to scored predictions."""
+"""What a model is trained to do: rows to examples, a batch to a loss, a batch to scored predictions.
 
+Torch is imported for the type checker alone: the specs of the tasks lie below, and rows are checked before torch is
+imported.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torchmetrics import Metric
+
+    from fedlit.config import RunConfig
+    from fedlit.models import Backbone
+    from fedlit.tasks.spec import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,39 +62,54 @@ ExampleT = TypeVar("ExampleT", bound=Example)
 BatchT = TypeVar("BatchT", bound=Batch)
 
 
-class Task(Protocol[ExampleT, BatchT]):
-    """The interface between the federation, which knows clients and rounds, and a task's text, images or labels."""
+class Task(ABC, Generic[ExampleT, BatchT]):
+    """The interface between the federation, which knows clients and rounds, and a task's text, images or labels.
 
+    What is asked before torch is imported, of rows and configurations, is in the task's `TaskSpec`.
+    """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: RunConfig, backbone: Backbone) -> Self:
+        """Return the task of a configuration."""
+
+    @abstractmethod
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[ExampleT]:
         """Return training rows as examples, one for each."""
-        ...
 
+    @abstractmethod
     def evaluation_examples(self, rows: Sequence[Mapping[str, Any]]) -> list[ExampleT]:
         """Return test rows as examples, in their order; rows with one input may become one example."""
-        ...
 
+    @abstractmethod
     def collate(self, examples: Sequence[ExampleT]) -> BatchT:
         """Return the training batch of `examples`, on the CPU."""
-        ...
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: BatchT) -> Tensor:
         """Return the mean loss of a batch on the model's device, a scalar."""
-        ...
 
+    @abstractmethod
     def evaluation_batches(self, examples: Sequence[ExampleT], batch_size: int) -> list[list[ExampleT]]:
         """Return all examples in batches: composed once for the whole set, since padding changes the last bits."""
-        ...
 
+    @abstractmethod
     def metrics(self) -> dict[str, Metric]:
         """Return fresh metrics by name.
 
         `compute` returns a scalar, recorded under that name, or a mapping of several results, recorded under their own
         names: scalars, vectors or matrices.
         """
-        ...
 
+    @abstractmethod
     def evaluate(
         self, model: nn.Module, examples: Sequence[ExampleT], metrics: Mapping[str, Metric], device: torch.device
     ) -> list[Sample]:
         """Evaluate one batch into `metrics` and return it as samples."""
-        ...
+
+
+def task_class(spec: TaskSpec) -> type[Task[Any, Any]]:
+    """Import the class that trains a task, and torch with it."""
+    module, _, name = spec.task_class.partition(":")
+    found: type[Task[Any, Any]] = getattr(import_module(module), name)
+    return found

@@ -10,7 +10,7 @@ from fedlit.errors import UserError
 from fedlit.metrics.answers import Accuracy, ExactMatch
 from fedlit.metrics.data_to_text import Bleu, Cider, Meteor, Nist
 from fedlit.metrics.text import Bleu4, RougeL
-from fedlit.scores import DEFAULT_SCORES
+from fedlit.tasks.registry import task_spec
 
 TEXT_SCORES: Mapping[str, Callable[[], Metric]] = {
     "rouge_l": RougeL,
@@ -40,7 +40,7 @@ def computed_scores(data: DataConfig, protocol: str) -> tuple[str, ...]:
     """
     possible = PROTOCOL_SCORES[protocol]
     if data.scores is None:
-        return tuple(name for name in DEFAULT_SCORES["causal_lm"] if name in possible) or possible
+        return tuple(name for name in task_spec(data.task).default_scores if name in possible) or possible
     names = tuple(name for name in data.scores if name in possible)
     if not names:
         raise UserError(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fedlit.config.schema import DataConfig
 from fedlit.data.classes import class_index, class_names, target_number
 from fedlit.errors import UserError
+from fedlit.tasks.registry import task_spec
 
 
 def config(**options: Any) -> DataConfig:
@@ -49,8 +50,8 @@ def test_given_classes_keep_their_order() -> None:
 
 
 def test_there_are_none_without_a_classification() -> None:
-    assert class_names(rows_of("a", 1.5), DataConfig()) == ()
-    assert class_names(rows_of(0.5, 1), config(regression=True)) == ()
+    for data, rows in ((DataConfig(), rows_of("a", 1.5)), (config(regression=True), rows_of(0.5, 1))):
+        assert task_spec(data.task).class_names(rows, data) == ()
 
 
 def test_a_number_or_a_name() -> None:

@@ -7,9 +7,9 @@ import yaml
 
 from fedlit.config.loading import CONFIG_DIR
 from fedlit.config.schema import DataConfig
-from fedlit.data.classes import class_index, class_names, target_number
+from fedlit.data.classes import class_index, target_number
 from fedlit.data.sources import load_rows, load_test_rows
-from fedlit.scores import TASK_SCORES
+from fedlit.tasks.registry import task_spec
 
 # task: training rows and rows of class 1 among them, test rows and rows of class 1 among them, text columns, main score
 TASKS = {
@@ -35,7 +35,7 @@ def test_classes(task: str, shared_folder: Path) -> None:
     config = from_yaml(task, shared_folder)
     num_train, num_train_1, num_test, num_test_1, num_texts, score = TASKS[task]
     rows, test_rows = load_rows(config, 0), load_test_rows(config)
-    names = class_names([*rows, *test_rows], config)
+    names = task_spec(config.task).class_names([*rows, *test_rows], config)
     assert (len(rows), len(test_rows), len(config.text)) == (num_train, num_test, num_texts)
     assert sum(class_index(row, names, config) for row in rows) == num_train_1
     assert sum(class_index(row, names, config) for row in test_rows) == num_test_1
@@ -46,7 +46,7 @@ def test_classes(task: str, shared_folder: Path) -> None:
 def test_numbers(shared_folder: Path) -> None:
     config = from_yaml("stsb", shared_folder)
     rows, test_rows = load_rows(config, 0), load_test_rows(config)
-    assert (len(rows), len(test_rows), class_names(rows, config)) == (5749, 1500, ())
+    assert (len(rows), len(test_rows), task_spec(config.task).class_names(rows, config)) == (5749, 1500, ())
     numbers = [target_number(row, config) for row in rows]
     assert (min(numbers), max(numbers), round(sum(numbers) / 5749, 3)) == (0.0, 5.0, 2.701)
 
@@ -60,4 +60,4 @@ def test_every_key_has_a_comment_and_every_score_is_known(task: str) -> None:
     assert all(lines[i - 1].startswith("# ") for i in keys)
     config = from_yaml(task)
     assert (config.name, config.hub_config, config.hub_test_split) == (f"glue-{task}", task, "validation")
-    assert set(config.scores or []) <= set(TASK_SCORES["sequence_classification"])
+    assert set(config.scores or []) <= set(task_spec(config.task).scores)

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from fedlit.config.help import first_comment, option_comments
 from fedlit.config.loading import CONFIG_DIR, list_choices
 from fedlit.config.schema import DataConfig
+from fedlit.data.columns import column_values
 from fedlit.data.prompts import render
-from fedlit.data.row_checks import column_values
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.errors import UserError
 

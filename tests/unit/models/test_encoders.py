@@ -65,7 +65,7 @@ def prepare(method_name: str, kind: str, folder: Path, **given: Any) -> tuple[Me
 
 
 def train(method: Method, model: nn.Module, kind: str, num_steps: int = 3) -> list[float]:
-    optimizer = method.optimizer.build(list(trainable(model).values()))
+    optimizer = method.optimizer.build(trainable(model))
     losses = []
     for _ in range(num_steps):
         loss = nn.functional.cross_entropy(logits_of(model, kind).float(), LABELS)

@@ -16,7 +16,7 @@ from fedlit.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from fedlit.data.collation import Example
 from fedlit.errors import UserError
 from fedlit.models import load_backbone
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.likelihood import project_only
 
 MakeTask = Callable[..., CausalLM]

@@ -14,7 +14,7 @@ from transformers.generation import NoRepeatNGramLogitsProcessor
 
 from fedlit.config import EvalConfig
 from fedlit.data.collation import Example
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.generation import NoRepeatedNgrams, cut_at_stop, generate
 
 CPU = torch.device("cpu")

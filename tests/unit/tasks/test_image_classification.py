@@ -17,8 +17,8 @@ from fedlit.config import DataConfig, LocalConfig, ModelConfig, RunConfig
 from fedlit.data.images import ImageFile, digest
 from fedlit.errors import UserError
 from fedlit.models import PACKAGED, Backbone, Projections, Purpose, load_backbone
-from fedlit.tasks import image_classification
-from fedlit.tasks.image_classification import ImageClassification, ImageExample, Preparation
+from fedlit.tasks.image_classification import task as image_classification
+from fedlit.tasks.image_classification.task import ImageClassification, ImageExample, Preparation
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 PROCESSORS: dict[str, dict[str, Any]] = {

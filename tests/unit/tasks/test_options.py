@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedlit.config import DataConfig, EvalConfig
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.likelihood import candidate_losses, likeliest
 
 CPU = torch.device("cpu")

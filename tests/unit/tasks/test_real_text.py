@@ -13,7 +13,7 @@ import torch
 from fedlit.config import load_config
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.models import Backbone, load_backbone
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.questions import evaluation_questions
 
 FILES = {

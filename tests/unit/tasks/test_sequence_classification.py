@@ -21,7 +21,7 @@ from transformers import (
 from fedlit.config import DataConfig, LocalConfig, ModelConfig, RunConfig
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS, Backbone, Purpose, load_backbone
-from fedlit.tasks.sequence_classification import SequenceClassification, TextExample
+from fedlit.tasks.sequence_classification.task import SequenceClassification, TextExample
 
 CLASSES = ("bad", "fair", "good")
 WORDS = ("a plane", "is taking off", "two men, one of them", "play", "the flute", "in a very small park", "at night")

@@ -22,7 +22,7 @@ from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
-from fedlit.tasks import Sample
+from fedlit.tasks import Sample, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +70,8 @@ class TextBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceClassification:
-    """A model with a head over classes or for one number; implements fedlit.tasks.Task.
+class SequenceClassification(Task[TextExample, TextBatch]):
+    """A model with a head over classes or for one number.
 
     classes: names in the order of their numbers; none in a regression. pad_id: fills the padding. has_segments: whether
     the model has embeddings of the first and the second text.

@@ -15,7 +15,7 @@ from fedlit.data.prompts import render
 from fedlit.errors import UserError
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
-from fedlit.tasks import Sample
+from fedlit.tasks import Sample, Task
 from fedlit.tasks.generation import cut_at_stop, generate
 from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest
 from fedlit.tasks.questions import Question, evaluation_questions
@@ -23,8 +23,8 @@ from fedlit.tasks.text_scores import computed_scores, make_metric, update_texts
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalLM:
-    """A decoder fine-tuned on prompt and response; implements fedlit.tasks.Task.
+class CausalLM(Task[Example, Batch]):
+    """A decoder fine-tuned on prompt and response.
 
     max_length_tokens: of prompt and response together, at least 2. max_positions: tokens that the model can read, the
     generated ones included; None if it has no limit.

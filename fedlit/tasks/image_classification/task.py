@@ -24,7 +24,7 @@ from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
-from fedlit.tasks import Sample
+from fedlit.tasks import Sample, Task
 
 KEPT_BYTES = 2**30
 """Prepared images that a process keeps at most; those beyond are prepared each time, to the same result."""
@@ -122,8 +122,8 @@ class Preparation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassification:
-    """An encoder with a head over classes; implements fedlit.tasks.Task.
+class ImageClassification(Task[ImageExample, ImageBatch]):
+    """An encoder with a head over classes.
 
     classes: their names in the order of their numbers.
     """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedlit.config.schema import DataConfig
-from fedlit.data.row_checks import check_row
 from fedlit.errors import UserError
+from fedlit.tasks.registry import task_spec
 
 PLACE = "rows.jsonl, line 12"
 PAIR: dict[str, Any] = {"first": "A plane.", "second": "A train.", "label": 1}
@@ -19,6 +19,10 @@ def pairs(**options: Any) -> DataConfig:
 
 def images(**options: Any) -> DataConfig:
     return DataConfig(task="image_classification", **options)
+
+
+def check_row(record: Any, place: str, config: DataConfig) -> dict[str, Any] | None:
+    return task_spec(config.task).check_row(record, place, config)
 
 
 def fails(record: Any, config: DataConfig, *parts: str) -> None:

@@ -1,0 +1,42 @@
+"""Columns of a row: that they are there, and that a label is one."""
+
+import difflib
+import math
+from collections.abc import Sequence
+
+from fedlit.data.prompts import Row
+from fedlit.errors import UserError
+
+
+def column_values(rows: Sequence[Row], column: str, key: str) -> list[str]:
+    """Return one column of every row as text; `key` is the option that named the column.
+
+    Raises:
+        UserError: a row lacks the column, or has null or blank or no plain value there.
+    """
+    return [label_text(row, column, f"row {i}", key) for i, row in enumerate(rows)]
+
+
+def require_column(row: Row, column: str, place: str, key: str) -> None:
+    """Raise UserError if a row lacks a column; `place` names the row and `key` is the option that named the column."""
+    if column not in row:
+        columns = [str(name) for name in row]
+        close = difflib.get_close_matches(column, columns, n=1, cutoff=0.0)
+        nearest = f"; the nearest is {close[0]!r}" if close else ""
+        raise UserError(f"{place}: no column {column!r} (asked for by {key}) among {columns}{nearest}")
+
+
+def label_text(row: Row, column: str, place: str, key: str) -> str:
+    """Return a label as text, the same arguments as require_column.
+
+    Raises:
+        UserError: the row lacks the column, or has null or blank or no plain value there.
+    """
+    require_column(row, column, place, key)
+    value = row[column]
+    is_label = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+    if not is_label or not str(value).strip():
+        raise UserError(
+            f"{place}: column {column!r} ({key}) holds {value!r}, not a label; fill it in or choose another {key}"
+        )
+    return str(value)

@@ -1,0 +1,1 @@
+"""Causal language modelling: a response follows its prompt."""

@@ -1,0 +1,1 @@
+"""Image classification: the class of an image."""
