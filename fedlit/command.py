@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from fedlit.config import check_launcher, load_config, no_effect_warnings
-from fedlit.errors import DivergenceError, UserError
-from fedlit.process.interrupt import STOPPED_EXIT_CODE, OutOfMemory, StoppedBySignal, StopRequest, TimedOut
+from fedlit.errors import DivergenceError, LostPeer, OutOfMemory, UserError
+from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
 
 USER_ERROR_EXIT_CODE = 2
 DIVERGED_EXIT_CODE = 3
@@ -23,6 +23,7 @@ _ENDINGS: Mapping[type[BaseException], tuple[str, int]] = {
     DivergenceError: ("diverged", DIVERGED_EXIT_CODE),
     OutOfMemory: ("out of memory", OUT_OF_MEMORY_EXIT_CODE),
     TimedOut: ("timed out", TIMED_OUT_EXIT_CODE),
+    LostPeer: ("lost", LOST_PEER_EXIT_CODE),
     StoppedBySignal: ("stopped", STOPPED_EXIT_CODE),
 }
 """Ends of a run that are no bug: the first word of the line that tells them, and the exit code."""
@@ -70,11 +71,11 @@ def run_federation(arguments: Sequence[str]) -> int:
         elif first:
             dry_run(inputs)
     except KeyboardInterrupt:
-        tell("interrupted: a second Ctrl-C; the same command goes on after the last finished round") if first else None
+        tell("interrupted: a second Ctrl-C; the same command goes on after the last finished round")
         return INTERRUPTED_EXIT_CODE
     except tuple(_ENDINGS) as ending:
         word, exit_code = next(told for kind, told in _ENDINGS.items() if isinstance(ending, kind))
-        # Whichever process runs out of memory alone, the others do not know.
-        tell(f"{word}: {ending}") if first or isinstance(ending, OutOfMemory) else None
+        # Whichever process runs out of memory or loses another alone, the others do not know.
+        tell(f"{word}: {ending}") if first or isinstance(ending, OutOfMemory | LostPeer) else None
         return exit_code
     return 0

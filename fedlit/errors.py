@@ -1,9 +1,139 @@
-"""The one exception that stands for a user's mistake: the door prints its line and exits with code 2."""
+"""Ends of a run that are no bug. Each carries fields, and its one line (fact, value, remedy) is made of them: who knows
+more adds a field, and nobody takes a line apart.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+SMALLER_LOCAL_STEPS = "lower local.lr or set local.max_grad_norm"
+SMALLER_STEPS = "lower server.lr or local.lr, or set local.max_grad_norm"
+"""The remedy where a server optimizer steps too."""
+BROKEN_BACKBONE = "nothing was trained yet: give a backbone with finite weights (model.path), or model.dtype=float32"
+"""The remedy before the first round."""
+
+LESS_MEMORY = (
+    "lower local.batch_size (with local.accumulate), eval.batch_size or model.max_length_tokens, "
+    "or set model.gradient_checkpointing=true"
+)
 
 
 class UserError(ValueError):
     """A mistake the user can mend. The message is one line: fact, value, remedy."""
 
 
-class DivergenceError(ArithmeticError):
-    """A client's loss or update is not finite. The message names the round, the client and the tensor."""
+@dataclass(kw_only=True, eq=False)
+class FieldsError(Exception):
+    """An exception with keyword fields, all of which go with it from process to process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), {field.name: getattr(self, field.name) for field in fields(self)})
+
+
+def _rebuilt(kind: type[FieldsError], values: dict[str, Any]) -> FieldsError:
+    return kind(**values)
+
+
+@dataclass(kw_only=True, eq=False)
+class DivergenceError(FieldsError, ArithmeticError):
+    """A loss, an update, or something made of them, is not finite.
+
+    what: `the loss`, a tensor's name, a set. value: what it is, if known. limit: the magnitude from which on a value
+    counts as lost; `value` is then a magnitude. fact: the fact in words, where it is not that `what` is `value`.
+    round_number: from 1, as told to users; client_id: None for the server; step: local, from 1; None where not known.
+    checkpoint_round: the round whose checkpoint is intact.
+    """
+
+    what: str
+    value: float | None = None
+    limit: float | None = None
+    fact: str | None = None
+    round_number: int | None = None
+    client_id: int | None = None
+    step: int | None = None
+    remedy: str = SMALLER_LOCAL_STEPS
+    checkpoint_round: int | None = None
+
+    def at(
+        self,
+        *,
+        round_number: int | None = None,
+        client_id: int | None = None,
+        step: int | None = None,
+        remedy: str | None = None,
+        checkpoint_round: int | None = None,
+    ) -> "DivergenceError":
+        """Return a copy that also knows what is given."""
+        return replace(
+            self,
+            round_number=self.round_number if round_number is None else round_number,
+            client_id=self.client_id if client_id is None else client_id,
+            step=self.step if step is None else step,
+            remedy=self.remedy if remedy is None else remedy,
+            checkpoint_round=self.checkpoint_round if checkpoint_round is None else checkpoint_round,
+        )
+
+    def __str__(self) -> str:
+        known = (("round", self.round_number), ("client", self.client_id))
+        place = ", ".join(f"{word} {number}" for word, number in known if number is not None)
+        step = "" if self.step is None else f" at local step {self.step}"
+        line = f"{self._fact()}{step}; {self.remedy}{_intact(self.checkpoint_round)}"
+        return f"{place}: {line}" if place else line
+
+    def _fact(self) -> str:
+        if self.fact is not None:
+            return self.fact
+        if self.value is None:
+            return f"{self.what} is not finite"
+        if self.limit is None:
+            return f"{self.what} is {self.value}"
+        return f"{self.what} has magnitude {self.value}, finite values below {self.limit:.0f} are needed"
+
+
+@dataclass(kw_only=True, eq=False)
+class OutOfMemory(FieldsError):
+    """The device's memory, or the machine's, does not suffice.
+
+    where: during what, on which process. reason: what torch or Python says. checkpoint_round: as of DivergenceError.
+    """
+
+    where: str
+    reason: str
+    checkpoint_round: int | None = None
+
+    def at(self, *, checkpoint_round: int) -> "OutOfMemory":
+        """Return a copy that knows the round whose checkpoint is intact."""
+        return replace(self, checkpoint_round=checkpoint_round)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}; {LESS_MEMORY}{_intact(self.checkpoint_round)}"
+
+
+@dataclass(kw_only=True, eq=False)
+class LostPeer(FieldsError):
+    """Another process of the run is gone, or has not answered in time, and this one cannot go on without it.
+
+    process: this one's place among num_processes; None before there is a group. timeout_s: how long it waited, if the
+    other did not answer. reason: what the failed operation says. saved_round: of the newest checkpoint.
+    """
+
+    process: int | None
+    num_processes: int
+    reason: str
+    timeout_s: float | None = None
+    saved_round: int | None = None
+
+    @property
+    def fact(self) -> str:
+        """The line for status.json, which is not about one process."""
+        if self.timeout_s is None:
+            return "another process of the run is gone; its console may say why"
+        return f"another process of the run gave no answer in {self.timeout_s:.0f} s; its console may say why"
+
+    def __str__(self) -> str:
+        name = "" if self.process is None else f"process {self.process} of {self.num_processes}: "
+        after = f" after round {self.saved_round}" if self.saved_round else ""
+        return f"{name}{self.fact} ({self.reason}); the same command goes on{after}"
+
+
+def _intact(checkpoint_round: int | None) -> str:
+    return "" if checkpoint_round is None else f" (the checkpoint after round {checkpoint_round} is intact)"

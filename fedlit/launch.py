@@ -3,8 +3,8 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fedlit.assembly import Plan, assemble, make_plan
 from fedlit.config import RunConfig
-from fedlit.errors import DivergenceError, UserError
+from fedlit.errors import DivergenceError, FieldsError, LostPeer, OutOfMemory, UserError
 from fedlit.inputs import Inputs
 from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.console import ConsoleReport
@@ -24,8 +24,8 @@ from fedlit.lab.callbacks.plots import RunPlots
 from fedlit.partition.shards import partition_record
 from fedlit.process import communication, slurm
 from fedlit.process.interrupt import (
-    OutOfMemory,
     StoppedBySignal,
+    StopReason,
     StopRequest,
     TimedOut,
     is_out_of_memory,
@@ -50,31 +50,60 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
         UserError: another run holds the folder, or a mistake in the method or the model; neither changes a result.
         StoppedBySignal, DivergenceError, OutOfMemory: as Federation.run.
         TimedOut: the time limit came before a single round was finished.
+        LostPeer: another process of the run is gone, or gives no answer.
+        KeyboardInterrupt: a second Ctrl-C, here or in another process.
     """
     config = inputs.config
     quieten()
     keep_freed_memory()
     plan = make_plan(inputs)
-    fabric = communication.launch(config.compute)
+    with _typed_ends(config, stop):
+        fabric = communication.launch(config.compute)
     try:
-        attempt = _Attempt.begin(config, stop)
-        try:
-            federation = _run(plan, fabric, stop)
-            attempt.end("done")
-            return federation
-        except StoppedBySignal as stopped:
-            raise attempt.after_signal(stopped, stop) from None
-        except BaseException as error:
-            if not is_out_of_memory(error):
-                attempt.after_error(error)
-                raise
-            told = out_of_memory(error, f"process {communication.process_index()}")
-            attempt.after_error(told)
-            raise told from error
-        finally:
-            attempt.close()
+        with _typed_ends(config, stop):
+            return _attempt(plan, fabric, stop)
     finally:
         communication.shutdown()
+
+
+def _attempt(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
+    config = plan.inputs.config
+    attempt = _Attempt.begin(config, stop)
+    try:
+        with _typed_ends(config, stop):
+            federation = _run(plan, fabric, stop)
+        attempt.end("done")
+        return federation
+    except StoppedBySignal as stopped:
+        raise attempt.after_signal(stopped, stop) from None
+    except BaseException as error:
+        attempt.after_error(error)
+        raise
+    finally:
+        attempt.close()
+
+
+@contextmanager
+def _typed_ends(config: RunConfig, stop: StopRequest) -> Iterator[None]:
+    """Turn what torch says of memory and of lost processes into the errors that tell it in one line."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error, f"process {communication.process_index()}") from error
+        saved_round = _saved_round(RunFolder(config).checkpoints)
+        lost = communication.lost_peer(error, config.compute.timeout_s, saved_round)
+        if lost is None:
+            raise
+        # A process that waits in a collective sees two signals as one: it is the other's end that tells it of the
+        # second Ctrl-C.
+        raise KeyboardInterrupt if stop.reason is StopReason.SIGINT else lost from error
+
+
+def _saved_round(checkpoints: Path) -> int | None:
+    """Return the round of the newest checkpoint by its name alone: nobody may be left to ask."""
+    numbers = [path.name.removeprefix("round-") for path in checkpoints.glob("round-*")]
+    return max((int(number) for number in numbers if number.isdigit()), default=None)
 
 
 def _run(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
@@ -139,12 +168,12 @@ class _Attempt:
 
         def take() -> None:
             folder.path.mkdir(parents=True, exist_ok=True)
-            attempt._lock = take_lock(folder.path, on_lost=lambda: stop.ask("the loss of the folder to another run"))
+            attempt._lock = take_lock(folder.path, on_lost=lambda: stop.ask(StopReason.FOLDER_LOST))
             folder.require_same_run()
 
         try:
             _on_first_process(take)
-        except UserError:
+        except BaseException:
             attempt.close()
             raise
         attempt.end("running")
@@ -160,42 +189,37 @@ class _Attempt:
 
         All processes wait for it: srun may kill a job as soon as one of its tasks has left.
         """
-        outcome = ("stopped", str(stopped))
+        outcome: StoppedBySignal | TimedOut = stopped
         if communication.process_index() == 0:
-            job = slurm.job_id(os.environ)
-            if stopped.signal_name == "SIGUSR1" and job is not None:
-                outcome = self._after_time_limit(stopped, stop, job)
-            self.end(*outcome)
-        state, line = communication.gather_objects(outcome)[0]
-        if state == "timed_out" and not stopped.num_rounds_here:
-            return TimedOut(line)
-        how_far, _, then = line.partition("; ")
-        return StoppedBySignal(how_far, stopped.signal_name, stopped.num_rounds_here, then)
+            state, job = "stopped", slurm.job_id(os.environ)
+            if stopped.reason is StopReason.SIGUSR1 and job is not None:
+                state, outcome = self._after_time_limit(stopped, stop, job)
+            self.end(state, str(outcome))
+        return communication.gather_objects(outcome)[0]
 
-    def _after_time_limit(self, stopped: StoppedBySignal, stop: StopRequest, job: str) -> tuple[str, str]:
+    def _after_time_limit(
+        self, stopped: StoppedBySignal, stop: StopRequest, job: str
+    ) -> tuple[str, StoppedBySignal | TimedOut]:
         if not stopped.num_rounds_here:
-            return "timed_out", (
-                f"not one round was finished in the {stop.elapsed_s:.0f} s before the time limit of job {job}; "
-                "give the job more --time, or fewer local.steps or eval.max_examples"
-            )
+            return "timed_out", TimedOut(job=job, elapsed_s=stop.elapsed_s)
         if not self._requeue:
-            return "timed_out", f"{stopped.how_far}; submit job {job} again, or leave out run.requeue=false"
-        line = f"{stopped.how_far}; job {job} is back in the queue and goes on"
-        self.end("requeued", line)  # before the request, which ends the job
+            return "timed_out", stopped.with_then(f"submit job {job} again, or leave out run.requeue=false")
+        back = stopped.with_then(f"job {job} is back in the queue and goes on")
+        self.end("requeued", str(back))  # before the request, which ends the job
         problem = slurm.requeue(os.environ)
         if problem is not None:
-            return "timed_out", f"{stopped.how_far}; job {job} is not back in the queue ({problem}), submit it again"
-        return "requeued", line
+            return "timed_out", stopped.with_then(f"job {job} is not back in the queue ({problem}), submit it again")
+        return "requeued", back
 
     def after_error(self, error: BaseException) -> None:
         """Write why the run fails. Of several processes the first tells: the others only miss it."""
         states = {DivergenceError: "diverged", OutOfMemory: "out_of_memory", KeyboardInterrupt: "stopped"}
         state = next((state for kind, state in states.items() if isinstance(error, kind)), "failed")
-        told = isinstance(error, UserError | DivergenceError | OutOfMemory)
         last_line = (str(error).strip().splitlines() or [""])[-1]
+        told = isinstance(error, UserError | FieldsError)
         reason = str(error) if told else f"{type(error).__name__}: {last_line}".removesuffix(": ")
-        if communication.is_lost_peer(error):
-            reason = "another process of the run is gone; its console may say why"
+        if isinstance(error, LostPeer):
+            reason = error.fact
         stored = stored_status(self._folder)
         if stored is not None and stored.state == "running":
             with suppress(OSError):  # a full disk, say, which is the error itself

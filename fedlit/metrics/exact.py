@@ -5,9 +5,13 @@ that follows is integer arithmetic, hence associative. The sum is kept as two wo
 own, so it cannot overflow before 2**31 values, on however many processes.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from fedlit.errors import DivergenceError
 
 FRACTION_BITS = 32
 VALUE_LIMIT = 2**31
@@ -17,16 +21,17 @@ _WORD_BITS = 32
 def to_fixed_point(values: Tensor) -> Tensor:
     """Return round(values * 2**32), ties to even, as int64 (n,) on the CPU; `values` has any shape with n elements.
 
-    Raises ValueError that names the first value which is not finite or not below 2**31 in magnitude.
+    Raises DivergenceError for the first value that is not finite or not below 2**31 in magnitude.
     """
     scaled = values.detach().reshape(-1).cpu().double() * 2.0**FRACTION_BITS
     fits = scaled.abs() < float(VALUE_LIMIT << FRACTION_BITS)  # false for nan too
     if not bool(fits.all()):
         position = int((~fits).nonzero()[0])
         value = float(values.detach().reshape(-1)[position])
-        raise ValueError(
-            f"value {value} at position {position} cannot be averaged: it must be finite and below 2**31 in magnitude"
-        )
+        what = f"the value at position {position}"
+        if not math.isfinite(value):
+            raise DivergenceError(what=what, value=value)
+        raise DivergenceError(what=what, value=abs(value), limit=float(VALUE_LIMIT))
     return scaled.round().to(torch.int64)
 
 
@@ -75,7 +80,7 @@ class FixedPointMean(ExactMean):
     def update(self, sums: Tensor, counts: Tensor) -> None:
         """Add examples: `sums` (n,) of any float type (nats, say), `counts` (n,) of an integer type (tokens, say).
 
-        Raises ValueError for a sum that is not finite or not below 2**31, for a negative or non-integer count, and for
-        sizes that differ.
+        Raises DivergenceError for a sum that is not finite or not below 2**31 in magnitude, ValueError for a negative
+        or non-integer count and for sizes that differ.
         """
         self._accumulate(sums, counts)

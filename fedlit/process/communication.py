@@ -7,6 +7,7 @@ modules alone.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -20,8 +21,9 @@ from lightning.fabric.strategies.strategy import _BackwardSyncControl
 from torch import Tensor, nn
 
 from fedlit.config import ComputeConfig
-from fedlit.errors import UserError
+from fedlit.errors import LostPeer, UserError
 from fedlit.process import slurm
+from fedlit.process.interrupt import first_line
 
 T = TypeVar("T")
 
@@ -147,9 +149,26 @@ def shutdown() -> None:
         dist.destroy_process_group()
 
 
-def is_lost_peer(error: BaseException) -> bool:
-    """Tell whether a collective failed because another process of the group is gone."""
-    texts = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+_LOST_TEXTS = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+_SILENT_TEXTS = ("timed out", "timeout")
+
+
+def lost_peer(error: BaseException, timeout_s: float, saved_round: int | None = None) -> LostPeer | None:
+    """Return what an error of a collective says of the other processes; None if it is of another kind.
+
+    timeout_s: of collectives. saved_round: of the newest checkpoint.
+    """
+    if not isinstance(error, RuntimeError) or "EADDRINUSE" in str(error):  # a DistError is a RuntimeError
+        return None
+    # gloo's errors are plain RuntimeErrors, each beginning with the line of its source.
+    of_gloo = isinstance(error, dist.DistError) or "gloo" in str(error)
+    silent = of_gloo and any(text in str(error).lower() for text in _SILENT_TEXTS)
+    if not (silent or isinstance(error, dist.DistError) or any(text in str(error) for text in _LOST_TEXTS)):
+        return None
+    return LostPeer(
+        process=process_index() if dist.is_initialized() else None,
+        num_processes=num_processes(),
+        reason=re.sub(r"^\[[^\]]*\]:? *", "", first_line(error)).partition(". ")[0].rstrip("."),
+        timeout_s=timeout_s if silent else None,
+        saved_round=saved_round,
     )

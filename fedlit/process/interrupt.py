@@ -4,48 +4,93 @@ that does not suffice. Imports nothing heavy: it is installed first.
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
 from types import FrameType
-from typing import TypeVar, overload
+from typing import TypeVar
+
+from fedlit.errors import FieldsError, OutOfMemory
 
 T = TypeVar("T")
 
 STOPPED_EXIT_CODE = 75
 """Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
+LOST_PEER_EXIT_CODE = 6
+"""Another process of the run is gone, or gives no answer; that one's exit code tells more."""
 
 
-class StoppedBySignal(Exception):
-    """A signal asked the run to stop; everything up to the last finished round is in its checkpoint.
+class StopReason(Enum):
+    """Why a run is asked to stop: a signal, or something that happened to it. The value is how it is told."""
 
-    num_rounds_here: training rounds that were finished since the process began. then: what is to be done.
+    SIGTERM = "SIGTERM"
+    SIGUSR1 = "SIGUSR1"
+    SIGINT = "SIGINT"
+    FOLDER_LOST = "the loss of the folder to another run"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class StopAsked(Exception):
+    """Work was left out because the run is asked to stop."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(kw_only=True, eq=False)
+class StoppedBySignal(FieldsError):
+    """The run stopped because it was asked to; everything up to the last finished round is in its checkpoint.
+
+    saved_round: of the newest checkpoint; None if there is none. num_rounds: of the federation. num_rounds_here:
+    training rounds that were finished since the process began. then: what is to be done.
     """
 
-    def __init__(
-        self, how_far: str, signal_name: str, num_rounds_here: int, then: str = "the same command goes on"
-    ) -> None:
-        super().__init__(f"{how_far}; {then}")
-        self.how_far = how_far
-        self.signal_name = signal_name
-        self.num_rounds_here = num_rounds_here
+    reason: StopReason
+    saved_round: int | None
+    num_rounds: int
+    num_rounds_here: int
+    then: str = "the same command goes on"
+
+    @property
+    def how_far(self) -> str:
+        """Why it stopped, and where."""
+        if not self.saved_round:
+            return f"{self.reason} before the first round's end"
+        return f"{self.reason} after round {self.saved_round} of {self.num_rounds}, which is saved"
+
+    def with_then(self, then: str) -> "StoppedBySignal":
+        """Return a copy with another thing to be done."""
+        return replace(self, then=then)
+
+    def __str__(self) -> str:
+        return f"{self.how_far}; {self.then}"
 
 
-class TimedOut(Exception):
-    """The time limit came before a single round was finished: the same command would not get further."""
+@dataclass(kw_only=True, eq=False)
+class TimedOut(FieldsError):
+    """The time limit of a job came before a single round was finished: the same command would not get further."""
 
+    job: str
+    elapsed_s: float
 
-class OutOfMemory(Exception):
-    """The device's memory, or the machine's, does not suffice."""
+    def __str__(self) -> str:
+        return (
+            f"not one round was finished in the {self.elapsed_s:.0f} s before the time limit of job {self.job}; "
+            "give the job more --time, or fewer local.steps or eval.max_examples"
+        )
 
 
 class StopRequest:
-    """Remembers the first signal that asked the run to stop; a second Ctrl-C interrupts at once.
+    """Remembers the first thing that asked the run to stop; a second Ctrl-C interrupts at once.
 
-    has_skipped: whether work was left out because of it.
+    reason: that first thing; None while nothing asked.
     """
 
     def __init__(self) -> None:
-        self.signal_name: str | None = None
-        self.has_skipped = False
+        self.reason: StopReason | None = None
         self._started_s = time.monotonic()
 
     @property
@@ -58,45 +103,27 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._handle)
 
-    def ask(self, reason: str) -> None:
-        """Ask the run to stop, as a signal of this name would; the first reason stays."""
-        self.signal_name = self.signal_name or reason
+    def ask(self, reason: StopReason) -> None:
+        """Ask the run to stop; the first reason stays."""
+        self.reason = self.reason or reason
 
-    def until(self, items: Sequence[T]) -> "UntilStopped[T]":
-        """Return the items as a sequence whose loops end early once the run is asked to stop."""
-        return UntilStopped(items, self)
+    def check(self) -> None:
+        """Raise StopAsked if the run is asked to stop."""
+        if self.reason is not None:
+            raise StopAsked(self.reason)
+
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items. Once the run is asked to stop, StopAsked is raised in place of the next one; after the last
+        one nothing is left out, and nothing is raised.
+        """
+        for item in items:
+            self.check()
+            yield item
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal_name == "SIGINT":
+        if number == signal.SIGINT and self.reason is StopReason.SIGINT:
             raise KeyboardInterrupt
-        self.ask(signal.Signals(number).name)
-
-
-class UntilStopped(Sequence[T]):
-    """Items whose loops end early once a run is asked to stop; `has_skipped` of the request tells of it."""
-
-    def __init__(self, items: Sequence[T], stop: StopRequest) -> None:
-        self._items = items
-        self._stop = stop
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> "UntilStopped[T]": ...
-    def __getitem__(self, index: int | slice) -> "T | UntilStopped[T]":
-        if isinstance(index, slice):
-            return UntilStopped(self._items[index], self._stop)
-        return self._items[index]
-
-    def __iter__(self) -> Iterator[T]:
-        for item in self._items:
-            if self._stop.signal_name is not None:
-                self._stop.has_skipped = True
-                return
-            yield item
+        self.ask(StopReason[signal.Signals(number).name])
 
 
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -109,9 +136,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException, where: str) -> OutOfMemory:
-    """Return the one line for it, with a remedy; `where` says during what."""
-    first_line = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())[:160]
-    return OutOfMemory(
-        f"{where}: {first_line}; lower local.batch_size (with local.accumulate), eval.batch_size or "
-        "model.max_length_tokens, or set model.gradient_checkpointing=true"
-    )
+    """Return the typed error for it; `where` says during what."""
+    return OutOfMemory(where=where, reason=first_line(error))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, cut to a readable length."""
+    return " ".join((str(error).splitlines() or [type(error).__name__])[0].split())[:160]

@@ -16,6 +16,7 @@ from typing import Any
 
 from fedlit.process import slurm
 from fedlit.run.lock import holder
+from fedlit.run.records import NAME, count_records
 
 STATES = (
     "pending",  # nothing is there yet
@@ -108,7 +109,7 @@ def read_status(folder: Path, living_jobs: Collection[str] | None = None) -> Run
         that was killed on another host.
     """
     stored = stored_status(folder)
-    num_finished_rounds, recorded_s = _finished_rounds(folder / "metrics.jsonl")
+    num_finished_rounds, recorded_s = _finished_rounds(folder)
     held_by = holder(folder, living_jobs)
     status = stored or _without_status(folder, has_records=recorded_s is not None)
     if held_by is not None:
@@ -141,13 +142,12 @@ def _after_its_death(status: RunStatus, num_finished_rounds: int) -> RunStatus:
     return replace(status, state="killed", reason=f"it ended without a word {place}")
 
 
-def _finished_rounds(records: Path) -> tuple[int, float | None]:
-    """Return the number of whole lines after the first, which is of the untrained model, and when the last was added
+def _finished_rounds(folder: Path) -> tuple[int, float | None]:
+    """Return the number of records after the first, which is of the untrained model, and when the last was added
     (seconds since the epoch).
     """
     try:
-        num_lines = records.read_bytes().count(b"\n")
-        return max(num_lines - 1, 0), records.stat().st_mtime
+        return max(count_records(folder) - 1, 0), (folder / NAME).stat().st_mtime
     except OSError:
         return 0, None
 

@@ -1,19 +1,33 @@
 """A signal is remembered, not obeyed at once; a second Ctrl-C is."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 
-from fedlit.process.interrupt import STOPPED_EXIT_CODE, OutOfMemory, StopRequest, is_out_of_memory, out_of_memory
+from fedlit.config import RunConfig
+from fedlit.errors import OutOfMemory
+from fedlit.methods import build_method
+from fedlit.process.interrupt import (
+    STOPPED_EXIT_CODE,
+    StopAsked,
+    StoppedBySignal,
+    StopReason,
+    StopRequest,
+    is_out_of_memory,
+    out_of_memory,
+)
+from fedlit.round.jobs import ClientJob, ClientResult, Trainer
 from fedlit.round.loop import Federation
+from fedlit.round.plan import RoundPlan
+from fedlit.round.server import ServerState
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -33,19 +47,19 @@ def send(number: int) -> None:
 
 
 def test_nothing_was_asked_for(stop: StopRequest) -> None:
-    assert stop.signal_name is None
+    assert stop.reason is None
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_remembered(number: signal.Signals, stop: StopRequest) -> None:
     send(number)
-    assert stop.signal_name == number.name
+    assert stop.reason is StopReason[number.name]
 
 
 def test_the_first_signal_is_the_reason(stop: StopRequest) -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
         send(number)
-    assert stop.signal_name == "SIGUSR1"
+    assert stop.reason is StopReason.SIGUSR1
 
 
 def test_a_second_interrupt_is_obeyed_at_once(stop: StopRequest) -> None:
@@ -57,7 +71,7 @@ def test_a_second_interrupt_is_obeyed_at_once(stop: StopRequest) -> None:
 def test_a_scheduler_may_ask_again(stop: StopRequest) -> None:
     send(signal.SIGINT)
     send(signal.SIGTERM)
-    assert stop.signal_name == "SIGINT"
+    assert stop.reason is StopReason.SIGINT
 
 
 def test_the_exit_code_means_try_again() -> None:
@@ -71,22 +85,47 @@ def test_nothing_heavy_is_imported_before_the_handler_stands() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_items_end_early_once_a_stop_is_asked_for() -> None:
+def test_a_loop_that_ends_early_says_so() -> None:
     stop = StopRequest()
-    items = stop.until(range(6))
-    assert (list(items), len(items), items[5], list(items[1::2])) == ([0, 1, 2, 3, 4, 5], 6, 5, [1, 3, 5])
+    assert list(stop.watch(range(3))) == [0, 1, 2]
     seen = []
-    for item in items[1::2]:
-        seen.append(item)
-        stop.ask("SIGTERM")
-    assert (seen, stop.has_skipped) == ([1], True)
+    with pytest.raises(StopAsked) as caught:
+        for item in stop.watch(range(6)):
+            seen.append(item)
+            stop.ask(StopReason.SIGTERM)
+    assert (seen, caught.value.reason) == ([0], StopReason.SIGTERM)
 
 
 def test_nothing_is_left_out_when_the_stop_comes_after_the_last_item() -> None:
     stop = StopRequest()
-    for item in stop.until(range(3)):
-        stop.ask("SIGTERM") if item == 2 else None
-    assert not stop.has_skipped
+    for item in stop.watch(range(3)):
+        stop.ask(StopReason.SIGTERM) if item == 2 else None
+    with pytest.raises(StopAsked):
+        stop.check()
+
+
+@pytest.mark.parametrize(
+    ("saved_round", "how_far"),
+    [
+        (None, "SIGUSR1 before the first round's end"),
+        (0, "SIGUSR1 before the first round's end"),
+        (2, "SIGUSR1 after round 2 of 4, which is saved"),
+    ],
+)
+def test_how_a_stopped_run_is_told(saved_round: int | None, how_far: str) -> None:
+    stopped = StoppedBySignal(reason=StopReason.SIGUSR1, saved_round=saved_round, num_rounds=4, num_rounds_here=1)
+    assert (stopped.how_far, str(stopped)) == (how_far, f"{how_far}; the same command goes on")
+    again = pickle.loads(pickle.dumps(stopped.with_then("job 7; it goes on")))
+    assert str(again) == f"{how_far}; job 7; it goes on"
+    assert (again.reason, again.saved_round, again.num_rounds, again.num_rounds_here) == (
+        StopReason.SIGUSR1,
+        saved_round,
+        4,
+        1,
+    )
+    lost = StoppedBySignal(reason=StopReason.FOLDER_LOST, saved_round=1, num_rounds=4, num_rounds_here=1)
+    assert str(lost).startswith("the loss of the folder to another run after round 1 of 4")
+    assert pickle.loads(pickle.dumps(StopAsked(StopReason.SIGINT))).reason is StopReason.SIGINT
 
 
 @pytest.mark.parametrize(
@@ -119,25 +158,32 @@ def test_torch_says_it_that_way() -> None:
     [(torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory), (RuntimeError("a bug"), RuntimeError)],
 )
 def test_a_round_that_does_not_fit_ends_the_run(error: Exception, raised: type[Exception]) -> None:
-    def train(*_: object) -> None:
-        raise error
+    class Failing(Trainer):
+        def train(self, jobs: Iterable[ClientJob]) -> Iterator[ClientResult]:
+            for _ in jobs:
+                raise error
+            yield from ()
 
+        def num_steps(self, num_examples: int) -> int:
+            return num_examples
+
+    plan = RoundPlan(
+        round_idx=4, invited=(0, 1), arriving=(0, 1), weights={0: 0.5, 1: 0.5}, trains=frozenset({"weight"})
+    )
     federation: Any = SimpleNamespace(
-        server=SimpleNamespace(round_idx=4),
+        server=ServerState(round_idx=4, shared={"weight": torch.zeros(2)}),
         rows=[["a"], ["b"]],
-        cohort_size=2,
-        config=SimpleNamespace(seed=0),
-        exchange=MagicMock(),
-        stateful=False,
-        clients={},
-        stop=StopRequest(),
-        trainer=SimpleNamespace(num_steps=lambda num_examples: num_examples, train=train),
+        config=RunConfig(),
+        clients=None,
+        host=SimpleNamespace(method=build_method(RunConfig())),
+        observers=[],
+        trainer=Failing(),
         tell=lambda _event: None,
-        _on_step=None,
         _agree=lambda work: Federation._agree(federation, work),
+        _job=lambda client_id, plan: Federation._job(federation, client_id, plan),
     )
     with pytest.raises(raised) as caught:
-        Federation._train(federation)
+        Federation._train(federation, plan)
     if raised is OutOfMemory:
         assert str(caught.value).startswith("round 5, process 0: CUDA out of memory.; lower")
         assert str(caught.value).endswith("(the checkpoint after round 4 is intact)")
