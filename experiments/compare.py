@@ -17,10 +17,11 @@ from fedlit.command import tell, without_traceback
 from fedlit.config import CONFIG_DIR, load_config, run_folder
 from fedlit.config.keys import nearest
 from fedlit.errors import UserError
-from fedlit.lab.analysis.comparison import Record, Result, markdown, read_records, summarize
+from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
-from fedlit.scores import SCORES, chosen_scores, is_lower_better
+from fedlit.run.records import Record, read_records
+from fedlit.scores import SCORES, chosen_scores, goodness
 
 METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
 
@@ -111,8 +112,9 @@ def _key(score: str, records: list[Record]) -> str | None:
 
 def _goodness(score: str, records: list[Record]) -> float:
     """Return the score after the last round, so that more is better."""
-    value = records[-1][_key(score, records)]
-    return -value if is_lower_better(score) else value
+    key = _key(score, records)
+    assert key is not None, "runs without the score are refused before"
+    return goodness(key, records[-1][key])
 
 
 def _best_runs(runs: dict[Cell, list[Record]], score: str) -> list[Cell]:

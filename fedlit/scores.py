@@ -1,8 +1,11 @@
 """The scores a record may hold: how they are called, in which unit they are and which direction is better."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from fedlit.tasks.registry import task_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +41,6 @@ SCORES: Mapping[str, Score] = {
 """By name in the record, in the order in which tables show them. A name with a slash, `accuracy/boolq`, is a part of
 the score before the slash."""
 
-TASK_SCORES: Mapping[str, tuple[str, ...]] = {
-    "causal_lm": ("rouge_l", "bleu_4", "bleu", "nist", "meteor", "cider", "exact_match", "accuracy"),
-    "sequence_classification": (
-        "accuracy",
-        "f1_macro",
-        "f1_weighted",
-        "f1_micro",
-        "f1",
-        "mcc",
-        "pearson",
-        "spearman",
-    ),
-    "image_classification": ("f1_macro", "f1_weighted", "f1_micro", "accuracy", "mcc"),
-}
-"""The scores that `data.scores` may name, by task."""
-
-DEFAULT_SCORES: Mapping[str, tuple[str, ...]] = {
-    "causal_lm": ("rouge_l", "bleu_4"),
-    "sequence_classification": ("accuracy", "f1_macro"),
-    "image_classification": ("f1_macro", "accuracy"),
-}
-"""The scores of a data set that names none, the main one first; of a regression `pearson` and `spearman`."""
-
 _SUFFIXES = ("_std", "_worst")
 
 
@@ -69,6 +49,29 @@ def is_lower_better(key: str) -> bool:
     parts = [part.removesuffix("_worst") for part in key.split("/")]
     name = next((part for part in parts if part in SCORES), "")
     return name in SCORES and SCORES[name].lower_is_better
+
+
+def number(value: Any) -> float | None:
+    """Return a value of a record as a score; None if it is no finite number."""
+    is_score = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_score else None
+
+
+def goodness(key: str, value: Any) -> float:
+    """Return a number that is greater the better a score is; what is no finite number is below all that are."""
+    score = number(value)
+    if score is None:
+        return -math.inf
+    return -score if is_lower_better(key) else score
+
+
+def best_round(key: str, values: Mapping[int, Any]) -> int | None:
+    """Return the best round by a score, of its values by round: the earliest of equals.
+
+    Round 0, the untrained model, does not count, nor does what is no finite number. None if nothing is left.
+    """
+    counted = [round_number for round_number, value in values.items() if round_number > 0 and number(value) is not None]
+    return max(counted, key=lambda round_number: (goodness(key, values[round_number]), -round_number), default=None)
 
 
 class Scored(Protocol):
@@ -83,7 +86,32 @@ def chosen_scores(data: Scored) -> tuple[str, ...]:
     """Return the scores of a data set, the main one first: `data.scores`, or its task's own."""
     if data.scores is not None:
         return tuple(data.scores)
-    return ("pearson", "spearman") if data.regression else DEFAULT_SCORES[data.task]
+    spec = task_spec(data.task)
+    return spec.number_scores if data.regression else spec.default_scores
+
+
+class Judged(Protocol):
+    """What of an evaluation's configuration decides on the score that counts."""
+
+    on: str
+    score: str | None
+
+
+def main_keys(data: Scored, evaluation: Judged) -> tuple[str, ...]:
+    """Return the keys of the score that counts, which decides on a run's best round: of them the first that the run's
+    records have.
+
+    `eval.score`, or the data set's scores, of which the first may need another protocol, and then the loss; on the
+    global test set or, where that is not scored, the mean over clients on their own.
+    """
+    place = "own" if evaluation.on == "clients" else "global"
+    names = (evaluation.score,) if evaluation.score else (*chosen_scores(data), "loss")
+    return tuple(f"{place}/{name}" for name in names)
+
+
+def main_key(data: Scored, evaluation: Judged, recorded: Container[str]) -> str | None:
+    """Return the key of the score that counts among those that a run's records have; None if they have none."""
+    return next((key for key in main_keys(data, evaluation) if key in recorded), None)
 
 
 def headings(keys: Iterable[str]) -> dict[str, str]:

@@ -1,14 +1,10 @@
 """One table of several runs side by side, read from their run folders."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from fedlit.scores import headings, is_lower_better
-
-Record = dict[str, Any]
+from fedlit.run.records import Record, trained
+from fedlit.scores import goodness, headings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,15 +24,9 @@ class Result:
     deviation: float | None
 
 
-def read_records(folder: Path) -> list[Record]:
-    """Return the records of a run, round 0 first; a last line that is being written is left out."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
     """Return the line of a run that is done; of its first record alone, that of the model before training."""
-    rounds = [record for record in records if record["round"] > 0]
+    rounds = trained(records)
     clients = sum(record["aggregation/num_clients"] for record in rounds)
 
     def per_client(key: str) -> float | None:
@@ -58,10 +48,7 @@ def markdown(results: Sequence[Result], names: Sequence[str]) -> str:
     wanted = {f"{place}/{name}" for place in ("global", "own") for name in names}
     columns = headings(key for result in results for key in result.scores if key in wanted)
     heads = ["method", "lr", *columns.values(), "kB up", "kB down", "deviation"]
-    best = {
-        key: _best([result.scores[key] for result in results if key in result.scores], lowest=is_lower_better(key))
-        for key in columns
-    }
+    best = {key: _best(key, [result.scores[key] for result in results if key in result.scores]) for key in columns}
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for result in results:
         scores = [_cell(result.scores, key, best[key]) for key in columns]
@@ -81,10 +68,10 @@ def _cell(scores: Mapping[str, float], key: str, best: str | None) -> str:
     return f"**{text}**" if f"{value:.3f}" == best else text
 
 
-def _best(values: Sequence[float], *, lowest: bool) -> str | None:
+def _best(key: str, values: Sequence[float]) -> str | None:
     """Return the best value as it is printed, None where all look the same."""
     texts = {f"{value:.3f}" for value in values}
-    return f"{(min if lowest else max)(values):.3f}" if len(texts) > 1 else None
+    return f"{max(values, key=lambda value: goodness(key, value)):.3f}" if len(texts) > 1 else None
 
 
 def _line(cells: Sequence[str]) -> str:

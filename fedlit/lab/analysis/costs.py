@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedlit.run.records import trained
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -33,8 +35,8 @@ def cumulative_costs(records: Sequence[Mapping[str, Any]]) -> list[dict[str, flo
     A cost that a trained round of the run does not tell is left out everywhere, rather than counted as nothing; the
     untrained model's evaluation costs wall time only.
     """
-    trained = [record for record in records if record["round"] > 0]
-    known = {name: cost for name, cost in COSTS.items() if all(cost.key in record for record in trained)}
+    rounds = trained(records)
+    known = {name: cost for name, cost in COSTS.items() if all(cost.key in record for record in rounds)}
     rows: list[dict[str, float]] = [{} for _ in records]
     for name, cost in known.items():
         totals = itertools.accumulate(record.get(cost.key, 0) for record in records)

@@ -3,7 +3,6 @@
 Figures are objects of their own: no pyplot, no state that outlives a call.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from fedlit.lab.analysis.palette import GRID, INK, MUTED
-from fedlit.scores import SCORES, Score
+from fedlit.scores import SCORES, Score, number
 
 _DPI = 150
 
@@ -37,12 +36,8 @@ def score_look(name: str) -> Score:
 
 def points_of(records: Sequence[Mapping[str, Any]], key: str) -> Points:
     """Return the finite values of one key by round, sorted by round."""
-    by_round = {}
-    for record in records:
-        value = record.get(key)
-        if isinstance(value, int | float) and math.isfinite(value):
-            by_round[int(record["round"])] = float(value)
-    return sorted(by_round.items())
+    values = ((int(record["round"]), number(record.get(key))) for record in records)
+    return sorted({round_number: value for round_number, value in values if value is not None}.items())
 
 
 def style(axes: Axes) -> None:

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from fedlit.config import DataConfig
 from fedlit.lab.callbacks import Callback, RunSummary
-from fedlit.scores import SCORES, chosen_scores, headings, is_lower_better
+from fedlit.run.records import NAME, best_record
+from fedlit.scores import SCORES, chosen_scores, headings
 from fedlit.tasks import Sample
+from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes
 
 
@@ -72,17 +74,16 @@ class ConsoleReport(Callback):
             table.add_column(heading, justify="right" if heading else "left")
         for key, heading in headings(evaluated[-1]).items():
             having = [record for record in evaluated if key in record]
-            choose = min if is_lower_better(key) else max
-            trained = [record for record in having if record["round"] > 0] or having
-            best = choose(trained, key=lambda record, key=key: record[key])  # type: ignore[misc]
+            best = best_record(having, key)
+            best_cells = ("", "") if best is None else (f"{best[key]:.4f}", str(best["round"]))
             untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
-            table.add_row(heading, untrained, f"{having[-1][key]:.4f}", f"{best[key]:.4f}", str(best["round"]))
+            table.add_row(heading, untrained, f"{having[-1][key]:.4f}", *best_cells)
         self._console.print(table)
         if evaluated[-1]["round"] < self._summary.config.num_rounds:
             patience = self._summary.config.eval.patience
             self._print(f"stopped  after round {evaluated[-1]['round']}: no better score for eval.patience={patience}")
         folder = self._summary.folder
-        self._print(f"records  {folder / 'metrics.jsonl'}")
+        self._print(f"records  {folder / NAME}")
         self._print(f"plots    {folder / 'plots'}")
         self._print(f"result   {folder / 'adapter'}")
 
@@ -102,7 +103,7 @@ def describe(summary: RunSummary) -> list[str]:
     amount = f"{config.local.epochs} epochs" if config.local.epochs else f"{config.local.steps} steps"
     num_clients = len(summary.num_train_examples)
     smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
-    how = [config.eval.protocol] if config.data.task == "causal_lm" else []
+    how = [config.eval.protocol] if task_spec(config.data.task).protocols else []
     how += {"global": [], "clients": ["each client's own"], "both": ["global and each client's own"]}[config.eval.on]
     described = f" ({', '.join(how)})" if how else ""
     cut = f", {summary.num_truncated:,} of them truncated" if summary.num_truncated else ""

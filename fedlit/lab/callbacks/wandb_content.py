@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.run.folder import write_atomically
-from fedlit.scores import headings, is_lower_better
+from fedlit.run.records import best_record
+from fedlit.scores import headings
 from fedlit.tasks import Sample
 
 NUM_SAMPLES = 16
@@ -18,16 +19,13 @@ MAX_LABELS = 50
 def summary_scores(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return `last/<key>`, `best/<key>` and `best_round/<key>` of every score of all clients together.
 
-    The best is among the trained rounds, the first of equals.
+    The best is each score's own, by the rule of `fedlit.scores.best_round`; nothing before the first round of training.
     """
     summary: dict[str, float] = {}
     for key in headings(key for record in records for key in record):
-        having = [record for record in records if key in record]
-        choose = min if is_lower_better(key) else max
-        best = choose([r for r in having if r["round"] > 0] or having, key=lambda record, key=key: record[key])  # type: ignore[misc]
-        summary[f"last/{key}"] = having[-1][key]
-        summary[f"best/{key}"] = best[key]
-        summary[f"best_round/{key}"] = best["round"]
+        summary[f"last/{key}"] = [record[key] for record in records if key in record][-1]
+        if (best := best_record(records, key)) is not None:
+            summary |= {f"best/{key}": best[key], f"best_round/{key}": best["round"]}
     return summary
 
 

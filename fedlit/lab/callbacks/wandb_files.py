@@ -31,7 +31,7 @@ class UnreadableFileError(Exception):
 class History:
     """What all attempts at one run logged, in their order.
 
-    finished: an attempt came to the run's end and said so.
+    finished: an attempt came to the run's end and said so, and no round came after, as of a run given more rounds.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -41,6 +41,17 @@ class History:
     def rounds(self) -> list[int]:
         """The rounds that were logged, in the order of the entries."""
         return [int(entry["round"]) for entry in self.entries if "round" in entry]
+
+    @property
+    def num_ends(self) -> int:
+        """How often the pictures at the run's end were logged, each time as one entry without a round."""
+        return sum("round" not in entry for entry in self.entries)
+
+    @property
+    def keys_at_end(self) -> set[str]:
+        """The keys of what was logged after the last round."""
+        last = max((place for place, entry in enumerate(self.entries) if "round" in entry), default=-1)
+        return {key for entry in self.entries[last + 1 :] for key in entry}
 
     def rounds_with(self, key: str) -> list[int]:
         """Return the rounds whose entry holds a table or an image of this name."""
@@ -63,6 +74,7 @@ def read_history(folder: Path, run_id: str) -> History:
         for message in _messages(path):
             if message.HasField("history"):
                 entries.append(_entry(message.history))
+                finished = finished and "round" not in entries[-1]
             elif message.HasField("exit"):
                 finished = finished or message.exit.exit_code == 0
     return History(entries=tuple(entries), finished=finished)

@@ -61,6 +61,7 @@ class WandbRun(Callback):
         self._records: list[dict[str, Any]] = []
         self._samples: tuple[int, Sequence[Sample]] = (-1, ())
         self._last_table = -1
+        self._goes_on = False
         self._ended = False
 
     def on_start(self, summary: RunSummary, records: Sequence[dict[str, Any]], notices: Sequence[str]) -> None:
@@ -94,7 +95,7 @@ class WandbRun(Callback):
     def on_end(self, records: Sequence[dict[str, Any]]) -> None:
         """Log the pictures of the whole run, the last samples if no round's entry has them, and the result."""
         self._ended = True
-        if self._mode != "disabled" and not self._history.finished:
+        if self._mode != "disabled" and (self._goes_on or not self._history.finished):
             self._guard(self._log_end)
 
     def close(self) -> None:
@@ -131,7 +132,7 @@ class WandbRun(Callback):
         except (wandb.errors.Error, ValueError) as error:
             raise UserError(f"W&B cannot start ({_reason(error)}); use logging.wandb=offline or disabled") from error
         if self._mode == "online":  # the server knows what it has, and drops what is older
-            self._logged = set(range(self._run.starting_step))
+            self._logged = set(range(self._run.starting_step - self._history.num_ends))
         self._run.define_metric("round")
         self._run.define_metric("*", step_metric="round", step_sync=False)
 
@@ -176,9 +177,11 @@ class WandbRun(Callback):
         if (rows := kept_samples(self._folder, number)) is not None:
             entry[SAMPLES] = samples_table(rows)
             self._last_table = number
-        self._run.log(entry, step=number, commit=True)
+        # A run that is given more rounds has steps of its earlier ends between its rounds.
+        self._run.log(entry, step=number + self._history.num_ends, commit=True)
         self._run.summary.update(summary_scores(self._records))
         self._logged.add(number)
+        self._goes_on = True
 
     def _is_table_due(self, number: int) -> bool:
         """Tell whether the samples of the round that was just evaluated belong into its entry."""
@@ -193,10 +196,10 @@ class WandbRun(Callback):
         entry = final_media(self._folder)
         if self._samples[0] > self._last_table:
             entry[SAMPLES] = samples_table(sample_rows(*self._samples))
-        known = {key for entry in self._history.entries for key in entry if "round" not in entry}
+        known = set() if self._goes_on else self._history.keys_at_end
         entry = {key: value for key, value in entry.items() if f"{key}/_type" not in known}
         if entry:
-            self._run.log(entry, step=self._records[-1]["round"] + 1, commit=True)
+            self._run.log(entry, step=self._records[-1]["round"] + 1 + self._history.num_ends, commit=True)
         self._run.summary.update(summary_scores(self._records))
         if self._logging.artifact:
             self._run.log_artifact(_result(self._folder))

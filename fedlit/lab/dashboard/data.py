@@ -1,6 +1,5 @@
 """What the page shows, as plain values: read off a collection of runs once, drawn by the page's own script."""
 
-import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
 from fedlit.run.status import STATES
-from fedlit.scores import SCORES, chosen_scores, headings, is_lower_better
+from fedlit.scores import SCORES, headings, is_lower_better, main_key
 
 GROUPS_OF_OPTIONS = ("method", "data", "model")
 
@@ -147,7 +146,7 @@ def _group_data(
     is_done = [run_line(entry).state == "done" for entry in group.entries]
     # A run on its way is no result, unless there is no other: as in the table.
     compared = [points for points, done in zip(seeds, is_done, strict=True) if done] or seeds
-    best = {key: outcome(compared, key, operator.lt if is_lower_better(key) else operator.gt) for key in keys}
+    best = {key: outcome(compared, key, best=True) for key in keys}
     last = {key: outcome(compared, key) for key in keys}
     configs = [entry.config for entry in group.entries if entry.config]
     data = group.settings.get("data", group.settings.get("data.name"))
@@ -166,11 +165,11 @@ def _group_data(
 
 
 def _main_score(group: Group, keys: Mapping[str, str]) -> str | None:
-    """Return the key of the group's main score, or of the first that its records have; None without any."""
-    names = next((chosen_scores(entry.config.data) for entry in group.entries if entry.config), ())
-    wanted = [f"{place}/{names[0]}{end}" for place in ("global", "own") for end in ("", "_macro")] if names else []
-    recorded = {key for entry in group.entries for record in entry.records for key in record}
-    return next((key for key in [*wanted, *keys] if key in keys and key in recorded), None)
+    """Return the key of the score that counts in a group, or of the first that its records have; None without any."""
+    recorded = {key for entry in group.entries for record in entry.records for key in record} & keys.keys()
+    config = next((entry.config for entry in group.entries if entry.config), None)
+    counts = main_key(config.data, config.eval, recorded) if config else None
+    return counts or next((key for key in keys if key in recorded), None)
 
 
 def _score_axis(key: str, heading: str) -> Axis:

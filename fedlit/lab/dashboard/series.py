@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.analysis.costs import COSTS, cumulative_costs
+from fedlit.scores import best_round, number
 
 SIGNIFICANT_DIGITS = 6
 
@@ -48,7 +48,9 @@ def points_of(entry: Entry) -> Points:
     """Return the finite numbers of a run by round; of two records of one round the later one counts."""
     costs = cumulative_costs(entry.records)
     return {
-        int(record["round"]): {key: float(value) for key, value in {**record, **cost}.items() if _is_finite(value)}
+        int(record["round"]): {
+            key: value for key, found in {**record, **cost}.items() if (value := number(found)) is not None
+        }
         for record, cost in zip(entry.records, costs, strict=True)
     }
 
@@ -79,20 +81,17 @@ def costs(seeds: Sequence[Points], rounds: Sequence[int]) -> dict[str, Column]:
     return {name: cost.mean for name, cost in found.items() if cost is not None}
 
 
-def outcome(seeds: Sequence[Points], key: str, better: Callable[[float, float], bool] | None = None) -> Outcome | None:
-    """Return a score after training: of the last round that has it, or of the best one if `better(new, old)` is given.
+def outcome(seeds: Sequence[Points], key: str, *, best: bool = False) -> Outcome | None:
+    """Return a score after training: of the last round that has it, or of each seed's best one.
 
     Round 0 is the untrained model, which is no result of the method. None if no seed has been trained and scored.
     """
     chosen = []
     for points in seeds:
-        trained = [r for r in sorted(points) if r > 0 and key in points[r]]
-        if not trained:
-            continue
-        best = trained[0] if better else trained[-1]
-        for r in trained if better else ():
-            best = r if better and better(points[r][key], points[best][key]) else best
-        chosen.append((best, points[best]))
+        values = {r: found[key] for r, found in points.items() if r > 0 and key in found}
+        number_of_round = best_round(key, values) if best else max(values, default=None)
+        if number_of_round is not None:
+            chosen.append((number_of_round, points[number_of_round]))
     if not chosen:
         return None
     both = [values for _, values in chosen if {"cost/uploaded_mb", "cost/downloaded_mb"} <= values.keys()]
@@ -102,10 +101,6 @@ def outcome(seeds: Sequence[Points], key: str, better: Callable[[float, float], 
         rounds=[r for r, _ in chosen],
         traffic_mb=rounded(_mean(traffic)) if traffic else None,
     )
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, Group
 from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.analysis.palette import PALETTE
+from fedlit.run.records import trained
 from fedlit.scores import chosen_scores, headings
 
 if TYPE_CHECKING:
@@ -175,8 +176,8 @@ def _scores(collection: Collection, facet: Facet) -> dict[str, str]:
 
 def _costs(facet: Facet) -> list[str]:
     """Return the names of the costs that the facet's runs tell; all of them before the first round."""
-    trained = [record for entry in facet.entries for record in entry.records if record["round"] > 0]
-    return [name for name, cost in COSTS.items() if not trained or any(cost.key in record for record in trained)]
+    rounds = [record for entry in facet.entries for record in trained(entry.records)]
+    return [name for name, cost in COSTS.items() if not rounds or any(cost.key in record for record in rounds)]
 
 
 def _any_record_has(facet: Facet, key: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fedlit.lab.report.layout import Layout, Line
 from fedlit.lab.report.measures import Measure, measure
 from fedlit.lab.report.published import Column
-from fedlit.scores import is_lower_better
+from fedlit.scores import goodness
 
 MISSING = "–"
 _DAGGERS = "†‡§¶‖"
@@ -138,8 +138,11 @@ def best_means(lines: Sequence[Line], found: Sequence[Measure], column: Column) 
     for line, measured in zip(lines, found, strict=True):
         if measured.complete:
             texts.setdefault(line.conditions, set()).add(mean_text(measured, column))
-    choose = min if is_lower_better(column.scores[0]) else max
-    return {conditions: choose(several, key=float) for conditions, several in texts.items() if len(several) > 1}
+    return {
+        conditions: max(several, key=lambda text: goodness(column.scores[0], float(text)))
+        for conditions, several in texts.items()
+        if len(several) > 1
+    }
 
 
 def protocols(found: Sequence[Measure]) -> set[str]:

@@ -4,14 +4,14 @@ The best round is the run's own, by `eval.score` or the data set's main score: e
 round, rather than each at its own maximum.
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedlit.lab.analysis.collection import Entry
-from fedlit.scores import chosen_scores, is_lower_better
+from fedlit.run.records import best_record, trained
+from fedlit.scores import chosen_scores, main_key, number
 
 ROUNDS = ("last", "best")
 PLACES = ("global", "own")
@@ -86,11 +86,8 @@ def deciding_key(entry: Entry) -> str | None:
     """Return the key of the score that decides on the run's best round; None if no round has one."""
     if entry.config is None:
         return None
-    own_only = entry.config.eval.on == "clients"
-    score = entry.config.eval.score
-    names = (score,) if score else (*chosen_scores(entry.config.data), "loss")
-    keys = [f"{'own' if own_only else 'global'}/{name}" for name in names]
-    return next((key for key in keys if any(key in record for record in _trained(entry))), None)
+    recorded = {key for record in trained(entry.records) for key in record}
+    return main_key(entry.config.data, entry.config.eval, recorded)
 
 
 def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
@@ -98,17 +95,20 @@ def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
 
     None if it has none of them after training, or if the value is not a finite number.
     """
-    records = _trained(entry)
+    records = trained(entry.records)
     for key in (f"{place}/{score}" for score in scores for place in PLACES):
         found = [record for record in records if key in record]
         if which == "best" and found:
-            found = _best_of(found, deciding_key(entry))
+            decider = deciding_key(entry)
+            best = best_record(found, decider) if decider else None
+            found = [] if best is None else [best]
         if found:
             record = found[-1]
-            if not _is_number(record[key]):
+            score_value = number(record[key])
+            if score_value is None:
                 return None
             return Value(
-                value=float(record[key]),
+                value=score_value,
                 key=key,
                 number=record["round"],
                 protocol=record.get("eval/protocol"),
@@ -130,24 +130,6 @@ def measure(entries: Sequence[Entry], scores: Sequence[str], which: str) -> Meas
         final=bool(final),
         remark=_remark(missing, scores, len(entries)) if _is_told(missing, scores, len(entries)) else "",
     )
-
-
-def _best_of(records: Sequence[Mapping[str, Any]], decider: str | None) -> list[Mapping[str, Any]]:
-    """Return the record with the best score of a key, the earliest of equals; none if none has it."""
-    if decider is None:
-        return []
-    sign = -1 if is_lower_better(decider) else 1
-    ranked = [record for record in records if _is_number(record.get(decider))]
-    return [max(ranked, key=lambda record: float(sign * record[decider]))] if ranked else []
-
-
-def _trained(entry: Entry) -> list[Mapping[str, Any]]:
-    """Return the records of rounds of training."""
-    return [record for record in entry.records if record["round"] > 0]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_told(missing: Sequence[Entry], scores: Sequence[str], num_expected: int) -> bool:
@@ -176,4 +158,6 @@ def _why_missing(entry: Entry, scores: Sequence[str]) -> str:
     if not is_done(entry):
         return progress(entry)
     keys = {f"{place}/{score}" for place in PLACES for score in scores}
-    return "not a finite number" if any(keys & record.keys() for record in _trained(entry)) else "not in the record"
+    return (
+        "not a finite number" if any(keys & record.keys() for record in trained(entry.records)) else "not in the record"
+    )

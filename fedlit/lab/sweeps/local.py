@@ -18,6 +18,7 @@ from fedlit.config import Cell, RunConfig, differences, load_yaml
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import load_cell
 from fedlit.lab.sweeps.tables import duration
+from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.run.status import JOB_LOG_VARIABLE, read_status
 
 FEDERATE = Path(__file__).resolve().parents[3] / "experiments" / "federate.py"
@@ -164,10 +165,13 @@ class _Active:
     failed_s: float | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code of the run once all its processes have ended: that of the first that failed."""
+        """Return the exit code of the run once all its processes have ended: that of the first that failed by itself,
+        not for the loss of another.
+        """
         codes = [process.poll() for process in self.processes]
         if None not in codes:
-            return next((code for code in codes if code), 0)
+            failed = sorted((code for code in codes if code), key=lambda code: code == LOST_PEER_EXIT_CODE)
+            return next(iter(failed), 0)
         if any(codes):
             self.failed_s = self.failed_s or time.monotonic()
             if time.monotonic() - self.failed_s > GRACE_S:
@@ -280,4 +284,5 @@ def _last_error(log: Path, start: int) -> str:
     text = log.read_bytes()[start:].decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(TOLD)]
-    return (told or lines or [""])[-1]
+    others = [line for line in lines if not line.startswith("lost: ")]  # one process only misses another
+    return (told or others or lines or [""])[-1]

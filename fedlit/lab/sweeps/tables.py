@@ -1,9 +1,9 @@
 """What `experiments/sweep.py` shows of a sweep's cells, as tables for the terminal."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -12,8 +12,9 @@ from fedlit.config import Cell, Sweep, load_config
 from fedlit.config.keys import show
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import CellRun
+from fedlit.run.records import newest_first
 from fedlit.run.status import STATES, RunStatus
-from fedlit.scores import SCORES, chosen_scores
+from fedlit.scores import SCORES, main_keys, number
 
 LONGEST_VALUE = 32
 """Characters of a value in the table of cells; a prompt template is longer."""
@@ -111,42 +112,47 @@ def _round(status: RunStatus) -> str:
 
 
 def _main_scores(runs: Sequence[CellRun]) -> list[tuple[str, float | None]]:
-    """Return the main score of each cell's data set and its value in the last record that has it.
+    """Return the score that counts in each cell and its value in the last record that has it.
 
-    Cells whose data keys are the same share one configuration, which takes a while to load.
+    Cells whose data and evaluation are the same share one configuration, which takes a while to load.
     """
-    known: dict[str, str] = {}
+    known: dict[str, tuple[str, ...]] = {}
     found: list[tuple[str, float | None]] = []
     for run in runs:
         if not run.status.num_finished_rounds:
             found.append(("", None))
             continue
-        data = repr({key: value for key, value in run.cell.settings.items() if key.split(".")[0] == "data"})
+        settings = run.cell.settings
+        data = repr({key: value for key, value in settings.items() if key.split(".")[0] in ("data", "eval")})
         if data not in known:
-            known[data] = _main_score(run.cell)
-        found.append((known[data], _last_value(run.cell.folder / "metrics.jsonl", known[data])))
+            known[data] = _main_keys(run.cell)
+        found.append(_last_score(run.cell.folder, known[data]))
     return found
 
 
-def _main_score(cell: Cell) -> str:
-    """Return the name of a cell's main score, '' if its configuration does not load here."""
+def _main_keys(cell: Cell) -> tuple[str, ...]:
+    """Return the keys of the score that counts, none if the cell's configuration does not load here."""
     try:
-        return chosen_scores(load_config(cell.arguments).data)[0]
+        config = load_config(cell.arguments)
     except UserError:
-        return ""
+        return ()
+    return main_keys(config.data, config.eval)
 
 
-def _last_value(records: Path, score: str) -> float | None:
-    """Return a score's value in the last record that has it: on the global test set, or the mean over clients."""
-    for line in reversed(records.read_text(encoding="utf-8").splitlines()):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the line that is being written
-        for key in (f"global/{score}", f"own/{score}"):
-            if key in record:
-                return float(record[key])
-    return None
+def _last_score(folder: Path, keys: Sequence[str]) -> tuple[str, float | None]:
+    """Return the first of some scores that a run's records have, and its last value; ('', None) if they have none, or
+    are damaged.
+    """
+    values: dict[str, Any] = {}
+    try:
+        for record in newest_first(folder):
+            values = {**{key: record[key] for key in keys if key in record}, **values}
+            if not keys or keys[0] in values:
+                break  # of many rounds and clients, the rest need not be read
+    except UserError:
+        pass
+    key = next((key for key in keys if key in values), None)
+    return ("", None) if key is None else (key.partition("/")[2], number(values[key]))
 
 
 def _table(*heads: str) -> Table:

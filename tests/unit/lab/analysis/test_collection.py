@@ -76,7 +76,7 @@ def test_a_round_that_is_being_written_does_not_count() -> None:
         (["demoo"], ["demoo", "did you mean 'demo'"]),
         (["empty"], ["empty holds no run"]),
         (["runs", "nowhere"], ["nowhere is no folder"]),
-        (["runs"], ["runs/a has a damaged metrics.jsonl or partition.json"]),
+        (["runs"], ["runs/a has a damaged partition.json"]),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], parts: list[str]) -> None:

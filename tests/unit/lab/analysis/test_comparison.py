@@ -1,11 +1,9 @@
 """The table tells what the records say: the last round, means over rounds and clients, the best in bold."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-from fedlit.lab.analysis.comparison import Record, markdown, read_records, summarize
+from fedlit.lab.analysis.comparison import markdown, summarize
+from fedlit.run.records import Record
 
 
 def record(number: int, loss: float, **more: float) -> Record:
@@ -41,9 +39,3 @@ def test_the_table_marks_the_best_of_each_column() -> None:
     assert lines[0] == "| method | lr | loss | ROUGE-L | BLEU-4 | kB up | kB down | deviation |"
     assert lines[2] == "| `fedit` | 0.01 | **2.000** | **0.500** | 0.000 | 2.0 | 4.0 | 1.0e-01 |"
     assert lines[3].startswith("| `fedsa_lora` |  | 4.000 ± 0.500 | 0.250 |")
-
-
-def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
-    written = [record(0, 4.0), record(1, 3.0)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in written))
-    assert read_records(tmp_path) == written

@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +107,24 @@ class MadeUpRun:
 
     def attempt(self, **how: Any) -> int:
         """Run in a process of its own, since wandb keeps one helper for each; return its exit status."""
-        return in_child(lambda: self.run(**how))
+        code = in_child(lambda: self.run(**how))
+        self._wait_for_helpers()
+        return code
+
+    def _wait_for_helpers(self) -> None:
+        """Wait until nobody writes below the folder: wandb's helper outlives a killed process for a moment, and on a
+        busy machine it would still write while the next attempt reads.
+        """
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and any(str(self.folder) in name for name in _open_files()):
+            time.sleep(0.05)
+
+
+def _open_files() -> Iterator[str]:
+    """Yield the names of the open files of all processes that this one may look into; none without /proc."""
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            yield str(file.readlink())
 
 
 def in_child(action: Callable[[], object]) -> int:

@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,25 @@ def test_a_finished_run_leaves_no_trace_when_it_is_started_again(whole: MadeUpRu
     before = (files_of(copy.folder), history(copy))
     assert copy.attempt() == 0
     assert (files_of(copy.folder), history(copy)) == before
+
+
+def test_a_finished_run_that_is_given_more_rounds_goes_on(made_up: MakeRun) -> None:
+    """Its rounds come after the pictures of its first end, which took a step, and it ends a second time."""
+    run = made_up(with_plots)
+    longer = run.config
+    run.config = replace(longer, num_rounds=4)
+    assert run.attempt() == 0
+    first = history(run)
+    assert first.finished
+    run.config = longer
+    assert run.attempt() == 0
+    found = history(run)
+    assert found.finished
+    assert found.rounds == ALL_ROUNDS
+    steps = [entry["_step"] for entry in found.entries]
+    assert steps == sorted(set(steps))
+    assert found.num_ends == 2
+    assert found.keys_at_end >= first.keys_at_end != set()
 
 
 def test_a_run_stopped_early_has_its_last_samples(made_up: MakeRun) -> None:
@@ -356,7 +376,7 @@ def test_what_wandb_refuses_is_one_line(made_up: MakeRun) -> None:
     assert in_child(expect) == 0
 
 
-def test_summary_scores_prefer_trained_rounds() -> None:
+def test_the_untrained_model_is_not_the_best_of_a_run() -> None:
     records = [
         {"round": 0, "global/loss": 1.0, "own/accuracy": 0.9},
         {"round": 1, "global/loss": 3.0},
@@ -365,7 +385,7 @@ def test_summary_scores_prefer_trained_rounds() -> None:
     ]
     assert summary_scores(records) == {
         "last/global/loss": 2.0, "best/global/loss": 2.0, "best_round/global/loss": 2,
-        "last/own/accuracy": 0.9, "best/own/accuracy": 0.9, "best_round/own/accuracy": 0,
+        "last/own/accuracy": 0.9,
         "last/own/accuracy_worst": 0.1, "best/own/accuracy_worst": 0.1, "best_round/own/accuracy_worst": 2,
     }  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Curves over seeds: means, bands and outcomes, also of seeds that ended early."""
 
 import math
-import operator
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +79,9 @@ def test_what_is_not_finite_is_left_out_and_the_later_record_counts() -> None:
 
 
 def test_best_is_of_trained_rounds_and_in_the_scores_own_direction() -> None:
-    seeds: list[Points] = [{0: {KEY: 9.0}, 1: {KEY: 0.2}, 2: {KEY: 0.4}, 3: {KEY: 0.3}}]
-    highest, lowest = outcome(seeds, KEY, operator.gt), outcome(seeds, KEY, operator.lt)
+    scores = {0: 9.0, 1: 0.2, 2: 0.4, 3: 0.3}
+    seeds: list[Points] = [{r: {KEY: value, "global/loss": value} for r, value in scores.items()}]
+    highest, lowest = outcome(seeds, KEY, best=True), outcome(seeds, "global/loss", best=True)
     assert highest is not None
     assert lowest is not None
     assert (highest.seeds, highest.rounds) == ([0.4], [2])

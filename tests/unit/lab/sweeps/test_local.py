@@ -223,3 +223,11 @@ def test_gpus_are_counted_without_torch(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_console_is_where_a_status_looks_for_it() -> None:
     assert JOB_LOG_VARIABLE == "FEDLIT_JOB_LOG"
+
+
+def test_a_lost_process_is_not_the_reason_of_another_s_failure(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("ValueError: a bug\nlost: process 0 of 2: another process of the run is gone\n")
+    assert local._last_error(log, 0) == "ValueError: a bug"
+    log.write_text("lost: process 0 of 2: another process of the run is gone\n")
+    assert local._last_error(log, 0).startswith("lost: process 0 of 2")

@@ -37,9 +37,30 @@ def test_a_line_for_each_cell_with_its_round_and_score(make_run: Callable[..., C
 
 def test_private_methods_show_their_clients_mean(make_run: Callable[..., CellRun]) -> None:
     run = make_run(0, "done", [{"round": i, "own/rouge_l": 0.5} for i in range(2)])
-    assert "0.5000" in lines(status_table([run], 0.0))[1]
+    run.cell.arguments.append("eval.on=clients")
+    heads, line = lines(status_table([run], 0.0))
+    assert "ROUGE-L" in heads
+    assert "0.5000" in line
+
+
+def test_the_loss_counts_where_no_score_is_computed(make_run: Callable[..., CellRun]) -> None:
+    """As it decides on the best round of such a run."""
     unscored = make_run(1, "done", [{"round": i, "global/loss": 0.5} for i in range(2)])
+    heads, line = lines(status_table([unscored], 0.0))
+    assert "loss" in heads
+    assert "0.5000" in line
+    unscored.cell.arguments.append("eval.score=rouge_l")
     assert "0.5" not in lines(status_table([unscored], 0.0))[1]
+
+
+def test_damaged_records_do_not_hide_the_other_cells(make_run: Callable[..., CellRun]) -> None:
+    damaged = make_run(0, "done", [{"round": i, "global/rouge_l": 0.25} for i in range(2)])
+    with (damaged.cell.folder / "metrics.jsonl").open("a") as file:
+        file.write("[]\n")
+    whole = make_run(1, "done", [{"round": i, "global/rouge_l": 0.5} for i in range(2)])
+    _, first, second = lines(status_table([damaged, whole], 0.0))
+    assert "0.25" not in first
+    assert "0.5000" in second
 
 
 def test_a_line_that_is_being_written_does_not_matter(make_run: Callable[..., CellRun]) -> None:
