@@ -1,31 +1,48 @@
 """A checkpoint after every round: what a killed run needs to go on with the same bits, without the frozen backbone.
 
     round-0003/
-      manifest.json              names and SHA-256 of all other files; its presence in a renamed folder means: complete
-      shared.safetensors  frozen.safetensors  optimizer.safetensors  clients.safetensors      the server
-      clients/client-00007.pt    a client's private tensors, control variate and optimizer state, if it has any
+      manifest.json              rounds, names and SHA-256 of all other files (`fedlit.run.manifest`)
+      shared.safetensors  ...    the server, a file for each of its parts
       metrics.jsonl              the records so far
+    clients/
+      client-00007-round-0002.pt what a client keeps, if it keeps anything, as it was after its last change
 
-It is written into `round-0003.partial`, each process its own clients, and renamed at the end. Random streams have no
-state, so none is stored. A client that did not train this round is hard-linked from the checkpoint before.
+A round costs the files of the clients that it changed: the others stay where they are, and the manifest names them with
+the hashes that this process knows. Files that no kept checkpoint names are removed.
+
+Everything is on the disk before its name is: the clients' files, then `round-0003.partial` with the manifest last,
+which is renamed at the end. Only then is anything old removed. Random streams have no state, so none is stored.
 """
 
+import errno
 import hashlib
-import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedlit.client.trainer import ClientState
+from fedlit.errors import UserError
 from fedlit.process import communication
+from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
-
-_SERVER_PARTS = ("shared", "frozen", "optimizer", "clients")
+from fedlit.run.manifest import (
+    MANIFEST,
+    RECORDS,
+    DamagedError,
+    Manifest,
+    StoredClient,
+    client_file,
+    file_hash,
+    find_problem,
+    read_manifest,
+    round_folder,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +51,7 @@ class Checkpoints:
 
     folder: Path
     keep: int
-    _saved: dict[int, Path] = field(default_factory=dict)
+    _stored: dict[int, StoredClient] = field(default_factory=dict)
     """File of each of this process's clients in the newest checkpoint."""
 
     def save(
@@ -51,124 +68,202 @@ class Checkpoints:
         changed: the clients of this process whose state differs from the newest checkpoint.
         also_keep: number of a round whose checkpoint stays, however old.
         """
-        final = self.folder / _name(server.round_idx)
+        final = self.folder / round_folder(server.round_idx)
         partial = final.with_suffix(".partial")
         first = communication.process_index() == 0
         if first:
             shutil.rmtree(partial, ignore_errors=True)
-            (partial / "clients").mkdir(parents=True)
+            partial.mkdir(parents=True)
+            self._clients_folder.mkdir(exist_ok=True)
         communication.barrier()
-        written = [self._write_client(partial, client, state, client in changed) for client, state in clients.items()]
+        mine = self._write_clients(clients, changed, server.round_idx)
+        everyone = communication.gather_objects(mine)
         if first:
-            for part in _SERVER_PARTS:
-                path = partial / f"{part}.safetensors"
-                tensors = {name: tensor.cpu().contiguous() for name, tensor in getattr(server, part).items()}
-                save_file(tensors, path)
-                written.append(path)
-            written.append(Path(shutil.copyfile(records, partial / "metrics.jsonl")))
-        hashes = {str(path.relative_to(partial)): _hash(path) for path in written}
-        gathered = communication.gather_objects(hashes)
-        if first:
-            manifest = {
-                "round_idx": server.round_idx,
-                "files": {name: value for part in gathered for name, value in part.items()},
-            }
-            _write_synced(partial / "manifest.json", json.dumps(manifest, indent=1))
+            stored = {client: entry for part in everyone for client, entry in part.items()}
+            self._write_round(partial, server, stored, records)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
+            _sync(self.folder)
         communication.barrier()
-        self._saved.update({client: final / "clients" / _client_file(client) for client in clients})
+        self._stored.update(mine)
         if first:
-            for old in _complete(self.folder)[: -self.keep]:
-                if also_keep is None or old.name != _name(also_keep):
-                    shutil.rmtree(old)
+            self._remove_old(server.round_idx, also_keep)
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """Return the newest intact checkpoint, or None, and a line for each damaged one that was passed over.
 
         Process 0 looks and the others are told, since two processes could see a shared file system differently.
+
+        Raises:
+            UserError: on every process, if a checkpoint is of a format that this version does not know.
         """
-        found: tuple[Path | None, list[str]] = (None, [])
+        found: tuple[Path | None, list[str]] | UserError = (None, [])
         if communication.process_index() == 0:
-            damaged: list[str] = []
-            for path in reversed(_complete(self.folder)):
-                problem = _problem(path)
-                if problem is None:
-                    found = (path, damaged)
-                    break
-                damaged.append(f"checkpoint {path.name} is damaged ({problem}) and is passed over")
-            else:
-                found = (None, damaged)
-        return communication.gather_objects(found)[0]
+            try:
+                found = self._look()
+            except UserError as error:
+                found = error
+        told = communication.gather_objects(found)[0]
+        if isinstance(told, UserError):
+            raise told
+        return told
+
+    def _look(self) -> tuple[Path | None, list[str]]:
+        damaged: list[str] = []
+        for path in reversed(_complete(self.folder)):
+            problem = find_problem(path)
+            if problem is None:
+                return path, damaged
+            damaged.append(f"checkpoint {path.name} is damaged ({problem}) and is passed over")
+        return None, damaged
 
     def of_round(self, number: int) -> Path | None:
-        """Return the intact checkpoint after a round, None if it is gone."""
-        path = self.folder / _name(number)
-        return path if path.is_dir() and _problem(path) is None else None
+        """Return the intact checkpoint after a round, None if it is gone.
+
+        Raises:
+            UserError: it is of a format that this version does not know.
+        """
+        path = self.folder / round_folder(number)
+        return path if path.is_dir() and find_problem(path) is None else None
 
     def load(self, path: Path, device: torch.device, mine: set[int]) -> tuple[ServerState, dict[int, ClientState]]:
         """Return the server's state, on `device`, and the stored states of the clients in `mine`, on the CPU."""
-        round_idx = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["round_idx"]
-        parts = {part: load_file(path / f"{part}.safetensors", device=str(device)) for part in _SERVER_PARTS}
+        manifest = read_manifest(path)
+        parts = {part: load_file(path / f"{part}.safetensors", device=str(device)) for part in ServerState.part_names()}
         clients = {}
-        for client in mine:
-            file = path / "clients" / _client_file(client)
-            if file.exists():
-                clients[client] = ClientState(**torch.load(file, map_location="cpu", weights_only=True))
-                self._saved[client] = file
-        return ServerState(round_idx=round_idx, **parts), clients
+        self._stored.clear()
+        for client in sorted(mine & manifest.clients.keys()):
+            content = torch.load(manifest.client_path(path, client), map_location="cpu", weights_only=True)
+            clients[client] = ClientState(**_migrated(content, manifest.format))
+            if manifest.format > 1:  # else its file goes with the old checkpoint
+                self._stored[client] = manifest.clients[client]
+        return ServerState(round_idx=manifest.round_idx, **parts), clients
 
-    def _write_client(self, partial: Path, client: int, state: ClientState, changed: bool) -> Path:
-        path = partial / "clients" / _client_file(client)
-        before = self._saved.get(client)
-        if not changed and before is not None and before.exists():
+    @property
+    def _clients_folder(self) -> Path:
+        return self.folder / "clients"
+
+    def _write_clients(
+        self, clients: Mapping[int, ClientState], changed: set[int], round_idx: int
+    ) -> dict[int, StoredClient]:
+        """Write the files of those clients that have changed, or have none, and return the files of all."""
+        present = _names(self._clients_folder) if clients else set()
+        result = {}
+        for client, state in clients.items():
+            before = self._stored.get(client)
+            if client in changed or before is None or client_file(client, before.round_idx) not in present:
+                path = self._clients_folder / client_file(client, round_idx)
+                before = StoredClient(round_idx=round_idx, sha256=_write_client(path, state))
+            result[client] = before
+        if any(stored.round_idx == round_idx for stored in result.values()):
+            _sync(self._clients_folder)
+        return result
+
+    def _write_round(
+        self, partial: Path, server: ServerState, clients: Mapping[int, StoredClient], records: Path
+    ) -> None:
+        """Write what process 0 alone writes, the manifest last."""
+        written = []
+        for part, tensors in server.parts().items():
+            written.append(partial / f"{part}.safetensors")
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written[-1])
+        written.append(Path(shutil.copyfile(records, partial / RECORDS)))
+        for path in written:
+            _sync(path)
+        files = {path.name: file_hash(path) for path in written}
+        _write_manifest(partial, Manifest(round_idx=server.round_idx, files=files, clients=clients))
+        _sync(partial)
+
+    def _remove_old(self, round_idx: int, also_keep: int | None) -> None:
+        """Remove the checkpoints that are too old, the damaged ones of later rounds, which are done again, and the
+        clients' files that no checkpoint names.
+        """
+        stays = {round_folder(round_idx), *([] if also_keep is None else [round_folder(also_keep)])}
+        rounds = _complete(self.folder)
+        until = rounds.index(self.folder / round_folder(round_idx)) + 1
+        stays |= {path.name for path in rounds[:until][-self.keep :]}
+        named: set[str] = set()
+        for path in rounds:
+            if path.name not in stays:
+                shutil.rmtree(path)
+                continue
             try:
-                os.link(before, path)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(before, path)
-        else:
-            with path.open("wb") as file:
-                torch.save({"private": state.private, "control": state.control, "optimizer": state.optimizer}, file)
-                file.flush()
-                os.fsync(file.fileno())
-        return path
-
-
-def _name(round_idx: int) -> str:
-    return f"round-{round_idx:04d}"
-
-
-def _client_file(client_id: int) -> str:
-    return f"client-{client_id:05d}.pt"
+                named |= read_manifest(path).client_files()
+            except UserError:
+                return  # of another version, whose files are not known
+            except DamagedError as error:
+                if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+                    return  # the file system could not read it now; a later round removes them
+        for name in _names(self._clients_folder) - named:
+            (self._clients_folder / name).unlink(missing_ok=True)
 
 
 def _complete(folder: Path) -> list[Path]:
     """Return the renamed checkpoints, oldest first."""
-    rounds = {path: path.name.removeprefix("round-") for path in folder.glob("round-*")}
-    return sorted((path for path, number in rounds.items() if number.isdigit()), key=lambda path: int(rounds[path]))
+    rounds = {path: re.fullmatch(r"round-([0-9]{4,})", path.name) for path in folder.glob("round-*")}
+    numbers = {path: int(match[1]) for path, match in rounds.items() if match}
+    return sorted(numbers, key=lambda path: numbers[path])
 
 
-def _problem(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint, None if every file is as it was written."""
-    try:
-        files = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
-        return "manifest.json is missing or cut short"
-    for name, expected in files.items():
-        if not (path / name).is_file():
-            return f"{name} is missing"
-        if _hash(path / name) != expected:
-            return f"{name} is not as it was written"
-    return None
+def _names(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _migrated(content: dict[str, Any], known: int) -> dict[str, Any]:
+    """Return the fields of a client's state from what its file holds."""
+    if known == 1:
+        control = content.pop("control")
+        return {**content, "parts": {"control": control} if control else {}}
+    return content
 
 
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
+class _HashingWriter:
+    """A file that hashes what is written to it on its way, so that it need not be read again."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _write_client(path: Path, state: ClientState) -> str:
+    """Write a client's file, whole or not at all, and return its SHA-256."""
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        writer = _HashingWriter(file)
+        torch.save(
+            {"private": state.private, "parts": state.parts, "optimizer": state.optimizer}, cast(BinaryIO, writer)
+        )
         file.flush()
         os.fsync(file.fileno())
+    temporary.replace(path)
+    return writer.hexdigest()
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do this to a folder
+            raise
+    finally:
+        os.close(handle)

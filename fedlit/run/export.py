@@ -8,6 +8,7 @@ whose rank grows by that of the change.
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def export_result(
     """
     assert form in ("adapter", "merged")
     layers = adapter.layers(model)
-    server = server.replace(layers=layers)
+    server = replace(server, layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
     factors = {name for layer in layers for name in layer.factors}
     fits_peft = layers and not head and adapter.shared(model).keys() | adapter.private(model).keys() <= factors
@@ -62,7 +63,7 @@ def export_result(
     partial.mkdir(parents=True)
     if form == "adapter" and fits_peft:
         changes = {}
-        if server.frozen:
+        if any(layer.weight in server.frozen for layer in layers):  # else no weight has changed
             changes = backbone_changes(server, dict(reload().model.named_parameters()))
         path = str(getattr(model, "name_or_path", ""))
         write_peft_adapter(partial, layers, tensors, changes, backbone_path=path, client_id=client_id)
@@ -71,6 +72,32 @@ def export_result(
         write_merged_model(partial, reload, merged)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exporter:
+    """Writes the results of one run.
+
+    form: see export_result. head: the live classification head. reload: loads the pretrained backbone anew.
+    """
+
+    adapter: Adapter
+    model: nn.Module
+    form: str
+    head: Mapping[str, Tensor]
+    reload: Callable[[], Backbone]
+
+    def write(self, server: ServerState, folder: Path) -> None:
+        """Write the model as it stands."""
+        export_result(
+            adapter=self.adapter,
+            model=self.model,
+            server=server,
+            folder=folder,
+            form=self.form,
+            reload=self.reload,
+            head=self.head,
+        )
 
 
 def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor]) -> None:

@@ -9,14 +9,16 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
+from fedlit.config.record import why_no_more_rounds
 from fedlit.errors import UserError
-
-Record = dict[str, Any]
+from fedlit.run import records
+from fedlit.run.records import Record
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -38,13 +40,16 @@ class RunFolder:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.path = run_folder(config)
-        self.records_path = self.path / "metrics.jsonl"
+        self.records_path = self.path / records.NAME
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
         self.adapter = self.path / "adapter"
 
     def require_same_run(self) -> None:
-        """Raise a UserError if the folder holds a run of another configuration, or something that is no run."""
+        """Raise a UserError if the folder holds a run of another configuration, or something that is no run.
+
+        A larger num_rounds is the same run where the rounds that are done are those of the longer one.
+        """
         stored = self.path / "config.yaml"
         if not stored.is_file():
             # A run that ended before it wrote config.yaml, or while it did, leaves its lock, its status, hidden files.
@@ -52,12 +57,19 @@ class RunFolder:
             if any(not name.startswith(".") for name in entries - {"lock.json", "status.json"}):
                 raise UserError(f"{self.path} exists and is no run folder (no config.yaml); choose another run.name")
             return
-        changes = differences(load_yaml(stored.read_text(encoding="utf-8")), self.config)
+        in_folder = load_yaml(stored.read_text(encoding="utf-8"), str(stored))
+        old, new = in_folder.num_rounds, self.config.num_rounds
+        changes = differences(replace(in_folder, num_rounds=new) if new > old else in_folder, self.config)
         if changes:
             raise UserError(
                 f"{self.path} belongs to another configuration ({'; '.join(changes[:3])}); "
                 "choose another run.name, or move the folder away"
             )
+        if new > old:
+            reached_last = (self.checkpoints / f"round-{old:04d}").is_dir()
+            reason = why_no_more_rounds(in_folder, new, reached_last=reached_last)
+            if reason is not None:
+                raise UserError(f"{self.path} cannot go on from num_rounds={old} to {new}: {reason}")
 
     def require_same_rows(self, key: str, checksum: str) -> None:
         """Raise a UserError if the folder's run began with other rows, or other shards of them: an edited file, another
@@ -77,7 +89,9 @@ class RunFolder:
             )
 
     def prepare(self, partition: Mapping[str, Any], device: str) -> None:
-        """Write config.yaml, environment.json and partition.json unless the folder has them."""
+        """Write config.yaml, environment.json and partition.json unless the folder has them; a run that is given more
+        rounds (`require_same_run`) gets their number into its config.yaml.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         contents: dict[str, Callable[[], str]] = {
             # First of all, since a folder without it is taken for somebody else's.
@@ -88,14 +102,16 @@ class RunFolder:
         for name, content in contents.items():
             if not (self.path / name).exists():
                 write_atomically(self.path / name, content())
+        stored = self.path / "config.yaml"
+        in_folder = load_yaml(stored.read_text(encoding="utf-8"), str(stored))
+        if self.config.num_rounds > in_folder.num_rounds:
+            write_atomically(stored, to_yaml(replace(in_folder, num_rounds=self.config.num_rounds)))
         for folder in (self.checkpoints, self.plots):
             folder.mkdir(exist_ok=True)
 
     def records(self) -> list[Record]:
         """Return the records so far."""
-        if not self.records_path.exists():
-            return []
-        return [json.loads(line) for line in self.records_path.read_text(encoding="utf-8").splitlines()]
+        return records.read_records(self.path)
 
     def append(self, record: Record) -> None:
         """Add one round to metrics.jsonl."""

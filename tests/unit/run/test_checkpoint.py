@@ -1,7 +1,6 @@
 """A checkpoint gives back every bit; one that is damaged or unfinished is passed over, never half read."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 import fedlit.run.checkpoint
 from fedlit.algebra.tensors import TensorDict, checksum
-from fedlit.client.trainer import ClientState
+from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
 from fedlit.run.checkpoint import Checkpoints
 
@@ -29,8 +28,9 @@ def random_tensors(seed: int, *names: str, dtype: torch.dtype = torch.float32) -
 def client_state(seed: int, optimizer: str | None) -> ClientState:
     """Return a state with real moments after two steps."""
     private = random_tensors(seed, "layer.lora_B.weight", "other.lora_B.weight")
+    parts = {"control": random_tensors(seed + 50, "layer.lora_B.weight"), "empty": {}}
     if optimizer is None:
-        return ClientState(private=private)
+        return ClientState(private=private, parts=parts)
     parameters = [torch.nn.Parameter(tensor.clone()) for tensor in private.values()]
     stepper: torch.optim.Optimizer = (
         torch.optim.AdamW(parameters, lr=0.1, fused=True)
@@ -41,7 +41,7 @@ def client_state(seed: int, optimizer: str | None) -> ClientState:
         torch.stack([parameter.square().sum() for parameter in parameters]).sum().backward()
         stepper.step()
         stepper.zero_grad()
-    return ClientState(private=private, optimizer=stepper.state_dict())
+    return ClientState(private=private, parts=parts, optimizer=stepper.state_dict())
 
 
 def server_state(round_idx: int) -> ServerState:
@@ -50,14 +50,20 @@ def server_state(round_idx: int) -> ServerState:
         shared=random_tensors(round_idx, "a.weight", "b.weight"),
         frozen=random_tensors(round_idx + 100, "a.base", dtype=torch.bfloat16),
         optimizer=random_tensors(round_idx + 200, "momentum", dtype=torch.float64),
+        clients=random_tensors(round_idx + 300, "a.weight"),
     )
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"round": 0}\n', encoding="utf-8")
+    write_records(path, 0)
     return path
+
+
+def write_records(path: Path, round_idx: int) -> None:
+    """Write a record for each round up to this one."""
+    path.write_text("".join(f'{{"round": {done}}}\n' for done in range(round_idx + 1)), encoding="utf-8")
 
 
 @pytest.fixture
@@ -72,7 +78,7 @@ def save(checkpoints: Checkpoints, records: Path) -> Save:
     ) -> tuple[ServerState, dict[int, ClientState]]:
         server = server_state(round_idx)
         states = dict(clients or {client: client_state(client, "adamw") for client in (0, 3, 12)})
-        records.write_text("".join(f'{{"round": {done}}}\n' for done in range(round_idx + 1)), encoding="utf-8")
+        write_records(records, round_idx)
         checkpoints.save(server, states, set(states) if changed is None else changed, records)
         return server, states
 
@@ -81,12 +87,15 @@ def save(checkpoints: Checkpoints, records: Path) -> Save:
 
 def assert_same_server(left: ServerState, right: ServerState) -> None:
     assert left.round_idx == right.round_idx
-    for part in ("shared", "frozen", "optimizer"):
-        assert checksum(getattr(left, part)) == checksum(getattr(right, part)), part
+    for part, tensors in left.parts().items():
+        assert checksum(tensors) == checksum(right.parts()[part]), part
 
 
 def assert_same_client(left: ClientState, right: ClientState) -> None:
     assert checksum(left.private) == checksum(right.private)
+    assert {group: checksum(tensors) for group, tensors in left.parts.items()} == {
+        group: checksum(tensors) for group, tensors in right.parts.items()
+    }
     assert (left.optimizer is None) == (right.optimizer is None)
     if left.optimizer is not None:
         assert right.optimizer is not None
@@ -143,16 +152,18 @@ def test_the_files_open_without_this_library(checkpoints: Checkpoints, save: Sav
     server, states = save(2)
     path = checkpoints.folder / "round-0002"
     assert checksum(load_file(path / "shared.safetensors")) == checksum(server.shared)
-    stored = torch.load(path / "clients" / "client-00003.pt", weights_only=True)
+    stored = torch.load(checkpoints.folder / "clients" / "client-00003-round-0002.pt", weights_only=True)
     assert checksum(stored["private"]) == checksum(states[3].private)
-    listed = json.loads((path / "manifest.json").read_text())["files"]
-    files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
-    assert set(listed) == files - {"manifest.json"}
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert set(manifest["files"]) == {file.name for file in path.iterdir()} - {"manifest.json"}
+    assert {name: entry["round"] for name, entry in manifest["clients"].items()} == {"0": 2, "3": 2, "12": 2}
+    assert manifest["format"] == 2
 
 
 def test_a_stateless_federation(checkpoints: Checkpoints, records: Path) -> None:
     assert checkpoints.newest() == (None, [])
     server = ServerState(round_idx=1, shared=random_tensors(0, "a"))
+    write_records(records, 1)
     checkpoints.save(server, {}, set(), records)
     path = newest(checkpoints)
     loaded, clients = checkpoints.load(path, CPU, set())
@@ -161,19 +172,17 @@ def test_a_stateless_federation(checkpoints: Checkpoints, records: Path) -> None
     assert clients == {}
 
 
-SERVER_FILES = ["shared.safetensors", "frozen.safetensors", "optimizer.safetensors"]
-FILES = ["manifest.json", *SERVER_FILES, "metrics.jsonl", "clients/client-00003.pt"]
+CLIENT_FILE = "clients/client-00003-round-0005.pt"
+FILES = ["manifest.json", *(f"{part}.safetensors" for part in ServerState.part_names()), "metrics.jsonl", CLIENT_FILE]
 
 
 def cut_short(path: Path) -> None:
     content = path.read_bytes()
-    path.unlink()  # an unchanged client's file is one with the checkpoint before
     path.write_bytes(content[: len(content) // 2])
 
 
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    path.unlink()
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
@@ -188,7 +197,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_notice(
 ) -> None:
     server, _ = save(4)
     save(5)
-    damage(checkpoints.folder / "round-0005" / name)
+    damage(checkpoints.folder / name if name == CLIENT_FILE else checkpoints.folder / "round-0005" / name)
     path, notices = again(checkpoints).newest()
     assert path == checkpoints.folder / "round-0004"
     assert len(notices) == 1
@@ -220,7 +229,8 @@ STEPS = {
     "server": (fedlit.run.checkpoint, "save_file"),
     "clients": (torch, "save"),
     "records": (shutil, "copyfile"),
-    "manifest": (fedlit.run.checkpoint, "_write_synced"),
+    "manifest": (fedlit.run.checkpoint, "_write_manifest"),
+    "disk": (fedlit.run.checkpoint, "_sync"),
     "rename": (Path, "rename"),
 }
 
@@ -255,30 +265,40 @@ def test_a_run_killed_while_writing_keeps_the_checkpoint_before(
 def test_the_newest_are_kept(keep: int, tmp_path: Path, records: Path) -> None:
     checkpoints = Checkpoints(folder=tmp_path / "checkpoints", keep=keep)
     for round_idx in (8, 9, 10, 9999, 10000):  # not in the order of their names' letters
+        write_records(records, round_idx)
         checkpoints.save(server_state(round_idx), {}, set(), records)
     names = ["round-0008", "round-0009", "round-0010", "round-9999", "round-10000"]
-    assert {path.name for path in checkpoints.folder.iterdir()} == set(names[-keep:])
+    assert {path.name for path in checkpoints.folder.glob("round-*")} == set(names[-keep:])
     assert newest(checkpoints).name == "round-10000"
 
 
-def inode(checkpoints: Checkpoints, round_idx: int, client: int) -> int:
-    return (checkpoints.folder / f"round-{round_idx:04d}" / "clients" / f"client-{client:05d}.pt").stat().st_ino
+def client_files(checkpoints: Checkpoints) -> set[str]:
+    return {path.name.removesuffix(".pt") for path in (checkpoints.folder / "clients").iterdir()}
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_an_unchanged_client_is_linked(resumed: bool, checkpoints: Checkpoints, save: Save, records: Path) -> None:
+def test_only_changed_clients_are_written(
+    resumed: bool, checkpoints: Checkpoints, save: Save, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, states = save(1)
     writer = checkpoints
     if resumed:
         writer = again(checkpoints)
         _, states = writer.load(newest(writer), CPU, set(states))
     states[3] = client_state(99, "adamw")
-    writer.save(server_state(2), states, {3}, records)
-    assert inode(checkpoints, 2, 0) == inode(checkpoints, 1, 0)
-    assert inode(checkpoints, 2, 12) == inode(checkpoints, 1, 12)
-    assert inode(checkpoints, 2, 3) != inode(checkpoints, 1, 3)
-    for round_idx in (3, 4):  # the file outlives the checkpoint that it was written for
+    saved = []
+    write = torch.save
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda *arguments: (saved.append(arguments), write(*arguments)))
+        write_records(records, 2)
+        writer.save(server_state(2), states, {3}, records)
+    assert len(saved) == 1
+    first = {f"client-{client:05d}-round-0001" for client in (0, 3, 12)}
+    assert client_files(checkpoints) == first | {"client-00003-round-0002"}
+    for round_idx in (3, 4):  # a file outlives the checkpoint that it was written for
+        write_records(records, round_idx)
         writer.save(server_state(round_idx), states, set(), records)
+    assert client_files(checkpoints) == first - {"client-00003-round-0001"} | {"client-00003-round-0002"}
     path = newest(again(checkpoints))
     assert path.name == "round-0004"
     _, clients = again(checkpoints).load(path, CPU, {0, 3, 12})
@@ -286,18 +306,51 @@ def test_an_unchanged_client_is_linked(resumed: bool, checkpoints: Checkpoints, 
         assert_same_client(clients[client], state)
 
 
-@pytest.mark.parametrize("obstacle", ["no links", "file gone"])
-def test_an_unchanged_client_is_written_where_it_cannot_be_linked(
-    obstacle: str, checkpoints: Checkpoints, save: Save, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_arguments: Any) -> None:
-        raise OSError("no links here")
+def test_the_best_round_keeps_its_clients(checkpoints: Checkpoints, records: Path) -> None:
+    states = {}
+    for round_idx in range(1, 6):
+        write_records(records, round_idx)
+        states[round_idx] = {client: client_state(10 * round_idx + client, "sgd") for client in (0, 3)}
+        checkpoints.save(server_state(round_idx), states[round_idx], {0, 3}, records, also_keep=2)
+    assert {path.name for path in checkpoints.folder.glob("round-*")} == {"round-0002", "round-0004", "round-0005"}
+    assert {name.partition("-round-")[2] for name in client_files(checkpoints)} == {"0002", "0004", "0005"}
+    path = checkpoints.of_round(2)
+    assert path is not None
+    _, clients = checkpoints.load(path, CPU, {0, 3})
+    for client, state in states[2].items():
+        assert_same_client(clients[client], state)
+    assert checkpoints.of_round(3) is None
 
+
+def test_a_client_whose_file_is_gone_is_written_again(checkpoints: Checkpoints, save: Save) -> None:
     _, states = save(1)
-    if obstacle == "no links":
-        monkeypatch.setattr(os, "link", refuse)
-    else:
-        (checkpoints.folder / "round-0001" / "clients" / "client-00000.pt").unlink()
+    (checkpoints.folder / "clients" / "client-00000-round-0001.pt").unlink()
     save(2, changed=set(), clients=states)
     assert newest(checkpoints).name == "round-0002"
     assert_same_client(checkpoints.load(newest(checkpoints), CPU, {0})[1][0], states[0])
+
+
+def test_what_a_kill_left_among_the_clients_is_removed(checkpoints: Checkpoints, save: Save) -> None:
+    save(1)
+    (checkpoints.folder / "clients" / "client-00003-round-0002.partial").touch()
+    (checkpoints.folder / "clients" / "client-00009-round-0002.pt").touch()
+    _, states = save(2, changed=set())
+    assert client_files(checkpoints) == {f"client-{client:05d}-round-0001" for client in states}
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_checkpoints_of_later_rounds_do_not_outlive_the_new_one(
+    keep: int, tmp_path: Path, records: Path
+) -> None:
+    """They were counted among the newest: with keep=1 the round that was done again was removed at once."""
+    checkpoints = Checkpoints(folder=tmp_path / "checkpoints", keep=keep + 2)
+    for round_idx in range(3, 7):
+        write_records(records, round_idx)
+        checkpoints.save(server_state(round_idx), {}, set(), records)
+    for round_idx in (4, 5, 6):
+        cut_short(checkpoints.folder / f"round-{round_idx:04d}" / "shared.safetensors")
+    write_records(records, 4)
+    Checkpoints(folder=checkpoints.folder, keep=keep).save(server_state(4), {}, set(), records)
+    names = {path.name for path in checkpoints.folder.glob("round-*")}
+    assert names == {"round-0003", "round-0004"} if keep == 2 else {"round-0004"}
+    assert newest(checkpoints).name == "round-0004"

@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,8 @@ def trained(small_llama: Callable[..., Any], tokenizer: Any, tmp_path: Path) -> 
 def fold(result: Result, rank: int = 4, size: float = 0.1, rounds: int = 5) -> None:
     """Fold a random change of this rank into the masters in each round, and load them into the model."""
     parameters = dict(result.model.named_parameters())
-    server = result.server.replace(
-        frozen={layer.weight: parameters[layer.weight].data.float() for layer in result.server.layers}
+    server = replace(
+        result.server, frozen={layer.weight: parameters[layer.weight].data.float() for layer in result.server.layers}
     )
     torch.manual_seed(2)
     for _ in range(rounds):
@@ -120,7 +120,7 @@ def fold(result: Result, rank: int = 4, size: float = 0.1, rounds: int = 5) -> N
         server = server.fold(changes)
     for name, master in server.frozen.items():
         parameters[name].data.copy_(master)
-    result.server = server.replace(round_idx=rounds)
+    result.server = replace(server, round_idx=rounds)
 
 
 def load_with_peft(result: Result, folder: Path) -> Any:
@@ -255,7 +255,7 @@ def test_rounding_alone_is_no_change(trained: Callable[..., Result]) -> None:
         step = 0.1 * torch.randn_like(master)
         masters[name] = master + step - step
     assert any(not torch.equal(master, parameters[name]) for name, master in masters.items())
-    assert backbone_changes(result.server.replace(frozen=masters), plain) == {}
+    assert backbone_changes(replace(result.server, frozen=masters), plain) == {}
 
 
 @pytest.mark.parametrize("rank", [3, 20, 60])
@@ -312,7 +312,7 @@ def test_a_client_of_smaller_rank_leaves_with_its_own_scaling(
             parameter.data[2:] = 0
         elif ".lora_B." in name:
             parameter.data[:, 2:] = 0
-    result.adapter.enter(result.model, client_id=1, round_idx=0)
+    result.adapter.set_rank(result.model, client_id=1)
     result.export(tmp_path / "adapter", form=form, client_id=1)
     if form == "merged":
         same(AutoModelForCausalLM.from_pretrained(tmp_path / "adapter"), result)

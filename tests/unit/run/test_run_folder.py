@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
+from fedlit.config.schema import EvalConfig
 from fedlit.errors import UserError
 from fedlit.run import folder as run_folder
 from fedlit.run.folder import RunFolder, write_atomically
@@ -67,6 +68,100 @@ def test_another_configuration_is_refused_by_its_keys(folder: RunFolder, config:
     assert "run.name" in message
     assert "\n" not in message
     assert contents(folder) == before
+
+
+def begun(config: RunConfig, *, rounds: int) -> RunFolder:
+    """Return the folder of a run with the checkpoint of a round."""
+    folder = RunFolder(config)
+    folder.prepare(PARTITION, "cpu")
+    (folder.checkpoints / f"round-{rounds:04d}").mkdir()
+    return folder
+
+
+MORE = {
+    "as it is": ({}, {}),
+    "a schedule over each round": ({"schedule": "linear", "warmup": 0.1}, {}),
+    "no schedule over the run": ({"schedule_over": "run"}, {}),
+    "every second round": ({}, {"every": 2}),
+    "patience": ({}, {"patience": 2}),
+}
+
+
+@pytest.mark.parametrize("case", MORE)
+@pytest.mark.parametrize("rounds", [0, 3, 4])
+def test_a_run_may_be_given_more_rounds(case: str, rounds: int, config: RunConfig) -> None:
+    local, evaluation = MORE[case]
+    config = dataclasses.replace(config, num_rounds=4, local=LocalConfig(**local), eval=EvalConfig(**evaluation))
+    folder = begun(config, rounds=rounds)
+    before = contents(folder)
+    longer = dataclasses.replace(config, num_rounds=6, compute=dataclasses.replace(config.compute, devices=4))
+    RunFolder(longer).require_same_run()
+    assert contents(folder) == before  # looking changes nothing
+    RunFolder(longer).prepare({}, "another device")
+    stored = load_yaml((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    assert stored == dataclasses.replace(config, num_rounds=6)
+    assert {**contents(folder), "config.yaml": b""} == {**before, "config.yaml": b""}
+    RunFolder(longer).require_same_run()
+    with pytest.raises(UserError, match="num_rounds: 6 in the folder, 4 asked for"):
+        folder.require_same_run()
+    with pytest.raises(UserError, match="seed: 0 in the folder, 1 asked for") as caught:
+        RunFolder(dataclasses.replace(longer, num_rounds=8, seed=1)).require_same_run()
+    assert "num_rounds" not in str(caught.value)  # which is not what keeps it
+
+
+def test_rounds_between_evaluations_allow_more_rounds_before_the_last(config: RunConfig) -> None:
+    config = dataclasses.replace(config, num_rounds=4, eval=EvalConfig(every=3))
+    begun(config, rounds=3)
+    RunFolder(dataclasses.replace(config, num_rounds=6)).require_same_run()
+
+
+@pytest.mark.parametrize(
+    ("local", "every", "reason"),
+    [
+        ({"schedule_over": "run", "schedule": "cosine"}, 1, "local.schedule_over=run"),
+        ({"schedule_over": "run", "warmup": 0.1}, 1, "local.schedule_over=run"),
+        ({}, 3, "round 4 was evaluated for being the last"),
+        ({}, 5, "eval.every=5"),
+    ],
+)
+def test_more_rounds_are_refused_where_the_rounds_so_far_are_not_those_of_the_longer_run(
+    local: dict[str, Any], every: int, reason: str, config: RunConfig
+) -> None:
+    config = dataclasses.replace(config, num_rounds=4, local=LocalConfig(**local), eval=EvalConfig(every=every))
+    folder = begun(config, rounds=4)
+    before = contents(folder)
+    with pytest.raises(UserError) as caught:
+        RunFolder(dataclasses.replace(config, num_rounds=6)).require_same_run()
+    message = str(caught.value)
+    for part in (str(folder.path), "num_rounds=4", "6", reason, "run.name"):
+        assert part in message
+    assert "\n" not in message
+    assert contents(folder) == before
+
+
+def test_fewer_rounds_are_refused(config: RunConfig) -> None:
+    begun(dataclasses.replace(config, num_rounds=4), rounds=2)
+    with pytest.raises(UserError, match=r"num_rounds: 4 in the folder, 3 asked for.*choose another run\.name"):
+        RunFolder(dataclasses.replace(config, num_rounds=3)).require_same_run()
+
+
+@pytest.mark.parametrize("target", [(os, "fsync"), (Path, "replace")])
+def test_a_run_killed_while_it_is_given_more_rounds_can_start_again(
+    target: tuple[Any, str], config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(config, rounds=5)
+    longer = RunFolder(dataclasses.replace(config, num_rounds=8))
+
+    def killed(*_arguments: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(*target, killed)
+        longer.prepare(PARTITION, "cpu")
+    folder.require_same_run()
+    longer.require_same_run()
+    longer.prepare(PARTITION, "cpu")
+    assert load_yaml((folder.path / "config.yaml").read_text(encoding="utf-8")).num_rounds == 8
 
 
 def test_a_foreign_folder_is_refused(config: RunConfig) -> None:
