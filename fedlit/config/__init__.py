@@ -16,6 +16,7 @@ from fedlit.config.schema import (
     PartitionConfig,
     RunConfig,
     RunFolderConfig,
+    ServerConfig,
 )
 from fedlit.config.sweep import Cell, Sweep, load_sweep
 
@@ -32,6 +33,7 @@ __all__ = [
     "PartitionConfig",
     "RunConfig",
     "RunFolderConfig",
+    "ServerConfig",
     "Sweep",
     "check",
     "check_launcher",

@@ -12,10 +12,10 @@ from fedlit.config.record import flat_values
 from fedlit.config.schema import ComputeConfig, RunConfig
 from fedlit.errors import UserError
 from fedlit.process import slurm
-from fedlit.scores import DEFAULT_SCORES, TASK_SCORES
+from fedlit.registry import option_names, registered
+from fedlit.tasks.registry import task_names, task_spec
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {
-    "data.task": ("causal_lm", "sequence_classification", "image_classification"),
     "data.source": ("pydoc", "digits", "jsonl", "images", "hub"),
     "data.answer": ("text", "number", "boxed", "option"),
     "model.weights": ("pretrained", "random"),
@@ -25,6 +25,8 @@ VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "method.weighting": ("num_examples", "uniform"),
     "local.optimizer_state": ("reset", "keep"),
     "local.schedule": ("constant", "linear", "cosine"),
+    "local.schedule_over": ("round", "run"),
+    "cohort.failures": ("stop", "drop"),
     "local.loss_on": ("response", "all"),
     "server.optimizer": ("none", "fedavgm", "fedadam", "fedyogi", "fedadagrad"),
     "run.export": ("adapter", "merged"),
@@ -37,6 +39,10 @@ VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "compute.backend": ("gloo", "nccl"),
     "logging.wandb": ("auto", "online", "offline", "disabled"),
 }
+"""The tasks and the protocols of a task with its own are added by `valid_values`."""
+
+COHORT_PARTS: Mapping[str, tuple[str, ...]] = {"sampling": ("fixed", "poisson"), "availability": ("always",)}
+"""The package's own parts of a round's plan."""
 
 TARGET_MODULES = ("qkv", "attention", "mlp", "all", "up", "model")
 """Sets of weights with a name (`up` and `model` are the dense adapter's); `method.target_modules` may be a list of
@@ -97,9 +103,16 @@ def check(config: RunConfig, origins: Mapping[str, str] | None = None) -> None:
         raise UserError(f"{key}={show(values.get(key))} ({origin}) {reason}")
 
 
+def valid_values(task: str) -> dict[str, tuple[str, ...]]:
+    """Return the values of every key that has a list of them, in a run of this task, known or not."""
+    valid = {"data.task": task_names(), **VALID_VALUES}
+    protocols = task_spec(task).protocols if task in task_names() else ()
+    return valid | {"eval.protocol": protocols} if protocols else valid
+
+
 def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong, in the order of the tables."""
-    for key, valid in VALID_VALUES.items():
+    for key, valid in valid_values(values["data.task"]).items():
         value = values.get(key)
         if value is not None and value not in valid:
             yield key, f"is not valid{nearest(value, valid)} Valid values: {', '.join(valid)}"
@@ -108,8 +121,23 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         each: list[Any] = value if isinstance(value, list) else [value]
         if value is not None and not all(allowed.contains(entry) for entry in each):
             yield key, f"is out of range; give {allowed.text}"
+    yield from _cohort_problems(values)
     yield from _combination_problems(values)
     yield from _path_problems(values)
+
+
+def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield parts of the round's plan that nobody knows, and options that nobody takes."""
+    taken: set[str] = set()
+    for kind, own in COHORT_PARTS.items():
+        name, others = values[f"cohort.{kind}"], registered(kind)
+        if name not in (*own, *others):
+            yield f"cohort.{kind}", f"is not valid{nearest(name, own)} Valid values: {', '.join([*own, *others])}"
+        elif name in others:
+            taken |= set(option_names(others[name]))
+    for option in values["cohort.options"].keys() - taken:
+        known = ", ".join(sorted(taken)) or "none"
+        yield "cohort.options", f"has {show(option)}, which no part takes; known are: {known}"
 
 
 def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -158,8 +186,9 @@ def _partition_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield "partition.name", "deals labels, but data.label=null; give data.label=<column> or partition.name=iid"
     if values["data.label"] is None and name == "natural" and values["partition.column"] is None:
         yield "partition.name", "needs a column; give partition.column=<column>"
-    if name == "topics" and values["data.task"] == "image_classification":
-        yield "partition.name", "clusters texts, and data.task=image_classification has none; choose another partition"
+    task = values["data.task"]
+    if name == "topics" and not task_spec(task).reads_text:
+        yield "partition.name", f"clusters texts, and data.task={task} has none; choose another partition"
     if name == "file" and values["partition.path"] is None:
         yield "partition.name", "needs the row numbers of every client; give partition.path=<file.json>"
 
@@ -167,7 +196,8 @@ def _partition_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def _task_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield scores and options that the data set's task does not have."""
     task = values["data.task"]
-    valid = TASK_SCORES.get(task, ())
+    spec = task_spec(task)
+    valid = spec.scores
     for name in values["data.scores"] or ():
         if name not in valid:
             yield "data.scores", f"names {name}, no score of data.task={task}. Valid scores: {', '.join(valid)}"
@@ -176,22 +206,7 @@ def _task_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     score = values["eval.score"]
     if score is not None and score.split("/")[0] not in ("loss", *valid):
         yield "eval.score", f"is no score of data.task={task}. Valid scores: loss, {', '.join(valid)}"
-    elif score is not None and task == "causal_lm":  # of the other tasks every score is recorded
-        recorded = ("accuracy",) if values["eval.protocol"] == "options" else values["data.scores"]
-        recorded = ("loss", *(recorded or DEFAULT_SCORES[task]))
-        if score.split("/")[0].removesuffix("_macro") not in recorded:
-            yield (
-                "eval.score",
-                f"will not be in the record; give one of {', '.join(recorded)}, or name it in data.scores",
-            )
-    if task == "sequence_classification" and len(values["data.text"]) not in (1, 2):
-        yield "data.text", "names one column, or the two of a pair; give [sentence] or [sentence1, sentence2]"
-    if values["data.regression"] and task != "sequence_classification":
-        yield "data.regression", f"has no meaning for data.task={task}; leave it out"
-    asks = "option" if values["data.answer"] == "option" else values["eval.protocol"]
-    if task == "causal_lm" and asks in ("option", "options") and values["data.options"] is None:
-        key = "data.answer" if asks == "option" else "eval.protocol"
-        yield key, "needs to know the valid answers; give data.options=<regular expression that finds them in a prompt>"
+    yield from spec.problems(values)
     if "exact_match" in (values["data.scores"] or ()) and values["data.answer"] is None:
         yield "data.answer", "is not given, and data.scores has exact_match; give text, number, boxed or option"
 
@@ -234,7 +249,7 @@ def _logging_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield paths that do not exist, sources without an address and names that are no folder name."""
     path, source = values["data.path"], values["data.source"]
-    images = values["data.task"] == "image_classification"
+    images = task_spec(values["data.task"]).local_source == "images"
     wanted = "an .npz file or a folder of images" if images else "a .jsonl or .jsonl.gz file"
     for key in ("data.path", "data.test_path"):
         given = None if values[key] is None else Path(values[key]).expanduser()

@@ -6,6 +6,7 @@ from fedlit.config.checks import has_own_test_set
 from fedlit.config.keys import show
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
+from fedlit.tasks.registry import task_spec
 
 
 def no_effect_warnings(config: RunConfig) -> list[str]:
@@ -16,6 +17,10 @@ def no_effect_warnings(config: RunConfig) -> list[str]:
         idle += [(f"server.{name}", "server.optimizer=none") for name in ("lr", "beta1", "beta2", "tau")]
     if config.num_rounds == 1:
         idle += [(key, "num_rounds=1") for key in ("local.optimizer_state", "eval.every", "eval.patience")]
+    if config.local.schedule == "constant" and config.local.warmup == 0:
+        idle.append(("local.schedule_over", "local.schedule=constant and local.warmup=0.0"))
+    elif config.num_rounds == 1:
+        idle.append(("local.schedule_over", "num_rounds=1"))
     idle += _idle_logging_keys(config)
     return [f"{key}={show(values[key])} has no effect with {why}" for key, why in idle if values[key] != defaults[key]]
 
@@ -56,9 +61,11 @@ def _idle_partition_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _idle_evaluation_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Yield the keys of evaluation and local training that this run's task does not look at, and why."""
     generation = ("max_new_tokens", "num_beams", "length_penalty", "no_repeat_ngram_size", "stop")
-    if config.data.task != "causal_lm":
-        for key in ("eval.protocol", "local.loss_on", *(f"eval.{name}" for name in generation)):
-            yield key, f"data.task={config.data.task}"
+    spec, why = task_spec(config.data.task), f"data.task={config.data.task}"
+    if not spec.protocols:
+        yield "eval.protocol", why
+    if not spec.generates:
+        yield from ((key, why) for key in ("local.loss_on", *(f"eval.{name}" for name in generation)))
     elif config.eval.protocol != "generate":
         for name in generation:
             yield f"eval.{name}", f"eval.protocol={config.eval.protocol}"

@@ -130,11 +130,19 @@ def is_list(hint: Hint) -> bool:
     return origin is list
 
 
+def is_mapping(hint: Hint) -> bool:
+    """Tell whether an annotation is `dict[...]`."""
+    origin: Any = get_origin(hint)
+    return origin is dict
+
+
 def describe(hint: Hint) -> str:
     """Name what a key accepts, in words."""
     names = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "null", Any: "any value"}
     if is_list(hint):
         return f"list of {describe(get_args(hint)[0])}".replace("list of any value", "list")
+    if is_mapping(hint):
+        return "mapping"
     if get_args(hint):
         return " or ".join(describe(part) for part in get_args(hint))
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -16,6 +16,7 @@ from fedlit.config.keys import METHOD_FIELDS, TEXT_OR_LIST, Hint, is_section, ne
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import Setting, assemble, flatten, parse_yaml, settle_layer
 from fedlit.errors import UserError
+from fedlit.registry import load_plugins, plugin_options
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 
@@ -57,8 +58,10 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         group: read_choice(config_dir, group, choice, origins.get(group, "default"))
         for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
     }
+    load_plugins(_plugins(texts, experiment))
     own = method_options(files["method"])
-    borrowed = {name: default for name, default in all_options(config_dir).items() if name not in own}
+    others = {**plugin_options(), **all_options(config_dir)}
+    borrowed = {name: default for name, default in others.items() if name not in own}
     keys = run_keys({**own, **borrowed})
     overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
     experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin)))
@@ -82,6 +85,17 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
     config = assemble(_require_missing(settings), options)
     check(config, {setting.key: setting.origin for setting in settings})
     return config
+
+
+def _plugins(texts: Mapping[str, str], experiment: GroupFile) -> list[str]:
+    """Return the modules that register parts: they are imported before the keys are known."""
+    value = experiment.content.get("plugins", [])
+    origin = experiment.origin
+    if "plugins" in texts:
+        value, origin = parse_yaml(texts["plugins"], f"plugins ({COMMAND_LINE})"), COMMAND_LINE
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"plugins={show(value)} ({origin}) has the wrong type; expected: list of text, as [my_parts]")
+    return value
 
 
 def split_arguments(arguments: Iterable[str]) -> dict[str, str]:

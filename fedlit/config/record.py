@@ -107,6 +107,26 @@ def differences(in_folder: RunConfig, asked_for: RunConfig) -> list[str]:
     ]
 
 
+def why_no_more_rounds(in_folder: RunConfig, num_rounds: int, *, reached_last: bool) -> str | None:
+    """Return why a run cannot be given more rounds, with a remedy; None if the rounds up to now are those of the longer
+    run.
+
+    reached_last: the run's last round is done, which was evaluated for being the last.
+    """
+    old, local, every = in_folder.num_rounds, in_folder.local, in_folder.eval.every
+    if local.schedule_over == "run" and (local.schedule != "constant" or local.warmup > 0):
+        return (
+            f"with local.schedule_over=run the learning rate of every step depends on num_rounds={old}; "
+            f"choose another run.name for num_rounds={num_rounds}"
+        )
+    if reached_last and old % every:
+        return (
+            f"round {old} was evaluated for being the last, which eval.every={every} does not do in a run of "
+            f"{num_rounds}; choose another run.name, or give num_rounds={old}"
+        )
+    return None
+
+
 def run_folder(config: RunConfig) -> Path:
     """Return the folder the run writes to, named after method, data, model and seed unless `run.name` is given."""
     name = config.run.name or f"{config.method.name}-{config.data.name}-{config.model.name}-seed{config.seed}"

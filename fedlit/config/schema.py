@@ -114,12 +114,29 @@ class MethodConfig:
     """local optimizer in place of the recipe's own; null to keep it"""
     rule: str | None = None
     """aggregation rule in place of the recipe's own; null to keep it"""
+    transforms: list[str] | None = None
+    """what happens to an update between client and rule, in place of the recipe's own, in order; null to keep those"""
     pooled: bool | None = None
     """true: one client trains on everybody's rows with as many steps as all would; null as the recipe says"""
     private_head: bool = False
     """true: a classification head stays with its client; false: it travels like the adapter's tensors"""
     options: dict[str, Any] = field(default_factory=dict)
     """the recipe's options, written on the command line as `method.<option>=`"""
+
+
+@dataclass
+class CohortConfig:
+    """Who takes part in a round, and what becomes of it when somebody fails."""
+
+    sampling: str = "fixed"
+    """`fixed` (cohort_size clients without replacement) or `poisson` (each client by itself with probability
+    cohort_size / num_clients; a round may be empty), or one of a plugin"""
+    availability: str = "always"
+    """which of them come back: `always`, or one of a plugin"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's sampling or availability, such as `{rate: 0.2}`"""
+    failures: str = "stop"
+    """when a client's loss or update is not finite: `stop` the run, or `drop` the client from the round"""
 
 
 @dataclass
@@ -137,9 +154,11 @@ class LocalConfig:
     lr: float = 1e-3
     """learning rate of the local optimizer"""
     schedule: str = "constant"
-    """learning rate over the steps of one round: `constant`, `linear` (down to 0) or `cosine` (down to 0)"""
+    """learning rate over the steps of `local.schedule_over`: `constant`, `linear` or `cosine` (both down to 0)"""
+    schedule_over: str = "round"
+    """`round`: the schedule runs over the steps of each round; `run`: over those of all rounds"""
     warmup: float = 0.0
-    """share of a round's steps in which the learning rate rises from 0"""
+    """share of the steps of `local.schedule_over` in which the learning rate rises from 0"""
     weight_decay: float = 0.0
     """decoupled weight decay of the local optimizer"""
     momentum: float = 0.0
@@ -307,6 +326,7 @@ class RunConfig:
     """clients in the population"""
     cohort_size: int | None = None
     """clients of one round, drawn anew every round; null for all"""
+    cohort: CohortConfig = field(default_factory=CohortConfig)
     num_rounds: int = 5
     """rounds of the federation"""
     seed: int = 0
@@ -318,5 +338,7 @@ class RunConfig:
     run: RunFolderConfig = field(default_factory=RunFolderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    plugins: list[str] = field(default_factory=list)
+    """Python modules, on the import path or in the working folder, that register parts of their own"""
     dry_run: bool = False
     """print sizes, bytes and memory without loading weights, and stop"""

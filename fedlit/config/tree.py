@@ -18,6 +18,7 @@ from fedlit.config.keys import (
     Hint,
     describe,
     is_list,
+    is_mapping,
     is_section,
     level_names,
     option_hint,
@@ -145,6 +146,8 @@ def _has_kind(value: Any, hint: Hint) -> bool:
     parts = _parts(hint)
     if hint is Any:
         return True
+    if is_mapping(hint):
+        return isinstance(value, dict)
     if hint == INT_OR_LIST:
         entries = value if isinstance(value, list) else [value]
         return bool(entries) and all(type(entry) is int for entry in entries)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.config import ComputeConfig, RunConfig, check, check_launcher, load_config, no_effect_warnings
-from fedlit.config.checks import RANGES, VALID_VALUES
+from fedlit.config import ComputeConfig, DataConfig, RunConfig, check, check_launcher, load_config, no_effect_warnings
+from fedlit.config.checks import RANGES, valid_values
 from fedlit.config.keys import run_keys
 from fedlit.config.loading import CONFIG_DIR, list_choices, method_options, read_choice
 from fedlit.errors import UserError
+
+VALID = valid_values(DataConfig.task)
 
 RANGE_CASES = [
     *((key, "0", "at least 1") for key in ("num_clients", "num_rounds", "data.sample", "model.max_length_tokens")),
@@ -64,18 +66,18 @@ def test_every_range_has_a_case() -> None:
     assert {key for key, _, _ in RANGE_CASES} == set(RANGES)
 
 
-@pytest.mark.parametrize("key", sorted(VALID_VALUES))
+@pytest.mark.parametrize("key", sorted(VALID))
 def test_a_value_that_is_not_valid_is_answered_with_the_valid_ones(key: str, config_dir: Path) -> None:
-    near = VALID_VALUES[key][0]
+    near = VALID[key][0]
     with pytest.raises(UserError) as caught:
         load_config([f"{key}={near}x"], config_dir)
     message = str(caught.value)
     assert f"{key}={near}x (command line)" in message
     assert f"did you mean {near!r}?" in message
-    assert message.endswith(", ".join(VALID_VALUES[key]))
+    assert message.endswith(", ".join(VALID[key]))
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, valid in VALID_VALUES.items() for value in valid])
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, valid in VALID.items() for value in valid])
 def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_path: Path) -> None:
     for name in ("rows.jsonl", "split.json"):
         (tmp_path / name).touch()
@@ -90,7 +92,7 @@ def test_the_tables_name_keys_that_exist() -> None:
         for choice in list_choices(CONFIG_DIR, "method")
         for key, value in method_options(read_choice(CONFIG_DIR, "method", choice)).items()
     }
-    assert set(VALID_VALUES) | set(RANGES) <= set(run_keys(options))
+    assert set(VALID) | set(RANGES) <= set(run_keys(options))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,16 @@ def test_the_launchers_strategy_and_precision() -> None:
             ["local.optimizer_state=keep has no effect with num_rounds=1"],
         ),
         (["eval.every=2", "num_rounds=1"], ["eval.every=2 has no effect with num_rounds=1"]),
+        (
+            ["local.schedule_over=run"],
+            ["local.schedule_over=run has no effect with local.schedule=constant and local.warmup=0.0"],
+        ),
+        (["local.schedule_over=run", "local.schedule=linear"], []),
+        (["local.schedule_over=run", "local.warmup=0.1"], []),
+        (
+            ["local.schedule_over=run", "local.schedule=linear", "num_rounds=1"],
+            ["local.schedule_over=run has no effect with num_rounds=1"],
+        ),
         (["data.hub_id=some/rows"], ["data.hub_id=some/rows has no effect with data.source=pydoc"]),
         (["partition.num_topics=5"], ["partition.num_topics=5 has no effect with partition.name=dirichlet"]),
         (["eval.num_beams=2", "eval.length_penalty=0.9"], []),

@@ -19,15 +19,14 @@ from fedlit.config.loading import list_choices
 from fedlit.config.record import fingerprint
 from fedlit.config.schema import DataConfig
 from fedlit.config.sweep import Cell, Sweep, load_sweep
-from fedlit.data.classes import class_names
 from fedlit.data.prompts import render
-from fedlit.data.row_checks import check_row
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.inputs import Inputs
 from fedlit.methods import build_method
 from fedlit.metrics.answers import ExactMatch, final_answer
 from fedlit.partition.shards import make_shards
 from fedlit.sizing import Sizes, measure
+from fedlit.tasks.registry import task_spec
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -204,11 +203,13 @@ def made_up_row(number: int, config: RunConfig) -> dict[str, Any]:
 
 
 def sizes_of(config: RunConfig) -> Sizes:
-    rows = [check_row(made_up_row(i, config), f"row {i}", config.data) for i in range(120)]
+    spec = task_spec(config.data.task)
+    rows = [spec.check_row(made_up_row(i, config), f"row {i}", config.data) for i in range(120)]
     kept = [row for row in rows if row is not None]
     assert len(kept) == len(rows)
     shards = make_shards(kept, config.data, config.partition, config.num_clients, config.seed)
-    return measure(make_plan(Inputs(config=config, rows=kept, shards=shards, classes=class_names(kept, config.data))))
+    classes = spec.class_names(kept, config.data)
+    return measure(make_plan(Inputs(config=config, rows=kept, shards=shards, classes=classes)))
 
 
 def with_published_model(config: RunConfig) -> RunConfig:
