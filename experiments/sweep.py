@@ -241,7 +241,7 @@ def run_command(options: argparse.Namespace) -> int:
     stop.install()
     sweep = load_sweep(options.sweep)
     cell = pick(sweep.cells(options.overrides), options.index, sweep)
-    return STOPPED_EXIT_CODE if stop.signal_name else run_federation(cell.arguments)
+    return STOPPED_EXIT_CODE if stop.reason else run_federation(cell.arguments)
 
 
 def run_local(options: argparse.Namespace) -> int:

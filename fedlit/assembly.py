@@ -11,23 +11,35 @@ from torch import Tensor, nn
 from fedlit.adapters import Calibration
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import num_parameters
-from fedlit.client.trainer import ClientModule, LocalTrainer
+from fedlit.client.host import ModelHost
+from fedlit.client.steps import ClientModule, LocalSteps
+from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
-from fedlit.lab.callbacks import RunSummary
-from fedlit.methods import Method, build_method
+from fedlit.method import Method
+from fedlit.methods import build_method
 from fedlit.models import Backbone, Purpose, load_backbone
 from fedlit.partition.shards import Shard
 from fedlit.process import communication
+from fedlit.registry import option_names, registered
+from fedlit.round.best_round import BestRound
+from fedlit.round.callback import RunSummary
 from fedlit.round.evaluation import Evaluator, fixed_subset
-from fedlit.round.exchange import Exchange
+from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
+from fedlit.round.observers import Observer
+from fedlit.round.observers.deviation import DeviationObserver
+from fedlit.round.observers.traffic import TrafficObserver
+from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
+from fedlit.round.server import ServerState
+from fedlit.round.step import ServerStep
+from fedlit.run.checkpoint import Checkpoints
+from fedlit.run.export import Exporter
+from fedlit.run.folder import RunFolder
 from fedlit.seeding import numpy_generator, torch_stream
-from fedlit.tasks import Task
-from fedlit.tasks.causal_lm import CausalLM
-from fedlit.tasks.image_classification import ImageClassification
-from fedlit.tasks.sequence_classification import SequenceClassification
+from fedlit.tasks import Task, task_class
+from fedlit.tasks.registry import task_spec
 
 NUM_CALIBRATION_BATCHES = 4
 """Training batches that an adapter may look at when it is initialised."""
@@ -74,14 +86,6 @@ def make_plan(inputs: Inputs) -> Plan:
     return Plan(inputs=inputs, method=build_method(inputs.config))
 
 
-TASKS: Mapping[str, Callable[[RunConfig, Backbone], Task[Any, Any]]] = {
-    "causal_lm": CausalLM.build,
-    "sequence_classification": SequenceClassification.build,
-    "image_classification": ImageClassification.build,
-}
-"""How a task is made of a configuration and the backbone, by `data.task`."""
-
-
 def purpose(plan: Plan) -> Purpose:
     """Return what the backbone of a run is loaded for."""
     inputs, data = plan.inputs, plan.inputs.config.data
@@ -91,7 +95,7 @@ def purpose(plan: Plan) -> Purpose:
 def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
     """Return the task of the configuration."""
     config = plan.inputs.config
-    return TASKS[config.data.task](config, backbone)
+    return task_class(task_spec(config.data.task)).build(config, backbone)
 
 
 def attach_adapter(
@@ -158,49 +162,134 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     backbone = load_backbone(config.model, wanted)
     task = make_task(plan, backbone)
     layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
-    rows = [[inputs.rows[row] for row in shard.train] for shard in plan.clients]
-    exchange = Exchange(
-        config=config, method=method, model=backbone.model, layers=layers, num_examples=[len(part) for part in rows]
-    )
-    module = ClientModule(backbone.model, task, method)
+    host = ModelHost(backbone.model, method, layers)
+    module = ClientModule(backbone.model, task, method, host.trained)
     module.configure_optimizers()  # its mistakes are told before the first evaluation
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
+    rows = [[inputs.rows[row] for row in shard.train] for shard in plan.clients]
+    folder, schedule = RunFolder(config), make_schedule(plan, host)
+    server = host.first_server(method.parts, len(rows))
+    host.load_server(server)
+    trainer = SerialTrainer(
+        host=host,
+        module=module,
+        steps=LocalSteps(fabric=fabric, module=module, local=config.local),
+        local=config.local,
+        seed=config.seed,
+        num_rounds=config.num_rounds,
+        parts=method.parts,
+        num_step_multiples=plan.num_step_multiples,
+    )
+    traffic = make_traffic(method)
     federation = Federation(
         config=config,
-        exchange=exchange,
-        cohort_size=plan.cohort_size,
-        trainer=LocalTrainer(
-            fabric=fabric,
-            module=module,
-            method=method,
-            local=config.local,
-            seed=config.seed,
-            num_step_multiples=plan.num_step_multiples,
+        schedule=schedule,
+        host=host,
+        trainer=trainer,
+        step=ServerStep(
+            rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
+        observers=[traffic, *_deviation(config, host, folder)],
         evaluator=make_evaluator(inputs, fabric, backbone.model, task),
+        exporter=Exporter(
+            adapter=method.adapter,
+            model=backbone.model,
+            form=config.run.export,
+            head=method.head(backbone.model),
+            reload=lambda: load_backbone(config.model, wanted),
+        ),
         rows=rows,
+        server=server,
+        clients=_clients(config, host, len(rows)),
         initial_facts=facts,
-        reload=lambda: load_backbone(config.model, wanted),
+        folder=folder,
+        checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
+        best=BestRound.of(config),
     )
-    uplink_bytes, downlink_bytes = exchange.first_traffic(plan.cohort_size, federation.server)
-    parameters = {name: parameter.data for name, parameter in module.trained.items()}
-    num_trainable = num_parameters(parameters)
-    summary = RunSummary(
+    trainer.on_step = federation.on_step
+    return federation, _summary(plan, federation, traffic)
+
+
+def make_schedule(plan: Plan, host: ModelHost) -> Schedule:
+    """Return the plans of all rounds."""
+    cohort = plan.inputs.config.cohort
+    return Schedule(
+        seed=plan.inputs.config.seed,
+        num_examples=tuple(len(shard.train) for shard in plan.clients),
+        cohort_size=plan.cohort_size,
+        weigh=plan.method.weights,
+        trains=host.trains,
+        sampling=_cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options),
+        availability=_cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options),
+    )
+
+
+def _cohort_part(kind: str, own: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any]) -> Any:
+    """Return a part of the round's plan with those options that are its own; names and options are checked before."""
+    factory = {**own, **registered(kind)}[name]
+    known = option_names(factory)
+    return factory(**{key: value for key, value in options.items() if key in known})
+
+
+def make_traffic(method: Method) -> TrafficObserver:
+    """Return what counts the bytes of a round."""
+    return TrafficObserver(rule=method.rule, groups=method.groups, silent=not method.communicates or method.pooled)
+
+
+def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Observer]:
+    """Return what measures a LoRA method, if it is asked for and there is anything to measure."""
+    method, model = host.method, host.model
+    if not (host.layers and config.eval.deviation and method.communicates):
+        return []
+    names = {name for layer in host.layers for name in layer.factors}
+    tensors = {**method.shared(model), **method.private(model)}
+    return [
+        DeviationObserver(
+            layers=host.layers,
+            factors={name: tensors[name] for name in sorted(names & tensors.keys())},
+            fixed=dict(model.named_parameters()),
+            rule=method.rule,
+            transforms=method.transforms,
+            folder=folder.path,
+        )
+    ]
+
+
+def _clients(config: RunConfig, host: ModelHost, num_clients: int) -> dict[int, ClientState] | None:
+    """Return what this process's clients keep before the first round; None where clients keep nothing."""
+    initial = host.first_state(host.method.parts)
+    if not (initial.private or initial.parts or config.local.optimizer_state == "keep"):
+        return None
+    return dict.fromkeys(communication.share(range(num_clients)), initial)
+
+
+def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> RunSummary:
+    """Return what is known when the federation starts."""
+    inputs, config, method, host = plan.inputs, plan.inputs.config, plan.method, federation.host
+    uplink_bytes, downlink_bytes = first_traffic(traffic, federation.server, plan.cohort_size, host)
+    num_trainable = num_parameters({name: parameter.data for name, parameter in host.trained.items()})
+    return RunSummary(
         config=config,
         folder=federation.folder.path,
-        device=str(fabric.device),
+        device=str(federation.evaluator.fabric.device),
         num_processes=communication.num_processes(),
         cohort_size=plan.cohort_size,
         num_trainable=num_trainable,
-        num_shared=num_parameters(method.shared(backbone.model)),
-        num_private=num_parameters(method.private(backbone.model)),
+        num_shared=num_parameters(method.shared(host.model)),
+        num_private=num_parameters(method.private(host.model)),
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
-        num_frozen=backbone.model.num_parameters() - num_trainable,  # type: ignore[operator]  # 4-bit weights are packed
+        num_frozen=host.model.num_parameters() - num_trainable,  # type: ignore[operator]  # 4-bit weights are packed
         num_train_examples=tuple(map(len, federation.rows)),
         num_test_examples=len(inputs.test_rows),
         num_evaluated=federation.evaluator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
     )
-    return federation, summary
+
+
+def first_traffic(traffic: TrafficObserver, server: ServerState, cohort_size: int, host: ModelHost) -> tuple[int, int]:
+    """Return the bytes up and down of one client in the first round, the mean over the first clients."""
+    clients = range(cohort_size)
+    up, down = traffic.of_round(server, clients, clients, host.trains(0))
+    return up // cohort_size, down // cohort_size

@@ -1,41 +1,44 @@
-"""The table of recipes: a method is an adapter x a local optimizer x an aggregation rule.
+"""The table of recipes: a method is an adapter x a local optimizer x an aggregation rule, and transforms between client
+and rule.
 
 A new method is one line here, one YAML in configs/method and, where it brings a new part, one file. Parts are frozen
-dataclasses; the options in the method's YAML are the fields of its parts.
+dataclasses; the options in the method's YAML are the fields of its parts. Parts from outside the package are registered
+(`fedlit.registry`).
 """
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-
-from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters import Adapter
 from fedlit.adapters.dense import Dense
 from fedlit.adapters.lora import Lora
 from fedlit.adapters.lora_core import LoraCore
 from fedlit.adapters.scl import Scl
-from fedlit.algebra.tensors import TensorDict
+from fedlit.client.corrections import FedProx, Scaffold
 from fedlit.client.optimizers import LocalOptimizer
 from fedlit.client.optimizers.galore import GaLore
 from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
-from fedlit.models import Projections, head_parameters
+from fedlit.method import Method
 from fedlit.models.quantization import require_quantization_fits
-from fedlit.round.cohort import uniform_weights, weights_by_examples
+from fedlit.registry import GIVEN, registered
+from fedlit.round.jobs import LocalPart
+from fedlit.round.payload import MODEL
+from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
 from fedlit.round.rules import AggregationRule
 from fedlit.round.rules.fedavg import FedAvg, NoAggregation
 from fedlit.round.rules.fedex_lora import FedExLora
-from fedlit.round.rules.fedrot_lora import FedRotLora
 from fedlit.round.rules.fedsvd import FedSvd
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.rules.flora import Flora
-from fedlit.round.rules.hetlora import HetLora
+from fedlit.round.transforms import Transform, Transforms
+from fedlit.round.transforms.rank_scaling import RankScaling
+from fedlit.round.transforms.rotation import Rotation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,7 @@ class Recipe:
     adapter: str
     optimizer: str = "adamw"
     rule: str = "fedavg"
+    transforms: tuple[str, ...] = ()
     pooled: bool = False
 
 
@@ -52,16 +56,16 @@ RECIPES = {
     "fedit": Recipe(adapter="lora"),
     "ffa_lora": Recipe(adapter="lora_train_b"),
     "fedsa_lora": Recipe(adapter="lora_share_a"),
-    "flexlora": Recipe(adapter="lora", rule="flexlora"),
+    "flexlora": Recipe(adapter="lora", rule="flexlora", transforms=("rank_scaling",)),
     "fedex_lora": Recipe(adapter="lora", rule="fedex_lora"),
     "scl": Recipe(adapter="scl"),
     "fedftg": Recipe(adapter="dense", optimizer="galore"),
     "full": Recipe(adapter="dense"),
-    "flora": Recipe(adapter="lora", rule="flora"),
+    "flora": Recipe(adapter="lora", rule="flora", transforms=("rank_scaling",)),
     "fedsvd": Recipe(adapter="lora_train_b_receive_a", rule="fedsvd"),
     "rolora": Recipe(adapter="lora_alternate"),
-    "fedrot_lora": Recipe(adapter="lora", rule="fedrot_lora"),
-    "hetlora": Recipe(adapter="lora", rule="hetlora"),
+    "fedrot_lora": Recipe(adapter="lora", transforms=("rotation",)),
+    "hetlora": Recipe(adapter="lora", transforms=("rank_padding",)),
     "fed_sb": Recipe(adapter="lora_core"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
@@ -86,69 +90,26 @@ RULES: dict[str, Callable[..., AggregationRule]] = {
     "fedex_lora": FedExLora,
     "flora": Flora,
     "fedsvd": FedSvd,
-    "fedrot_lora": FedRotLora,
-    "hetlora": HetLora,
     "none": NoAggregation,
 }
 
-TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {"adapter": ADAPTERS, "optimizer": OPTIMIZERS, "rule": RULES}
+TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "rank_scaling": partial(RankScaling, share_of_a=0.0),
+    "rank_padding": partial(RankScaling, share_of_a=0.5),
+    "rotation": Rotation,
+}
 
-WEIGHTINGS: dict[str, Callable[[Sequence[int]], tuple[float, ...]]] = {
+TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "adapter": ADAPTERS,
+    "optimizer": OPTIMIZERS,
+    "rule": RULES,
+    "transform": TRANSFORMS,
+}
+
+WEIGHTINGS: dict[str, Weigh] = {
     "num_examples": weights_by_examples,
     "uniform": uniform_weights,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
-    """A recipe with its parts built.
-
-    A classification head is trained beside the adapter's tensors; private_head keeps it with its client.
-    """
-
-    name: str
-    adapter: Adapter
-    optimizer: LocalOptimizer
-    rule: AggregationRule
-    weights: Callable[[Sequence[int]], tuple[float, ...]]
-    pooled: bool
-    private_head: bool = False
-
-    @property
-    def communicates(self) -> bool:
-        """Whether anything travels at all."""
-        return not isinstance(self.rule, NoAggregation)
-
-    def attach(
-        self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
-    ) -> dict[str, float]:
-        """Put the adapter into `model`, and let the head train; returns what Adapter.attach returns."""
-        facts = self.adapter.attach(model, projections, calibration)
-        for parameter in head_parameters(model).values():
-            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-            parameter.requires_grad_(True)
-        return facts
-
-    def shared(self, model: nn.Module) -> TensorDict:
-        """Return the live tensors that travel: the adapter's choice and the head, nothing without a rule."""
-        if not self.communicates:
-            return {}
-        tensors, head = self.adapter.shared(model), self.head(model)
-        if self.private_head:
-            return {name: tensor for name, tensor in tensors.items() if name not in head}
-        return tensors | head
-
-    @staticmethod
-    def head(model: nn.Module) -> TensorDict:
-        """Return the live tensors of the classification head; none of a language model."""
-        return {name: parameter.data for name, parameter in head_parameters(model).items()}
-
-    def private(self, model: nn.Module) -> TensorDict:
-        """Return the live trained tensors that stay with their client."""
-        if self.communicates:
-            return self.adapter.private(model) | (self.head(model) if self.private_head else {})
-        # Not what is trainable at the moment: an adapter may train some tensors in one round and others in the next.
-        return self.adapter.shared(model) | self.adapter.private(model) | self.head(model)
 
 
 def build_method(run: RunConfig) -> Method:
@@ -160,35 +121,62 @@ def build_method(run: RunConfig) -> Method:
     config, local = run.method, run.local
     recipe = RECIPES[_known(config.name, RECIPES, "method")]
     own = {"adapter": recipe.adapter, "optimizer": recipe.optimizer, "rule": recipe.rule}
-    chosen = {
-        "adapter": config.adapter or recipe.adapter,
-        "optimizer": config.optimizer or recipe.optimizer,
-        "rule": config.rule or recipe.rule,
-    }
-    factories = {kind: TABLES[kind][_known(name, TABLES[kind], f"method.{kind}")] for kind, name in chosen.items()}
+    chosen = {kind: getattr(config, kind) or name for kind, name in own.items()}
+    factories = {kind: part_factory(kind, name) for kind, name in chosen.items()}
+    names = recipe.transforms if config.transforms is None else config.transforms
+    transforms = [part_factory("transform", name) for name in names]
     # A learning rate is the local configuration's, the seed the run's; every other option is the method's own.
     given = {"lr": local.lr, "weight_decay": local.weight_decay, "momentum": local.momentum, "seed": run.seed}
-    built = {kind: _build(factory, {**config.options, **given}) for kind, factory in factories.items()}
+    assert given.keys() == GIVEN
+    options = {**config.options, **given}
+    built = {kind: _build(factory, options) for kind, factory in factories.items()}
     # An option in the YAML of a part that was replaced is not the user's mistake.
     replaced = [TABLES[kind][name] for kind, name in own.items() if name != chosen[kind]]
-    used = {"weighting"}.union(*(_fields(factory) for factory in [*factories.values(), *replaced])) - given.keys()
+    replaced += [TRANSFORMS[name] for name in recipe.transforms if name not in names]
+    used = {"weighting"}.union(*(_fields(part) for part in [*factories.values(), *transforms, *replaced])) - GIVEN
     unused = sorted(set(config.options) - used)
     if unused:
         raise UserError(
-            f"method.{unused[0]} is an option of none of this recipe's parts ({', '.join(chosen.values())}); "
-            "leave it out"
+            f"method.{unused[0]} is an option of none of this recipe's parts "
+            f"({', '.join([*chosen.values(), *names])}); leave it out"
         )
     weighting = config.options.get("weighting", "num_examples")
+    # Without a rule nothing travels that could be transformed.
+    travels = not isinstance(built["rule"], NoAggregation)
+    built_transforms = tuple(_build(factory, options) for factory in transforms) if travels else ()
     method = Method(
         name=config.name,
         weights=WEIGHTINGS[_known(weighting, WEIGHTINGS, "method.weighting")],
         pooled=recipe.pooled if config.pooled is None else config.pooled,
+        transforms=Transforms(built_transforms),
+        parts=_local_parts(run, built["rule"]),
         private_head=config.private_head,
         **built,
     )
     _require_parts_fit(run, method, chosen)
     _require_options_fit(run, method, chosen)
     return method
+
+
+def part_factory(kind: str, name: str) -> Callable[..., Any]:
+    """Return what builds a part of this name: one of the package's, or one that was registered.
+
+    Raises:
+        UserError: there is none.
+    """
+    table = {**TABLES[kind], **registered(kind)}
+    return table[_known(name, table, "method.transforms" if kind == "transform" else f"method.{kind}")]
+
+
+def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]:
+    """Return what takes part in local training: FedProx, SCAFFOLD, and what the rule needs there."""
+    parts: list[LocalPart] = [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
+    parts += [Scaffold()] if run.local.scaffold else []
+    parts += rule.local_parts()
+    groups = [part.group for part in parts if part.group]
+    assert len(groups) == len(set(groups)), f"two parts send one group: {groups}"
+    assert not {MODEL, "m", "v"} & set(groups), "names of the model and of the server optimizer's moments"
+    return tuple(parts)
 
 
 def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
@@ -205,12 +193,19 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
             f"travel, but method.adapter={names['adapter']} does not send {' and '.join(missing)}; "
             f"choose method.rule=fedavg or an adapter such as {_default_adapter(names['rule'])}"
         )
+    for transform in method.transforms.parts:
+        if transform.needs - adapter.sends and method.communicates:
+            raise UserError(
+                f"the transform {type(transform).__name__} needs LoRA factors {' and '.join(sorted(transform.needs))} "
+                f"that travel, which method.adapter={names['adapter']} does not send; give method.transforms=[], or an "
+                "adapter such as lora"
+            )
     mixed = len(set(adapter.client_ranks)) > 1
-    if mixed and not rule.mixes_ranks:
-        able = ", ".join(sorted(name for name, factory in RULES.items() if _part(factory).mixes_ranks))
+    if mixed and not (rule.mixes_ranks and any(transform.mixes_ranks for transform in method.transforms.parts)):
+        able = ", ".join(sorted(name for name, recipe in RECIPES.items() if _mixes_ranks(recipe)))
         raise UserError(
             f"method.lora_rank={list(adapter.client_ranks)} has several ranks, which method.rule={names['rule']} "
-            f"cannot combine; give one number, or a rule that can: {able}"
+            f"cannot combine; give one number, or a recipe that can: {able}"
         )
     if mixed and method.pooled:
         raise UserError("method.lora_rank has a rank for each client, but pooled data have one client; give one number")
@@ -254,10 +249,21 @@ def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str
             f"local.scaffold=true needs tensors that the server averages as they are, but method.rule={names['rule']} "
             "changes them; choose method.rule=fedavg"
         )
+    for transform in method.transforms.parts:
+        if run.local.scaffold and transform.needs:
+            raise UserError(
+                "local.scaffold=true needs tensors that the server averages as they are, but the transform "
+                f"{type(transform).__name__} changes them; give method.transforms=[]"
+            )
 
 
 def _default_adapter(rule_name: str) -> str:
     return next(recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name)
+
+
+def _mixes_ranks(recipe: Recipe) -> bool:
+    transforms = [_part(TRANSFORMS[name]) for name in recipe.transforms]
+    return _part(RULES[recipe.rule]).mixes_ranks and any(transform.mixes_ranks for transform in transforms)
 
 
 def _part(factory: Callable[..., Any]) -> Any:

@@ -10,14 +10,16 @@ from lightning.fabric import Fabric
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from fedlit.client.trainer import ClientModule, LocalTrainer
+from fedlit.client.host import ModelHost
+from fedlit.client.steps import ClientModule, LocalSteps
+from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Example
 from fedlit.methods import build_method
 from fedlit.models import PACKAGED, PROJECTIONS
 from fedlit.process.memory import keep_freed_memory
 from fedlit.seeding import torch_stream
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 
 SHARED = Path(__file__).parents[2] / "shared"
 SEED = 11
@@ -121,7 +123,7 @@ def fabric() -> Fabric:
 @pytest.fixture
 def make_trainer(
     fabric: Fabric, small_llama: Callable[..., nn.Module], make_task: Callable[..., CausalLM]
-) -> Callable[..., LocalTrainer]:
+) -> Callable[..., SerialTrainer]:
     """Return a function that builds a trainer of one method on the small Llama; other names are local.*."""
 
     def build(
@@ -131,7 +133,7 @@ def make_trainer(
         task: Any = None,
         precision: Any = None,
         **local: Any,
-    ) -> LocalTrainer:
+    ) -> SerialTrainer:
         settings = LocalConfig(**{"steps": 3, "batch_size": 4, "lr": 0.05, **local})
         options = {"lora_rank": 2, "lora_alpha": 3.0, "target_modules": "attention", **(options or {})}
         parts = build_method(
@@ -140,12 +142,17 @@ def make_trainer(
         model = small_llama()
         with torch_stream(SEED, "adapter"):
             parts.adapter.attach(model, PROJECTIONS["llama"])
-        return LocalTrainer(
-            fabric=Fabric(accelerator="cpu", devices=1, precision=precision) if precision else fabric,
-            module=ClientModule(model, task or make_task(), parts),
-            method=parts,
+        host = ModelHost(model, parts, parts.adapter.layers(model))
+        module = ClientModule(model, task or make_task(), parts, host.trained)
+        own_fabric = Fabric(accelerator="cpu", devices=1, precision=precision) if precision else fabric
+        return SerialTrainer(
+            host=host,
+            module=module,
+            steps=LocalSteps(fabric=own_fabric, module=module, local=settings),
             local=settings,
             seed=SEED,
+            num_rounds=5,
+            parts=parts.parts,
         )
 
     return build

@@ -5,6 +5,7 @@ Shapes: W (out, in), A (r, in), B (out, r); a transposed layer keeps W as (in, o
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import TensorDict
-from fedlit.round.cohort import ClientUpdate, Cohort
+from fedlit.round.cohort import Cohort
+from fedlit.round.payload import MODEL
+from fedlit.round.plan import RoundPlan
 from fedlit.round.rules import AggregationRule
 from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transform, Transforms
 
 WEIGHTS = {
     1: (1.0,),
@@ -94,22 +98,41 @@ def make_server(
     return ServerState(round_idx=round_idx, shared=shared, frozen=frozen, layers=tuple(layers))
 
 
+def make_plan(client_ids: Sequence[int], weights: Sequence[float], round_idx: int = 0) -> RoundPlan:
+    """Return the plan of a round in which these clients take part with these weights."""
+    return RoundPlan(
+        round_idx=round_idx,
+        invited=tuple(client_ids),
+        arriving=tuple(client_ids),
+        weights=dict(zip(client_ids, weights, strict=True)),
+        trains=frozenset(),
+    )
+
+
 def make_cohort(
-    server: ServerState, uploads: Mapping[int, TensorDict], weights: Sequence[float], *, stacks: bool = True
+    server: ServerState, uploads: Mapping[int, TensorDict], weights: Sequence[float], *, keeps: bool = True
 ) -> Cohort:
     """Return a cohort of clients that uploaded these tensors."""
-    cohort = Cohort(list(uploads), weights, server.shared, round_idx=server.round_idx, stacks=stacks)
+    cohort = Cohort(make_plan(list(uploads), weights, server.round_idx), {MODEL: server.shared}, keeps=keeps)
     for client_id, tensors in uploads.items():
-        cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=tensors, metrics={}))
+        cohort.add(client_id, {MODEL: tensors})
     return cohort
 
 
 def aggregated(
-    rule: AggregationRule, server: ServerState, trained: Mapping[int, TensorDict], weights: Sequence[float]
+    rule: AggregationRule,
+    server: ServerState,
+    trained: Mapping[int, TensorDict],
+    weights: Sequence[float],
+    *transforms: Transform,
 ) -> ServerState:
     """Return the next server after clients ended their local training with the tensors `trained`."""
-    uploads = {client_id: rule.upload(tensors, server, client_id) for client_id, tensors in trained.items()}
-    return rule(make_cohort(server, uploads, weights), server).replace(round_idx=server.round_idx + 1)
+    plan = make_plan(list(trained), weights, server.round_idx)
+    uploads = {
+        client_id: dict(Transforms(transforms).on_client({MODEL: tensors}, server, plan, client_id)[MODEL])
+        for client_id, tensors in trained.items()
+    }
+    return replace(rule(make_cohort(server, uploads, weights), server), round_idx=server.round_idx + 1)
 
 
 def dense_product(layer: LoraLayer, tensors: Mapping[str, Tensor], rank: int | None = None) -> Tensor:

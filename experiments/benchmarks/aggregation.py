@@ -21,7 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict
-from fedlit.round.cohort import ClientUpdate, Cohort, weights_by_examples
+from fedlit.round.cohort import Cohort
+from fedlit.round.payload import MODEL
+from fedlit.round.plan import RoundPlan, weights_by_examples
 from fedlit.round.rules import AggregationRule
 from fedlit.round.rules.fedex_lora import FedExLora
 from fedlit.round.rules.flexlora import FlexLora
@@ -156,15 +158,21 @@ def whole_model(model: Model, num_repeats: int) -> dict[str, dict[str, float]]:
 
 def _cohorts(model: Model, server: ServerState, generator: torch.Generator) -> Callable[[], Cohort]:
     """Return a function that makes a cohort of the same updates, which has not yet been asked for its mean."""
-    updates = [
-        ClientUpdate(client_id=client_id, num_examples=1, shared=model.factors(generator), metrics={})
-        for client_id in range(model.num_clients)
-    ]
+    clients = tuple(range(model.num_clients))
+    uploads = [model.factors(generator) for _ in clients]
+    plan = RoundPlan(
+        round_idx=0,
+        invited=clients,
+        arriving=clients,
+        weights=dict(zip(clients, model.weights(), strict=True)),
+        trains=frozenset(server.shared),
+    )
 
     def cohort() -> Cohort:
-        made = Cohort(range(model.num_clients), model.weights(), server.shared, round_idx=0, stacks=True)
-        for update in updates:
-            made.add(update)
+        made = Cohort(plan, {MODEL: server.shared}, keeps=True)
+        for client_id, tensors in zip(clients, uploads, strict=True):
+            made.add(client_id, {MODEL: tensors})
+        made.close(clients)
         return made
 
     return cohort

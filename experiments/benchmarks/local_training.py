@@ -1,6 +1,6 @@
 """Local training against a bare PyTorch loop: `python experiments/benchmarks/local_training.py`.
 
-Measures LocalTrainer.steps (Fabric, its autocast, ClientModule.training_step, CausalLM.loss) and the loop that a good
+Measures LocalSteps.run (Fabric, its autocast, ClientModule.training_step, CausalLM.loss) and the loop that a good
 engineer would write without them, with the same fused AdamW and the same transformers and peft layers. Both train one
 model instance from the same values on the same batches; every block must give the same losses, and the first ones the
 same weights, bit for bit. The data pipeline is on neither side: batches are collated beforehand.
@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import checksum, copy_into, snapshot
-from fedlit.client.trainer import ClientModule, LocalTrainer
+from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.config import ComputeConfig, DataConfig, EvalConfig, LocalConfig, MethodConfig, ModelConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.launch import quieten
@@ -36,7 +36,7 @@ from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS, Backbone, load_backbone, load_tokenizer
 from fedlit.process import communication
 from fedlit.seeding import numpy_generator, torch_stream
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 
 NUM_VOCAB = 4096
 HEAD_SIZE = 64
@@ -146,22 +146,20 @@ class Workload:
             max_length_tokens=shape.num_tokens,
             loss_on=local.loss_on,
         )
-        self.module = ClientModule(self.model, task, self.method).train()
+        self.module = ClientModule(self.model, task, self.method, trainable(self.model)).train()
         self.local = local
         self.initial = snapshot(self.method.shared(self.model))
 
     def variants(self, fabric: Any) -> dict[str, Callable[[], Elapsed]]:
         """Return the loops by name; each call trains one block from the initial values and returns its time."""
         fabric.setup_module(self.module)
-        trainer = LocalTrainer(fabric=fabric, module=self.module, method=self.method, local=self.local, seed=0)
+        steps = LocalSteps(fabric=fabric, module=self.module, local=self.local)
 
         def bare(optimizer: Optimizer) -> list[float]:
             return bare_steps(self.model, optimizer, self.batches)
 
         def fedlit(optimizer: Optimizer) -> list[float]:
-            losses = trainer.steps(optimizer, [[batch] for batch in self.batches], lambda: True)
-            assert losses is not None
-            return losses
+            return steps.run(optimizer, [[batch] for batch in self.batches], lambda: None)
 
         gc.collect()
         gc.freeze()  # a collection before each block then looks through what the loops make, not through every library

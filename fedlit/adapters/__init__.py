@@ -1,7 +1,7 @@
 """Which tensors of a model exist, train, travel and stay."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ Calibration = Callable[[], Iterator[Tensor]]
 sees their inputs, with backward() their gradients."""
 
 
-class Adapter(Protocol):
+class Adapter(ABC):
     """Decides what a client trains. Tensors it does not mark as trainable are frozen."""
 
     @property
@@ -37,6 +37,7 @@ class Adapter(Protocol):
         """Whether a bfloat16 backbone runs with this adapter under autocast only."""
         return False
 
+    @abstractmethod
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
     ) -> dict[str, float]:
@@ -47,11 +48,10 @@ class Adapter(Protocol):
         Returns:
             What the record should hold of the initialisation, by name.
         """
-        ...
 
+    @abstractmethod
     def shared(self, model: nn.Module) -> TensorDict:
         """Return the live tensors that travel between server and clients."""
-        ...
 
     def private(self, model: nn.Module) -> TensorDict:
         """Return the live trained tensors that stay with their client."""
@@ -65,12 +65,16 @@ class Adapter(Protocol):
         """Return the LoRA layers in the model's order; none for other adapters."""
         return ()
 
-    def enter(self, model: nn.Module, *, client_id: int | None, round_idx: int) -> None:
-        """Make the model a client's for a round, or the server's (client_id None), where that makes a difference."""
+    def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
+        """Return which of the trained parameters train in a round: all, unless they take turns."""
+        return trained
 
+    def set_rank(self, model: nn.Module, *, client_id: int | None) -> None:  # noqa: B027  most have one rank
+        """Give the model's layers a client's rank, or the server's (client_id None), where that makes a difference."""
+
+    @abstractmethod
     def merged(self, model: nn.Module) -> TensorDict:
         """Return the weights that differ from the pretrained model, by their names in the pretrained architecture."""
-        ...
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

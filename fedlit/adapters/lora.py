@@ -146,16 +146,18 @@ class Lora(Adapter):
             for name, layer in _adapted(model)
         )
 
-    def enter(self, model: nn.Module, *, client_id: int | None, round_idx: int) -> None:
-        """Scale by the client's own rank, and train the factor whose turn it is."""
+    def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
+        """Return the factor whose turn it is, and whatever is no factor; all without turns."""
+        if not self.alternates:
+            return trained
+        turn = "A" if round_idx % 2 else "B"
+        return frozenset(name for name in trained if _factor(name) in (turn, None))
+
+    def set_rank(self, model: nn.Module, *, client_id: int | None) -> None:
+        """Scale by the client's own rank."""
         if self.client_ranks:
             for layer, (_, module) in zip(self.layers(model), _adapted(model), strict=True):
                 module.scaling["default"] = layer.scaling(client_id)
-        if self.alternates:
-            turn = "A" if round_idx % 2 else "B"
-            for name, parameter in model.named_parameters():
-                if (factor := _factor(name)) is not None:
-                    parameter.requires_grad_(factor == turn)
 
     def merged(self, model: nn.Module) -> TensorDict:
         """Return W + scaling * B @ A of every adapted layer, computed and kept in float32 or finer."""

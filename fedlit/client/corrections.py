@@ -15,23 +15,60 @@ goes with any local optimizer, since it is the gradient of a term of the loss.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedlit.algebra.tensors import TensorDict
+from fedlit.round.jobs import Correction, LocalPart, LocalRound
+from fedlit.round.payload import MODEL
+
+CONTROL = "control"
+"""The payload group of SCAFFOLD's control variates."""
 
 
-class Correction(Protocol):
-    """Changes the gradients in place."""
+@dataclass(frozen=True)
+class FedProx(LocalPart):
+    """Pulls every client towards what it received; mu is the weight of the term."""
 
-    def apply(self) -> None:
-        """Correct the gradients, after backward and before clipping; nothing in it waits for the device.
+    mu: float
 
-        A parameter without a gradient is left without one.
-        """
-        ...
+    def begin(self, work: LocalRound) -> Correction:
+        """Return the pull towards the values that the parameters have now."""
+        return Proximal(work.parameters, self.mu)
+
+
+@dataclass(frozen=True)
+class Scaffold(LocalPart):
+    """Control variates: the client keeps c_i, sends its change, and receives c."""
+
+    group: ClassVar[str] = CONTROL
+
+    def first(self, trained: Mapping[str, Tensor]) -> TensorDict:
+        """Return c = 0."""
+        return initial_control(trained)
+
+    def first_kept(self, trained: Mapping[str, Tensor]) -> TensorDict:
+        """Return c_i = 0."""
+        return initial_control(trained)
+
+    def begin(self, work: LocalRound) -> Correction:
+        """Return the correction by c - c_i."""
+        return ControlVariate(work.parameters, work.start.groups[CONTROL], work.kept)
+
+    def end(self, work: LocalRound, trained: Mapping[str, Tensor]) -> tuple[TensorDict, TensorDict]:
+        """Return c_i' - c_i, and c_i': of the tensors that this round trained a new one."""
+        received = work.start.groups[CONTROL]
+        turn = {name: work.start.groups[MODEL][name] for name in received if name in work.plan.trains}
+        kept = dict(work.kept)
+        kept |= next_control(work.kept, received, turn, trained, work.num_steps, work.lr)
+        return {name: (kept[name] - work.kept[name]).to(c) for name, c in received.items()}, kept
+
+    def server_step(self, server: TensorDict, mean: TensorDict, share: float) -> TensorDict:
+        """Return c + |S| / N mean of (c_i' - c_i)."""
+        return server_control_after(server, mean, share)
 
 
 class Proximal:

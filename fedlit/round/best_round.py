@@ -1,11 +1,12 @@
 """The best round so far by one score, and whether the run should end for want of a better one."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedlit.config import RunConfig
-from fedlit.scores import chosen_scores, is_lower_better
+from fedlit.run.records import best_record, trained
+from fedlit.scores import main_keys
 
 
 @dataclass(kw_only=True)
@@ -13,8 +14,8 @@ class BestRound:
     """What a run has reached, known from its records alone, so that a resumed run decides as the uninterrupted one.
 
     keys: of scores in a record; the first that the run's records have decides. patience: evaluations without a better
-    score after which the run ends; None for never. number: round of the best score, the earliest of equals. Round 0,
-    the untrained model, does not count.
+    score after which the run ends; None for never. number: round of the best score, by the rule of
+    `fedlit.scores.best_round`, and value its score; None before there is one. num_since: evaluations after it.
     """
 
     keys: tuple[str, ...]
@@ -22,29 +23,27 @@ class BestRound:
     number: int | None = None
     value: float | None = None
     num_since: int = 0
+    _scored: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, config: RunConfig) -> "BestRound":
-        """Return the start of a run: by `eval.score`, or by the data set's scores of which the first may need another
-        protocol.
-        """
-        data = config.data
-        scores = chosen_scores(data)
-        place = "own" if config.eval.on == "clients" else "global"
-        names = (config.eval.score,) if config.eval.score else (*scores, "loss")
-        return cls(keys=tuple(f"{place}/{name}" for name in names), patience=config.eval.patience)
+        """Return the start of a run."""
+        return cls(keys=main_keys(config.data, config.eval), patience=config.eval.patience)
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Take up further records, in order; those that were not evaluated do not count."""
-        for record in records:
-            key = next((key for key in self.keys if key in record), None)
-            if key is None or record["round"] == 0:
-                continue
-            value, sign = record[key], -1 if is_lower_better(key) else 1
-            if self.value is None or sign * value > sign * self.value:
-                self.number, self.value, self.num_since = record["round"], value, 0
-            else:
-                self.num_since += 1
+        for record in trained(records):
+            scores = {key: record[key] for key in self.keys if key in record}
+            if scores:
+                self._scored.append({"round": record["round"], **scores})
+        key = next((key for key in self.keys if any(key in record for record in self._scored)), None)
+        if key is None:
+            return
+        scored = [record for record in self._scored if key in record]
+        best = best_record(scored, key)
+        if best is not None:
+            self.number, self.value = best["round"], best[key]
+        self.num_since = sum(self.number is None or record["round"] > self.number for record in scored)
 
     @property
     def stalled(self) -> bool:

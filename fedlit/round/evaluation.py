@@ -6,19 +6,25 @@ put in order before anything is computed.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
 from torch import nn
 from torchmetrics import Metric
 
+from fedlit.errors import DivergenceError
 from fedlit.process import communication
+from fedlit.process.interrupt import StopAsked
 from fedlit.scores import is_lower_better
 from fedlit.seeding import numpy_generator
 from fedlit.tasks import ExampleT, Sample, Task
+
+T = TypeVar("T")
+GLOBAL, OWN = "the global test set", "the client's own test part"
+"""What the sets are called where a loss on them is not finite."""
 
 Batches = Sequence[Sequence[Any]]
 Scores = dict[str, Any]
@@ -44,6 +50,7 @@ class Evaluator:
 
     batches: of the global test set; none if only the clients' own are asked for.
     own_batches: of the test part of every client that has one, by client id; none if only the global set is asked for.
+    watch: yields the batches; its StopAsked, on whatever process, ends the evaluation on all of them.
     """
 
     fabric: Fabric
@@ -51,6 +58,7 @@ class Evaluator:
     task: Task[Any, Any]
     batches: Batches
     own_batches: Mapping[int, Batches] = field(default_factory=dict)
+    watch: Callable[[Batches], Iterable[Sequence[Any]]] = iter
 
     @property
     def num_examples(self) -> int:
@@ -107,12 +115,17 @@ class Evaluator:
 
         The samples are this process's own.
         """
-        metrics, samples = self._run(communication.share(self.batches))
+        metrics, samples = agreed(lambda: self._run(communication.share(self.batches)))
         return self._compute(metrics), samples
 
     def together_on_own(self) -> tuple[dict[int, Scores], list[Sample]]:
         """Return such a model's scores on every client's own test part."""
-        runs = {client_id: self._run(communication.share(batches)) for client_id, batches in self.own_batches.items()}
+        runs = agreed(
+            lambda: {
+                client_id: self._run(communication.share(batches), OWN, client_id)
+                for client_id, batches in self.own_batches.items()
+            }
+        )
         samples = [sample for _, part in runs.values() for sample in part]
         return {client_id: self._compute(metrics) for client_id, (metrics, _) in runs.items()}, samples
 
@@ -125,10 +138,16 @@ class Evaluator:
         model. All own clients run before the first metric is synchronised, so that no process waits for another's
         client.
         """
-        metrics = {}
-        for client_id in sorted(set(clients) & set(mine)):
-            load(client_id)
-            metrics[client_id], _ = self._run(self.own_batches[client_id] if own else self.batches)
+
+        def run_all() -> dict[int, dict[str, Metric]]:
+            metrics = {}
+            for client_id in sorted(set(clients) & set(mine)):
+                load(client_id)
+                batches, which = (self.own_batches[client_id], OWN) if own else (self.batches, GLOBAL)
+                metrics[client_id], _ = self._run(batches, which, client_id)
+            return metrics
+
+        metrics = agreed(run_all)
         return {
             client_id: self._compute(metrics.get(client_id) or self._fresh_metrics()) for client_id in sorted(clients)
         }
@@ -136,14 +155,21 @@ class Evaluator:
     def _fresh_metrics(self) -> dict[str, Metric]:
         return {name: metric.to(self.fabric.device) for name, metric in self.task.metrics().items()}
 
-    def _run(self, batches: Batches) -> tuple[dict[str, Metric], list[Sample]]:
+    def _run(
+        self, batches: Batches, which: str = GLOBAL, client_id: int | None = None
+    ) -> tuple[dict[str, Metric], list[Sample]]:
+        """Run one set's batches; `which` names the set, and `client_id` whose model or part it is."""
         metrics = self._fresh_metrics()
         samples: list[Sample] = []
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
-            for batch in batches:
-                samples.extend(self.task.evaluate(self.model, batch, metrics, self.fabric.device))
-        self.model.train()
+            try:
+                for batch in self.watch(batches):
+                    samples.extend(self.task.evaluate(self.model, batch, metrics, self.fabric.device))
+            except DivergenceError as error:
+                raise replace(error, what=f"the loss on {which}", client_id=client_id) from error
+            finally:
+                self.model.train()
         return metrics, samples
 
     @staticmethod
@@ -157,6 +183,24 @@ class Evaluator:
                 parts = result if isinstance(result, Mapping) else {name: result}
                 scores.update({part: value.tolist() for part, value in parts.items()})
         return scores
+
+
+def agreed(work: Callable[[], T]) -> T:
+    """Return what this process's part of some work gives, once every process has done its own.
+
+    Raises:
+        StopAsked, DivergenceError: on every process, if one was asked to stop or met what is not finite: none may go on
+        to a collective alone.
+    """
+    end: StopAsked | DivergenceError | None = None
+    try:
+        result = work()
+    except (StopAsked, DivergenceError) as error:
+        end = error
+    for other in communication.gather_objects(end):
+        if other is not None:
+            raise other
+    return result
 
 
 def fixed_subset(

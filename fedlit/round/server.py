@@ -1,14 +1,15 @@
 """The server's state: a value, the same on every process, that an aggregation rule maps to the next one."""
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.merging import added
 from fedlit.algebra.tensors import TensorDict
+from fedlit.round.payload import MODEL
+
+_PERSISTENT = {"persistent": True}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +20,8 @@ class ServerState:
     shared: the tensors that travel, after aggregation.
     frozen: fp32 masters of backbone weights that a rule folds changes into, and what an adapter derived from data when
     it was attached; empty for most methods.
-    optimizer: moments of a server optimizer and control variates; empty without one.
+    optimizer: moments of a server optimizer, as `m/<parameter>` and `v/<parameter>`, and the groups that travel beside
+    the model, as `<group>/<parameter>`; empty for most methods.
     clients: what the server keeps of every client, (population, *shape) by parameter name; empty for most rules.
 
     Not part of a checkpoint:
@@ -28,16 +30,34 @@ class ServerState:
     """
 
     round_idx: int = 0
-    shared: TensorDict
-    frozen: TensorDict = field(default_factory=dict)
-    optimizer: TensorDict = field(default_factory=dict)
-    clients: TensorDict = field(default_factory=dict)
+    shared: TensorDict = field(metadata=_PERSISTENT)
+    frozen: TensorDict = field(default_factory=dict, metadata=_PERSISTENT)
+    optimizer: TensorDict = field(default_factory=dict, metadata=_PERSISTENT)
+    clients: TensorDict = field(default_factory=dict, metadata=_PERSISTENT)
     layers: tuple[LoraLayer, ...] = ()
     folded: Mapping[str, LowRank] = field(default_factory=dict)
 
-    def replace(self, **changes: Any) -> "ServerState":
-        """Return a copy with `changes`."""
-        return dataclasses.replace(self, **changes)
+    @classmethod
+    def part_names(cls) -> tuple[str, ...]:
+        """Return the names of the parts that outlive the process: what a checkpoint holds and a checksum covers."""
+        return tuple(entry.name for entry in fields(cls) if entry.metadata.get("persistent"))
+
+    def parts(self) -> dict[str, TensorDict]:
+        """Return the persistent parts by name."""
+        return {name: getattr(self, name) for name in self.part_names()}
+
+    def group(self, name: str) -> TensorDict:
+        """Return the server's tensors of a payload group, by parameter name; none if it has no such group."""
+        if name == MODEL:
+            return self.shared
+        prefix = f"{name}/"
+        return {key.removeprefix(prefix): tensor for key, tensor in self.optimizer.items() if key.startswith(prefix)}
+
+    def with_group(self, name: str, tensors: TensorDict) -> "ServerState":
+        """Return a copy with other tensors of a payload group."""
+        if name == MODEL:
+            return replace(self, shared=dict(tensors))
+        return replace(self, optimizer=self.optimizer | {f"{name}/{key}": tensor for key, tensor in tensors.items()})
 
     def fold(self, changes: Mapping[str, LowRank]) -> "ServerState":
         """Return a copy whose masters have each layer's change added, computed in the masters' type."""
@@ -45,26 +65,4 @@ class ServerState:
         for layer in self.layers:
             if layer.name in changes:
                 frozen[layer.weight] = added(frozen[layer.weight], layer.oriented(changes[layer.name]))
-        return self.replace(frozen=frozen, folded=dict(changes))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Download:
-    """What one client has when its round begins.
-
-    shared: the tensors that travel, as this client takes them up.
-    offsets: by layer name, what this client's frozen weight has more than the server's master; empty for most rules.
-    control: the server's control variate (SCAFFOLD); empty without one.
-    """
-
-    shared: TensorDict
-    control: TensorDict = field(default_factory=dict)
-    offsets: Mapping[str, LowRank] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Traffic:
-    """Bytes that one client sends to the server and receives from it in one round."""
-
-    uplink_bytes: int
-    downlink_bytes: int
+        return replace(self, frozen=frozen, folded=dict(changes))

@@ -20,7 +20,7 @@ the clients changed it: lr has to be tuned, and 1 is far too large for a network
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -127,4 +127,4 @@ def step(
         # before + change, written from the mean: a change that equals delta gives the mean to the last bit.
         shared[parameter] = (mean.to(dtype) + (change - delta)).to(mean.dtype)
         optimizer.update({f"{kind}/{parameter}": moment for kind, moment in moments.items()})
-    return after.replace(shared=shared, optimizer=optimizer)
+    return replace(after, shared=shared, optimizer=optimizer)

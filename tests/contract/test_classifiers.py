@@ -16,9 +16,9 @@ from fedlit.algebra.tensors import snapshot
 from fedlit.config import load_config
 from fedlit.inputs import gather_inputs
 from fedlit.methods import RECIPES
-from fedlit.round.cohort import ClientUpdate
-from fedlit.round.exchange import RoundCohort
+from fedlit.round.cohort import Cohort
 from fedlit.round.loop import Federation
+from fedlit.round.payload import MODEL, Payload
 
 ARGUMENTS = [
     "data=digits",
@@ -49,7 +49,7 @@ def federation(folder: Path, name: str, *arguments: str) -> Federation:
 
 
 def head(built: Federation) -> dict[str, Tensor]:
-    return snapshot(built.method.head(built.model))
+    return snapshot(built.host.method.head(built.host.model))
 
 
 def logits(model: Any) -> Tensor:
@@ -82,11 +82,12 @@ def trained(
 def test_the_head_learns_and_travels(trained: tuple[Federation, dict[str, Tensor]]) -> None:
     built, before = trained
     assert sorted(before) == sorted(HEAD)
-    if built.method.communicates:
+    if built.host.method.communicates:
         assert set(HEAD) <= built.server.shared.keys()
         after = {name: built.server.shared[name] for name in HEAD}
-        assert not set(HEAD) & built.method.private(built.model).keys()
+        assert not set(HEAD) & built.host.method.private(built.host.model).keys()
     else:
+        assert built.clients is not None
         assert set(HEAD) <= built.clients[0].private.keys()
         after = {name: built.clients[0].private[name] for name in HEAD}
     assert all(not torch.equal(after[name], before[name]) for name in HEAD)
@@ -94,21 +95,22 @@ def test_the_head_learns_and_travels(trained: tuple[Federation, dict[str, Tensor
 
 def test_the_head_is_the_clients_mean(recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weighted as the method says, whatever the rule makes of the factors."""
-    sent: list[ClientUpdate] = []
-    add = RoundCohort.add
+    sent: dict[int, Payload] = {}
+    add = Cohort.add
 
-    def watched(cohort: RoundCohort, update: ClientUpdate, *rest: Any) -> None:
-        sent.append(update)
-        add(cohort, update, *rest)
+    def watched(cohort: Cohort, client_id: int, payload: Payload) -> None:
+        sent[client_id] = payload
+        add(cohort, client_id, payload)
 
-    monkeypatch.setattr(RoundCohort, "add", watched)
+    monkeypatch.setattr(Cohort, "add", watched)
     built = federation(tmp_path, "mean", *recipe, "num_rounds=1", "partition.name=quantity")
-    if not built.method.communicates:
+    if not built.host.method.communicates:
         pytest.skip("nothing travels")
     built.run()
-    weights = built.method.weights([update.num_examples for update in sent])
+    assert list(sent) == list(range(len(built.rows)))
+    weights = built.host.method.weights([len(rows) for rows in built.rows])
     for name in HEAD:
-        mean = sum(update.shared[name].double() * weight for update, weight in zip(sent, weights, strict=True))
+        mean = sum(sent[client][MODEL][name].double() * weight for client, weight in enumerate(weights))
         assert isinstance(mean, Tensor)
         torch.testing.assert_close(built.server.shared[name].double(), mean, rtol=0, atol=1e-6)
 
@@ -118,13 +120,14 @@ def test_the_result_loads_without_fedlit(trained: tuple[Federation, dict[str, Te
     built, _ = trained
     built.export()
     folders = [built.folder.adapter]
-    if built.method.private(built.model):
-        folders = [built.folder.adapter / f"client-{client:05d}" for client in built.clients]
+    if built.host.method.private(built.host.model):
+        folders = [built.folder.adapter / f"client-{client:05d}" for client in built.clients or {}]
+        assert len(folders) > 1
     for client, folder in enumerate(folders):
         if len(folders) > 1:
-            built._load_client(client)
+            built.load_client(client)
         model = AutoModelForImageClassification.from_pretrained(folder)
-        torch.testing.assert_close(logits(model), logits(built.model), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits(model), logits(built.host.model), rtol=1e-4, atol=1e-5)
         assert model.config.id2label[9] == "9"
         assert (folder / "preprocessor_config.json").is_file()
 
@@ -145,6 +148,7 @@ def test_a_private_head_stays(tmp_path: Path) -> None:
     built = federation(tmp_path, "private", "method=fedit", "method.private_head=true", "partition.alpha=0.1")
     built.run()
     assert not set(HEAD) & built.server.shared.keys()
+    assert built.clients is not None
     assert not torch.equal(built.clients[0].private[HEAD[1]], built.clients[1].private[HEAD[1]])
 
 

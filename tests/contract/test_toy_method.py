@@ -1,6 +1,6 @@
 """A method of new parts, added as fedlit/README.md says, runs without a change to anything else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,7 +57,7 @@ class Median(AggregationRule):
             name: tensor + self.step * (stacked[name].median(0).values - tensor)
             for name, tensor in server.shared.items()
         }
-        return server.replace(shared=moved)
+        return replace(server, shared=moved)
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
 
 def test_two_rounds(builder: Builder) -> None:
     federation = builder("run", "method=median_norms", "method.step=0.25")
-    assert federation.method.rule == Median(step=0.25)
+    assert federation.host.method.rule == Median(step=0.25)
     before = snapshot(federation.server.shared)
-    assert len(before) == 2 * federation.model.config.num_hidden_layers  # type: ignore[union-attr, operator]
+    assert len(before) == 2 * federation.host.model.config.num_hidden_layers  # type: ignore[union-attr, operator]
     federation.run()
     assert federation.server.round_idx == 2
     assert all(not torch.equal(tensor, before[name]) for name, tensor in federation.server.shared.items())

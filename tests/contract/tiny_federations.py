@@ -83,7 +83,7 @@ def packaged_backbone(_config: ModelConfig, _purpose: Purpose | None = None) -> 
 def results(federation: Federation) -> tuple[TensorDict, TensorDict, TensorDict, dict[int, TensorDict]]:
     """Return the server's tensors and every client's private ones."""
     server = federation.server
-    private = {client: state.private for client, state in federation.clients.items()}
+    private = {client: state.private for client, state in (federation.clients or {}).items()}
     return server.shared, server.frozen, server.clients, private
 
 
@@ -115,10 +115,10 @@ def differ(left: Federation, right: Federation) -> bool:
 
 def effective_weights(federation: Federation, tensors: TensorDict, client_id: int | None = None) -> TensorDict:
     """Return W + scaling * B @ A (out, in) of every LoRA layer in float64, with `tensors` in place of the model's."""
-    everything = {**snapshot(dict(federation.model.named_parameters())), **tensors}
+    everything = {**snapshot(dict(federation.host.model.named_parameters())), **tensors}
     return {
         layer.name: everything[layer.weight].double() + layer.oriented(layer.change(everything, client_id)).dense()
-        for layer in federation.exchange.layers
+        for layer in federation.host.layers
     }
 
 
@@ -142,12 +142,12 @@ def assert_export_computes_the_same(federation: Federation) -> None:
     federation.export()
     pretrained = logits(packaged_backbone(ModelConfig()).model)
     folders = {None: federation.folder.adapter}
-    if federation.method.private(federation.model):
-        folders = {client: federation.folder.adapter / f"client-{client:05d}" for client in federation.clients}
+    if federation.host.has_private:
+        folders = {client: federation.folder.adapter / f"client-{client:05d}" for client in federation.clients or {}}
     for client_id, folder in folders.items():
         if client_id is not None:
-            federation._load_client(client_id)
-        expected = logits(federation.model)
+            federation.load_client(client_id)
+        expected = logits(federation.host.model)
         size = float(expected.abs().max())
         assert float((expected - pretrained).abs().max()) > 1e-3 * size, "training changed nothing"
         assert float((logits(load_result(folder)) - expected).abs().max()) <= 1e-4 * size

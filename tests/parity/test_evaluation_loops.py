@@ -15,7 +15,7 @@ from fedlit.config import ModelConfig
 from fedlit.data.collation import Example
 from fedlit.metrics.text import Bleu4, RougeL
 from fedlit.models import PROJECTIONS, load_backbone
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 
 CPU = torch.device("cpu")
 MakeTask = Callable[..., CausalLM]

@@ -1,6 +1,7 @@
 """FedSVD, FedRot-LoRA, HetLoRA and RoLoRA against their papers' equations, in float64."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from factor_rounds import (
     dense_product,
     make_cohort,
     make_layers,
+    make_plan,
     make_server,
     mean_product,
     random_factors,
@@ -19,22 +21,40 @@ from factor_rounds import (
 )
 
 from fedlit.adapters import trainable
-from fedlit.adapters.lora import Lora
-from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
+from fedlit.algebra.tensors import TensorDict
+from fedlit.client.host import ModelHost
+from fedlit.config import MethodConfig, RunConfig
 from fedlit.errors import UserError
+from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
+from fedlit.round.jobs import ClientJob, ClientState, Start
+from fedlit.round.payload import MODEL
 from fedlit.round.rules.fedavg import FedAvg
-from fedlit.round.rules.fedrot_lora import FedRotLora, procrustes
 from fedlit.round.rules.fedsvd import FedSvd
-from fedlit.round.rules.hetlora import HetLora
 from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transform, Transforms
+from fedlit.round.transforms.rank_scaling import RankScaling
+from fedlit.round.transforms.rotation import Rotation, procrustes
 
 COUNTS = sorted(WEIGHTS)
+HALVES = RankScaling(share_of_a=0.5)
+"""HetLoRA is FedAvg with this."""
 TOKENS = torch.arange(3, 33).view(3, 10)
 
 
 def weighted_mean(clients: dict[int, TensorDict], weights: tuple[float, ...], name: str) -> torch.Tensor:
     return torch.stack([p * tensors[name] for p, tensors in zip(weights, clients.values(), strict=True)]).sum(0)
+
+
+def sent_by(transform: Transform, trained: TensorDict, server: ServerState, client_id: int) -> TensorDict:
+    """Return what a client sends that ended its local training with the tensors `trained`."""
+    plan = make_plan([client_id], [1.0], server.round_idx)
+    return transform.on_client({MODEL: trained}, server, plan, client_id)[MODEL]
+
+
+def received_by(transform: Transform, server: ServerState, client_id: int) -> TensorDict:
+    """Return what a client starts its round from."""
+    return dict(Transforms([transform]).start(FedAvg().start(server, client_id), server, client_id).groups[MODEL])
 
 
 # FedSVD
@@ -113,7 +133,7 @@ def test_fedrot_turns_each_client_towards_the_server(round_idx: int) -> None:
     generator = seeded(1)
     for client_id in range(5):
         trained = random_factors(server.layers, generator)
-        sent = FedRotLora().upload(trained, server, client_id)
+        sent = sent_by(Rotation(), trained, server, client_id)
         for layer in server.layers:
             assert close(dense_product(layer, sent), dense_product(layer, trained), 1e-12)
             rotation = torch.linalg.lstsq(trained[layer.b], sent[layer.b]).solution
@@ -131,7 +151,7 @@ def test_fedrot_turns_each_client_towards_the_server(round_idx: int) -> None:
 def test_fedrot_leaves_the_first_round_alone() -> None:
     server = make_server(make_layers(), seeded(), zero_b=True)
     trained = random_factors(server.layers, seeded(1))
-    assert FedRotLora().upload(trained, server, 0) is trained
+    assert sent_by(Rotation(), trained, server, 0) is trained
 
 
 @pytest.mark.parametrize("round_idx", [1, 2])
@@ -145,7 +165,7 @@ def test_fedrot_recovers_clients_that_differ_by_a_rotation_only(round_idx: int) 
         for layer in server.layers:
             turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
             clients[index] |= {layer.a: turn.T @ server.shared[layer.a], layer.b: server.shared[layer.b] @ turn}
-    turned, plain = (aggregated(rule, server, clients, WEIGHTS[4]) for rule in (FedRotLora(), FedAvg()))
+    turned, plain = (aggregated(FedAvg(), server, clients, WEIGHTS[4], *parts) for parts in ([Rotation()], []))
     for layer in server.layers:
         for name in layer.factors:
             assert close(turned.shared[name], server.shared[name])
@@ -156,7 +176,7 @@ def test_fedrot_bears_factors_of_zero() -> None:
     """A rotation is not determined there; it must still be one."""
     server = make_server(make_layers(), seeded(), zero_b=True, round_idx=2)
     trained = random_factors(server.layers, seeded(1))
-    sent = FedRotLora().upload(trained, server, 0)
+    sent = sent_by(Rotation(), trained, server, 0)
     for layer in server.layers:
         assert close(dense_product(layer, sent), dense_product(layer, trained), 1e-12)
 
@@ -169,10 +189,10 @@ def test_hetlora_of_equal_ranks_is_fedavg_to_the_bit(client_ranks: tuple[int, ..
     server = make_server(make_layers(client_ranks=client_ranks), seeded())
     generator = seeded(1)
     clients = {index: random_factors(server.layers, generator) for index in range(5)}
-    het, plain = (aggregated(rule, server, clients, WEIGHTS[5]) for rule in (HetLora(), FedAvg()))
+    het, plain = (aggregated(FedAvg(), server, clients, WEIGHTS[5], *parts) for parts in ([HALVES], []))
     for name, tensor in plain.shared.items():
         assert torch.equal(het.shared[name], tensor)
-        assert torch.equal(HetLora().download(het, 2).shared[name], tensor)
+        assert torch.equal(received_by(HALVES, het, 2)[name], tensor)
 
 
 def test_hetlora_of_mixed_ranks_by_hand() -> None:
@@ -190,13 +210,13 @@ def test_hetlora_of_mixed_ranks_by_hand() -> None:
         0: {a: torch.tensor([[2, 4, 6], [0, 0, 0]], dtype=double), b: torch.tensor([[1, 0], [3, 0]], dtype=double)},
         1: {a: torch.tensor([[1, 0, 2], [4, 8, 12]], dtype=double), b: torch.tensor([[1, 2], [3, 5]], dtype=double)},
     }
-    after = aggregated(HetLora(), server, clients, (0.25, 0.75))
+    after = aggregated(FedAvg(), server, clients, (0.25, 0.75), HALVES)
     first_row = [0.5 * root + 0.75, root, 1.5 * root + 1.5]
     assert close(after.shared[a], torch.tensor([first_row, [3, 6, 9]], dtype=double), 1e-12)
     first_column = [0.25 * root + 0.75, 0.75 * root + 2.25]
     expected = torch.tensor([[first_column[0], 1.5], [first_column[1], 3.75]], dtype=double)
     assert close(after.shared[b], expected, 1e-12)
-    down = HetLora().download(after, 0).shared
+    down = received_by(HALVES, after, 0)
     assert close(down[a], torch.tensor([first_row, [0, 0, 0]], dtype=double) / root, 1e-12)
     expected = torch.tensor([[first_column[0], 0], [first_column[1], 0]], dtype=double) / root
     assert close(down[b], expected, 1e-12)
@@ -210,8 +230,8 @@ def test_hetlora_sends_a_client_back_what_it_sent() -> None:
     server = make_server(make_layers(5, 7.0, client_ranks=ranks), seeded())
     for client_id in range(5):
         trained = random_factors(server.layers, seeded(1), client_id=client_id)
-        after = aggregated(HetLora(), server, {client_id: trained}, (1.0,))
-        down = HetLora().download(after, client_id).shared
+        after = aggregated(FedAvg(), server, {client_id: trained}, (1.0,), HALVES)
+        down = received_by(HALVES, after, client_id)
         assert all(close(down[name], tensor, 1e-12) for name, tensor in trained.items())
 
 
@@ -221,32 +241,33 @@ def test_hetlora_sends_a_client_back_what_it_sent() -> None:
 def test_rolora_trains_one_factor_a_round_and_the_other_keeps_every_bit(small_llama: Callable[..., Any]) -> None:
     """B in the first round, since A has no gradient while B is zero; through training and through the mean."""
     model = small_llama()
-    lora = Lora(lora_rank=2, lora_alpha=3.0, alternates=True)
+    method = build_method(RunConfig(method=MethodConfig(name="rolora", options={"lora_rank": 2, "lora_alpha": 3.0})))
     torch.manual_seed(0)
-    lora.attach(model, PROJECTIONS["llama"])
-    parameters = list(trainable(model).values())
-    server = ServerState(shared=snapshot(lora.shared(model)), layers=lora.layers(model))
+    method.attach(model, PROJECTIONS["llama"])
+    host = ModelHost(model, method, method.adapter.layers(model))
+    server = host.first_server(method.parts, num_clients=3)
     for round_idx in range(4):
+        plan = replace(make_plan(range(3), WEIGHTS[3], round_idx), trains=host.trains(round_idx))
         sent = {}
         for client_id in range(3):
-            copy_into(lora.shared(model), server.shared)
-            lora.enter(model, client_id=client_id, round_idx=round_idx)
+            start = Start(groups={MODEL: server.shared})
+            host.load_client(ClientJob(client_id=client_id, rows=(), start=start, state=ClientState(), plan=plan))
             turn = {name.split(".lora_")[1][0] for name in trainable(model)}
             assert turn == {"A" if round_idx % 2 else "B"}
-            optimizer = torch.optim.AdamW(parameters, lr=0.02, weight_decay=0.1)
+            optimizer = torch.optim.AdamW(host.trained.values(), lr=0.02, weight_decay=0.1)
             tokens = TOKENS + client_id
             for _ in range(2):
                 model(input_ids=tokens, labels=tokens).loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-            sent[client_id] = snapshot(lora.shared(model))
+            sent[client_id], _ = host.take()
         after = FedAvg()(make_cohort(server, sent, WEIGHTS[3]), server)
         for layer in server.layers:
             trained, other = (layer.a, layer.b) if round_idx % 2 else (layer.b, layer.a)
             for tensors in (*sent.values(), after.shared):
                 assert torch.equal(tensors[other], server.shared[other])
                 assert not torch.equal(tensors[trained], server.shared[trained])
-        server = after.replace(round_idx=round_idx + 1)
+        server = replace(after, round_idx=round_idx + 1)
 
 
 def test_the_mean_of_one_factor_is_exact() -> None:

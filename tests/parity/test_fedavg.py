@@ -1,26 +1,31 @@
 """FedAvg of factors against numpy and against the central step that it must equal, and where the two part."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from client_rounds import make_job, train_client
+from factor_rounds import make_cohort, make_plan
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedlit.algebra.tensors import TensorDict, snapshot
-from fedlit.client.trainer import ClientModule, ClientState, LocalTrainer
+from fedlit.client.host import ModelHost
+from fedlit.client.steps import ClientModule, LocalSteps
+from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import LocalConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
-from fedlit.round.cohort import ClientUpdate, Cohort, weights_by_examples
+from fedlit.round.cohort import Cohort
+from fedlit.round.payload import MODEL
+from fedlit.round.plan import weights_by_examples
 from fedlit.round.rules.fedavg import FedAvg, NoAggregation
-from fedlit.round.server import Download, ServerState
+from fedlit.round.server import ServerState
 from fedlit.tasks.likelihood import project_only
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`")
@@ -28,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False b
 COUNTS = (3, 17, 2, 40)
 SCALING = 5.0 / 2  # alpha / r
 LR = 0.3
-Trainers = Callable[..., LocalTrainer]
+Trainers = Callable[..., SerialTrainer]
 
 
 def random_factors(seed: int, out: int = 7, within: int = 5, rank: int = 2) -> TensorDict:
@@ -40,10 +45,8 @@ def random_factors(seed: int, out: int = 7, within: int = 5, rank: int = 2) -> T
 
 
 def aggregate(clients: Sequence[TensorDict], weights: Sequence[float], server: ServerState) -> ServerState:
-    cohort = Cohort(range(len(clients)), weights, server.shared, round_idx=server.round_idx, stacks=FedAvg.stacks)
-    for client_id, shared in enumerate(clients):
-        cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=shared, metrics={}))
-    return FedAvg()(cohort, server)
+    assert not (FedAvg.stacks or FedAvg.asks_again)
+    return FedAvg()(make_cohort(server, dict(enumerate(clients)), weights, keeps=False), server)
 
 
 def change(factors: Mapping[str, Tensor]) -> np.ndarray:
@@ -93,7 +96,8 @@ def test_what_fedit_misses_is_the_covariance_of_the_factors() -> None:
 
 def test_without_aggregation_the_server_stays() -> None:
     server = ServerState(round_idx=4, shared={})
-    cohort = Cohort([0], [1.0], {}, round_idx=4, stacks=NoAggregation.stacks)
+    cohort = Cohort(make_plan([0], [1.0], round_idx=4), {MODEL: {}})
+    cohort.add(0, {MODEL: {}})
     assert NoAggregation()(cohort, server) is server
 
 
@@ -136,7 +140,7 @@ def gpt2() -> GPT2LMHeadModel:
 def trainers(fabric: Fabric) -> Trainers:
     """Return a function that builds a float64 trainer whose batch is a client's whole shard."""
 
-    def build(method: str, num_steps: int, optimizer: str = "sgd") -> LocalTrainer:
+    def build(method: str, num_steps: int, optimizer: str = "sgd") -> SerialTrainer:
         local = LocalConfig(steps=num_steps, batch_size=64, lr=LR)
         options = {"lora_rank": 2, "lora_alpha": 5.0, "target_modules": "all"}
         parts = build_method(
@@ -151,7 +155,12 @@ def trainers(fabric: Fabric) -> Trainers:
                     value = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3
                     parameter.data = value
         task: Any = DoubleLoss()
-        return LocalTrainer(fabric=fabric, module=ClientModule(model, task, parts), method=parts, local=local, seed=0)
+        host = ModelHost(model, parts, parts.adapter.layers(model))
+        module = ClientModule(model, task, parts, host.trained)
+        steps = LocalSteps(fabric=fabric, module=module, local=local)
+        return SerialTrainer(
+            host=host, module=module, steps=steps, local=local, seed=0, num_rounds=1, parts=parts.parts
+        )
 
     return build
 
@@ -165,15 +174,14 @@ def num_labels(examples: Sequence[Example]) -> int:
     return sum(len(example.token_ids) - example.num_prompt_tokens for example in examples)
 
 
-def largest_difference(trainer: LocalTrainer, shards: Sequence[Sequence[Example]], weights: Sequence[float]) -> float:
+def largest_difference(trainer: SerialTrainer, shards: Sequence[Sequence[Example]], weights: Sequence[float]) -> float:
     """Return how far the federation's factors after one round are from those of one client with all rows."""
-    start = snapshot(trainer.method.shared(trainer.module.model))
-    state = ClientState(private=snapshot(trainer.method.private(trainer.module.model)))
+    start, state = snapshot(trainer.host.method.shared(trainer.host.model)), trainer.host.first_state(trainer.parts)
 
     def trained(rows: Sequence[Example]) -> TensorDict:
-        result = trainer.train(0, rows, Download(shared=start), copy.deepcopy(state), 0, lambda: True)
-        assert result is not None
-        return result[0].shared
+        result = train_client(trainer, make_job(trainer, 0, rows, start, state))
+        assert result.payload is not None
+        return result.payload[MODEL]
 
     federated = aggregate([trained(shard) for shard in shards], weights, ServerState(shared=start)).shared
     central = trained([example for shard in shards for example in shard])

@@ -1,6 +1,7 @@
 """FedEx-LoRA and FLoRA against equations 6 and 12 to 18 of arXiv 2410.09432, computed densely in float64."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,11 +26,14 @@ from torch import Tensor
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
+from fedlit.round.payload import MODEL
 from fedlit.round.rules import AggregationRule
 from fedlit.round.rules.fedavg import FedAvg
 from fedlit.round.rules.fedex_lora import FedExLora
 from fedlit.round.rules.flora import Flora
 from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transforms
+from fedlit.round.transforms.rank_scaling import RankScaling
 
 COUNTS = sorted(WEIGHTS)
 LAYOUTS = {"linear": {}, "conv1d": {"transposed": True}, "rslora": {"use_rslora": True}}
@@ -112,9 +116,9 @@ def test_a_truncated_residual_is_the_best_of_its_rank(num_clients: int, residual
 
 def offset_weight(rule: AggregationRule, layer: LoraLayer, server: ServerState, client_id: int) -> Tensor:
     """Return the effective weight that a client starts its round with: its own W_i, its own factors."""
-    download = rule.download(server, client_id)
-    weight = dense_weight(layer, server) + dense_product(layer, download.shared)
-    return weight + download.offsets[layer.name].dense() if download.offsets else weight
+    start = rule.start(server, client_id)
+    weight = dense_weight(layer, server) + dense_product(layer, start.groups[MODEL])
+    return weight + start.offsets[layer.name].dense() if start.offsets else weight
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -123,7 +127,7 @@ def test_every_client_that_keeps_its_factors_has_one_effective_weight(layout: st
     rule, population = FedExLora(assignment="keep"), 5
     server = rule.begin(make_server(make_layers(**LAYOUTS[layout]), seeded(), zero_b=True), population)
     generator = seeded(3)
-    kept = {client_id: rule.download(server, client_id).shared for client_id in range(population)}
+    kept = {client_id: rule.start(server, client_id).groups[MODEL] for client_id in range(population)}
     for cohort in [(0, 1, 3), (1, 2, 4), (3,), (0, 4), (0, 1, 2, 3, 4)]:
         weights = WEIGHTS[len(cohort)]
         trained = {client_id: random_factors(server.layers, generator) for client_id in cohort}
@@ -137,8 +141,8 @@ def test_every_client_that_keeps_its_factors_has_one_effective_weight(layout: st
         server = aggregated(rule, server, trained, weights)
         kept |= trained
         for client_id in range(population):
-            download = rule.download(server, client_id)
-            assert all(torch.equal(download.shared[name], tensor) for name, tensor in kept[client_id].items())
+            received = rule.start(server, client_id).groups[MODEL]
+            assert all(torch.equal(received[name], tensor) for name, tensor in kept[client_id].items())
             for layer in server.layers:
                 assert close(offset_weight(rule, layer, server, client_id), ideal[layer.name])
         for layer in server.layers:
@@ -187,16 +191,17 @@ def test_flora_is_exact_for_mixed_ranks(use_rslora: bool) -> None:
     ranks = (2, 9, 5, 9, 1)
     server = make_server(make_layers(9, 7.0, client_ranks=ranks, use_rslora=use_rslora), seeded(), zero_b=True)
     clients, weights = trained_clients(server, 3), WEIGHTS[3]  # clients 0, 2 and 4
-    after = aggregated(Flora(), server, clients, weights)
+    scaling = RankScaling()
+    after = aggregated(Flora(), server, clients, weights, scaling)
     for layer in server.layers:
         ideal = dense_weight(layer, server) + mean_product(layer, clients, weights, ranks)
         assert close(effective(layer, after), ideal)
         wrong = dense_weight(layer, server) + mean_product(layer, clients, weights)
         assert not close(effective(layer, after), wrong, 0.01), "the scaling of the largest rank is another"
         for client_id in range(5):
-            download = Flora().download(after, client_id).shared
-            assert not download[layer.a][ranks[client_id] :].any()
-            assert download[layer.a][: ranks[client_id]].all()
+            start = Transforms([scaling]).start(Flora().start(after, client_id), after, client_id).groups[MODEL]
+            assert not start[layer.a][ranks[client_id] :].any()
+            assert start[layer.a][: ranks[client_id]].all()
 
 
 def central_and_federated(trains: Sequence[str], rule: AggregationRule) -> tuple[Tensor, Tensor, list[TensorDict]]:
@@ -207,7 +212,7 @@ def central_and_federated(trains: Sequence[str], rule: AggregationRule) -> tuple
     (layer,) = make_layers(3, 7.0, shapes=SHAPES[2:])
     server = make_server([layer], seeded(), shapes=SHAPES[2:])
     if trains == ["weight"]:
-        server = server.replace(shared={**server.shared, layer.weight: server.frozen[layer.weight]})
+        server = replace(server, shared={**server.shared, layer.weight: server.frozen[layer.weight]})
     generator = seeded(9)
     inputs = torch.randn(4, 6, 29, generator=generator, dtype=torch.float64)
     targets = torch.randn(4, 6, 16, generator=generator, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """FlexLoRA against the dense product and its dense SVD (arXiv 2402.11505), in float64 and for mixed ranks."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,24 @@ from factor_rounds import (
 )
 
 from fedlit.algebra.tensors import TensorDict
+from fedlit.round.payload import MODEL
 from fedlit.round.rules.fedavg import FedAvg
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transforms
+from fedlit.round.transforms.rank_scaling import RankScaling
 
 RANKS = (2, 5, 3, 1, 5)
-RULE = FlexLora()
+RULE, SCALING = FlexLora(), RankScaling()
 
 
 def mixed_server(*, use_rslora: bool = False, alpha: float = 7.0) -> ServerState:
     return make_server(make_layers(5, alpha, client_ranks=RANKS, use_rslora=use_rslora), seeded())
+
+
+def received_by(server: ServerState, client_id: int) -> TensorDict:
+    """Return what a client starts its round from."""
+    return dict(Transforms([SCALING]).start(RULE.start(server, client_id), server, client_id).groups[MODEL])
 
 
 def trained_clients(server: ServerState, num_clients: int) -> dict[int, TensorDict]:
@@ -44,7 +53,7 @@ def trained_clients(server: ServerState, num_clients: int) -> dict[int, TensorDi
 def test_the_product_is_the_best_of_its_rank(num_clients: int, transposed: bool) -> None:
     server = make_server(make_layers(transposed=transposed), seeded())
     clients, weights = trained_clients(server, num_clients), WEIGHTS[num_clients]
-    after = aggregated(RULE, server, clients, weights)
+    after = aggregated(RULE, server, clients, weights, SCALING)
     for layer in server.layers:
         ideal = mean_product(layer, clients, weights)
         assert close(dense_product(layer, after.shared), best_of_rank(ideal, layer.rank))
@@ -62,15 +71,15 @@ def test_every_client_starts_from_the_best_of_its_own_rank_in_its_own_scaling(
 ) -> None:
     server = mixed_server(use_rslora=use_rslora)
     clients, weights = trained_clients(server, num_clients), WEIGHTS[num_clients]
-    after = aggregated(RULE, server, clients, weights)
+    after = aggregated(RULE, server, clients, weights, SCALING)
     for layer in server.layers:
         ideal = mean_product(layer, clients, weights, RANKS)
         assert close(dense_product(layer, after.shared), best_of_rank(ideal, 5)), "the server's own, of the largest"
         for client_id, rank in enumerate(RANKS):
-            download = RULE.download(after, client_id).shared
-            assert close(dense_product(layer, download, rank), best_of_rank(ideal, rank))
-            assert not download[layer.a][rank:].any()
-            assert not download[layer.b][:, rank:].any()
+            received = received_by(after, client_id)
+            assert close(dense_product(layer, received, rank), best_of_rank(ideal, rank))
+            assert not received[layer.a][rank:].any()
+            assert not received[layer.b][:, rank:].any()
 
 
 def test_it_is_exact_where_the_rank_suffices() -> None:
@@ -84,7 +93,7 @@ def test_it_is_exact_where_the_rank_suffices() -> None:
         clients[index] = {layer.a: one[layer.a] for layer in server.layers} | {
             layer.b: other[layer.b] for layer in server.layers
         }
-    after = aggregated(RULE, server, clients, WEIGHTS[4])
+    after = aggregated(RULE, server, clients, WEIGHTS[4], SCALING)
     for layer in server.layers:
         assert close(dense_product(layer, after.shared), mean_product(layer, clients, WEIGHTS[4]))
 
@@ -94,16 +103,16 @@ def test_small_ranks_among_large_ones_lose_nothing() -> None:
     ranks = (2, 1, 1, 5)
     server = make_server(make_layers(5, 7.0, client_ranks=ranks), seeded())
     clients = {index: tensors for index, tensors in trained_clients(server, 4).items() if index < 3}
-    after = aggregated(RULE, server, clients, WEIGHTS[3])
+    after = aggregated(RULE, server, clients, WEIGHTS[3], SCALING)
     for layer in server.layers:
         assert close(dense_product(layer, after.shared), mean_product(layer, clients, WEIGHTS[3], ranks))
 
 
 def test_a_client_that_trains_nothing_sends_what_it_received() -> None:
     """Down and up again, the product stays; all alone, so does the server at that rank."""
-    server = aggregated(RULE, mixed_server(), trained_clients(mixed_server(), 3), WEIGHTS[3])
+    server = aggregated(RULE, mixed_server(), trained_clients(mixed_server(), 3), WEIGHTS[3], SCALING)
     for client_id, rank in enumerate(RANKS):
-        after = aggregated(RULE, server, {client_id: RULE.download(server, client_id).shared}, (1.0,))
+        after = aggregated(RULE, server, {client_id: received_by(server, client_id)}, (1.0,), SCALING)
         for layer in server.layers:
             assert close(dense_product(layer, after.shared), best_of_rank(dense_product(layer, server.shared), rank))
 
@@ -112,7 +121,8 @@ def test_equal_ranks_are_not_the_means_of_the_factors() -> None:
     """The released code's behaviour, from which this rule differs."""
     server = make_server(make_layers(), seeded())
     clients = trained_clients(server, 3)
-    ours, means = (aggregated(rule, server, clients, WEIGHTS[3]) for rule in (RULE, FedAvg()))
+    ours = aggregated(RULE, server, clients, WEIGHTS[3], SCALING)
+    means = aggregated(FedAvg(), server, clients, WEIGHTS[3])
     for layer in server.layers:
         ideal = mean_product(layer, clients, WEIGHTS[3])
         missed = [float((dense_product(layer, after.shared) - ideal).norm()) for after in (ours, means)]
@@ -150,12 +160,12 @@ def test_the_benchmark_compares_ways_that_give_one_product(monkeypatch: pytest.M
 
 def test_shapes_and_types_stay() -> None:
     server = mixed_server()
-    server = server.replace(shared={name: tensor.float() for name, tensor in server.shared.items()})
+    server = replace(server, shared={name: tensor.float() for name, tensor in server.shared.items()})
     clients = {
         client_id: {name: tensor.float() for name, tensor in tensors.items()}
         for client_id, tensors in trained_clients(server, 2).items()
     }
-    after = aggregated(RULE, server, clients, WEIGHTS[2])
+    after = aggregated(RULE, server, clients, WEIGHTS[2], SCALING)
     for layer, (num_out, num_in) in zip(server.layers, SHAPES, strict=True):
         assert after.shared[layer.a].shape == (5, num_in)
         assert after.shared[layer.b].shape == (num_out, 5)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedlit.data.collation import Batch, Example
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.likelihood import project_only
 
 MakeTask = Callable[..., CausalLM]

@@ -62,7 +62,7 @@ def test_it_is_trained_and_travels_or_stays(recipe: str, private: bool) -> None:
     assert head <= (kept if private or not method.communicates else shared)
     assert shared | kept >= set(trainable(model))
     before = snapshot({name: parameter.data for name, parameter in head_parameters(model).items()})
-    optimizer = method.optimizer.build(list(trainable(model).values()))
+    optimizer = method.optimizer.build(trainable(model))
     loss_of(model).backward()
     optimizer.step()
     assert all(not torch.equal(parameter, before[name]) for name, parameter in head_parameters(model).items())

@@ -12,10 +12,14 @@ from fedlit.adapters.lora import Lora
 from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, RunConfig, load_config
 from fedlit.errors import UserError
-from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, WEIGHTINGS, Method, build_method
+from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, TRANSFORMS, WEIGHTINGS, Method, build_method
 from fedlit.models import PROJECTIONS
-from fedlit.round.cohort import uniform_weights, weights_by_examples
+from fedlit.round.plan import uniform_weights, weights_by_examples
 from fedlit.round.rules.fedavg import FedAvg, NoAggregation
+from fedlit.round.rules.flexlora import FlexLora
+from fedlit.round.transforms import Transform
+from fedlit.round.transforms.rank_scaling import RankScaling
+from fedlit.round.transforms.rotation import Rotation
 
 YAMLS = sorted(Path(CONFIG_DIR).glob("method/*.yaml"))
 LOCAL = LocalConfig(lr=0.25, weight_decay=0.5)
@@ -62,6 +66,7 @@ def test_every_yaml_builds(path: Path) -> None:
         (method.rule, RULES, recipe.rule),
     ):
         assert type(part) is getattr(table[name], "func", table[name])
+    assert list(method.transforms.parts) == [TRANSFORMS[name]() for name in recipe.transforms]
     assert arrived(method, config) == config.method.options
 
 
@@ -135,17 +140,36 @@ def test_a_part_may_be_replaced() -> None:
     assert method.adapter == Lora(trains="B", shares="B")
 
 
+@pytest.mark.parametrize(
+    ("name", "rule", "transforms"),
+    [
+        ("fedit", FedAvg, []),
+        ("hetlora", FedAvg, [RankScaling(share_of_a=0.5)]),
+        ("flexlora", FlexLora, [RankScaling(share_of_a=0.0)]),
+        ("fedrot_lora", FedAvg, [Rotation()]),
+    ],
+)
+def test_the_transforms(name: str, rule: type, transforms: list[Transform]) -> None:
+    method = build(name)
+    assert type(method.rule) is rule
+    assert list(method.transforms.parts) == transforms
+    assert build(name, transforms=[]).transforms.parts == ()
+    replaced = build(name, transforms=["rotation", "rank_padding"])
+    assert replaced.transforms.parts == (Rotation(), RankScaling(share_of_a=0.5)), "in the order given"
+    assert build(name, rule="none").transforms.parts == (), "nothing travels that could be transformed"
+
+
 def test_the_optimizers_are_torch_s_with_the_local_settings() -> None:
-    parameters = [nn.Parameter(torch.zeros(2, 3))]
+    parameter = nn.Parameter(torch.zeros(2, 3))
     for optimizer, kind in (
         (build().optimizer, torch.optim.AdamW),
         (build(optimizer="sgd").optimizer, torch.optim.SGD),
     ):
-        built = optimizer.build(parameters)
+        built = optimizer.build({"weight": parameter})
         assert type(built) is kind
         assert built.param_groups[0]["lr"] == 0.25
         assert built.param_groups[0]["weight_decay"] == 0.5
-        assert built.param_groups[0]["params"] == parameters
+        assert built.param_groups[0]["params"] == [parameter]
 
 
 def test_weights_by_examples_unless_uniform() -> None:
@@ -162,6 +186,10 @@ def test_weights_by_examples_unless_uniform() -> None:
         ({"adapter": "lroa"}, "method.adapter=lroa is not known; did you mean lora?"),
         ({"optimizer": "adam"}, "method.optimizer=adam is not known; did you mean adamw?"),
         ({"rule": "fedavgg"}, "method.rule=fedavgg is not known; did you mean fedavg?"),
+        ({"rule": "hetlora"}, "method.rule=hetlora is not known; "),  # is a recipe
+        ({"rule": "fedrot_lora"}, "method.rule=fedrot_lora is not known; "),
+        ({"transforms": ["rotatoin"]}, "method.transforms=rotatoin is not known; did you mean rotation?"),
+        ({"transforms": ["rotation", "?"]}, "method.transforms=? is not known; valid are rank_padding, rank_scaling, "),
         ({"options": {"weighting": "unifrom"}}, "method.weighting=unifrom is not known; did you mean uniform?"),
     ],
 )
@@ -173,9 +201,10 @@ def test_an_unknown_name_gives_the_nearest(given: dict[str, object], message: st
 
 
 def test_an_unknown_name_lists_the_valid_ones() -> None:
-    for key, table in (("adapter", ADAPTERS), ("optimizer", OPTIMIZERS), ("rule", RULES)):
+    tables = (("adapter", ADAPTERS), ("optimizer", OPTIMIZERS), ("rule", RULES), ("transforms", TRANSFORMS))
+    for key, table in tables:
         with pytest.raises(UserError) as caught:
-            build(**{key: "?"})  # type: ignore[arg-type]
+            build(**{key: ["?"] if key == "transforms" else "?"})  # type: ignore[arg-type]
         assert f"valid are {', '.join(sorted(table))}" in str(caught.value)
 
 
@@ -185,6 +214,7 @@ def test_an_unknown_name_lists_the_valid_ones() -> None:
         ({"options": {"lora_rnak": 4}}, "lora_rnak"),
         ({"options": {"momentum": 0.9}}, "momentum"),  # is local.momentum
         ({"name": "ffa_lora", "options": {"trains": "A"}}, "trains"),  # is what the recipe stands for
+        ({"name": "hetlora", "options": {"share_of_a": 0.1}}, "share_of_a"),
         ({"options": {"lr": 0.1}}, "lr"),  # local.lr is the learning rate
         ({"options": {"weight_decay": 0.1}}, "weight_decay"),
     ],
@@ -210,7 +240,13 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=fedsa_lora method.rule=fedsvd", "method.adapter=lora_share_a does not send B"),
         ("method=ffa_lora method.rule=fedsvd", "an adapter such as lora_train_b_receive_a"),
         ("method=fedit method.lora_rank=[2,4,3]", "which method.rule=fedavg cannot combine"),
-        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a rule that can: flexlora, flora, hetlora"),
+        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a recipe that can: flexlora, flora, hetlora"),
+        ("method=hetlora method.transforms=[] method.lora_rank=[2,4,3]", "method.rule=fedavg cannot combine"),
+        ("method=hetlora method.transforms=[rotation] method.lora_rank=[2,4,3]", "method.rule=fedavg cannot combine"),
+        ("method=hetlora method.rule=none method.lora_rank=[2,4,3]", "method.rule=none cannot combine"),
+        ("method=hetlora method.rule=fedex_lora method.lora_rank=[2,4,3]", "method.rule=fedex_lora cannot combine"),
+        ("method=scl method.transforms=[rotation]", "the transform Rotation needs LoRA factors A and B that travel"),
+        ("method=ffa_lora method.transforms=[rank_padding]", "method.adapter=lora_train_b does not send"),
         ("method=fed_sb method.lora_rank=[2,4,3]", "method.lora_rank=[2, 4, 3]"),
         ("method=flora method.lora_rank=[2,4,3] method.pooled=true", "pooled data have one client"),
         ("method=flora server.optimizer=fedavgm", "method.rule=flora does not return the mean"),
@@ -220,6 +256,8 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=local_only local.scaffold=true method.optimizer=sgd", "a rule that communicates"),
         ("method=centralized local.scaffold=true method.optimizer=sgd", "local.scaffold=true"),
         ("method=flexlora local.scaffold=true method.optimizer=sgd", "method.rule=flexlora changes them"),
+        ("method=hetlora local.scaffold=true method.optimizer=sgd", "the transform RankScaling changes them"),
+        ("method=fedrot_lora local.scaffold=true method.optimizer=sgd", "the transform Rotation changes them"),
         ("method=fedex_lora method.assignment=keep method.residual_rank=2", "leave one of them out"),
     ],
 )

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fedlit.client.optimizers import LocalOptimizer
 from fedlit.errors import DivergenceError, UserError
 
 DEFAULTS = {"rank": 16, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
@@ -81,8 +82,8 @@ class Projection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaLore:
-    """Builds galore-torch's GaLoreAdamW; implements fedlit.client.optimizers.LocalOptimizer.
+class GaLore(LocalOptimizer):
+    """Builds galore-torch's GaLoreAdamW.
 
     galore: the fields of Projection, all of them.
     """
@@ -115,15 +116,15 @@ class GaLore:
             )
         return Projection(**given)
 
-    def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
         """Return a GaLoreAdamW whose state_dict holds tensors and plain values only.
 
         Raises:
             UserError: a rank is given and no matrix is large enough for it, or galore-torch is not installed.
         """
         projection = self.projection()
-        projected = [parameter for parameter in parameters if projection.applies(parameter.shape)]
-        plain = [parameter for parameter in parameters if not projection.applies(parameter.shape)]
+        projected = [parameter for parameter in parameters.values() if projection.applies(parameter.shape)]
+        plain = [parameter for parameter in parameters.values() if not projection.applies(parameter.shape)]
         if projection.rank is not None and not projected:
             largest = max((min(parameter.shape) for parameter in plain if parameter.ndim == 2), default=0)
             raise UserError(
@@ -168,10 +169,8 @@ def _optimizer_class() -> Callable[..., Optimizer]:
             try:
                 super().step()
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-                raise DivergenceError(
-                    f"GaLore cannot project a gradient ({str(error).splitlines()[0]}); "
-                    "lower local.lr or set local.max_grad_norm"
-                ) from error
+                fact = f"GaLore cannot project a gradient ({str(error).splitlines()[0]})"
+                raise DivergenceError(what="a gradient", fact=fact) from error
 
         def state_dict(self) -> dict[str, Any]:
             saved: dict[str, Any] = super().state_dict()

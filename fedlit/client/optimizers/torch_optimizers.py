@@ -1,23 +1,25 @@
 """PyTorch's own optimizers as local optimizers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from fedlit.client.optimizers import LocalOptimizer
+
 
 @dataclass(frozen=True, kw_only=True)
-class AdamW:
+class AdamW(LocalOptimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), fused: one kernel for all tensors."""
 
     lr: float
     weight_decay: float = 0.0
 
-    def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
         """Return torch's AdamW with its default betas (0.9, 0.999) and eps 1e-8."""
-        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(parameters.values(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
         """Return two moments for every parameter."""
@@ -25,16 +27,16 @@ class AdamW:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class SGD(LocalOptimizer):
     """Plain stochastic gradient descent."""
 
     lr: float
     weight_decay: float = 0.0
     momentum: float = 0.0
 
-    def build(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
         """Return torch's SGD."""
-        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters.values(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
         """Return the momentum of every parameter, if there is any."""

@@ -1,46 +1,59 @@
 """How the server combines what the clients of a round trained."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar
 
-from fedlit.algebra.tensors import TensorDict
 from fedlit.round.cohort import Cohort
-from fedlit.round.server import Download, ServerState, Traffic
+from fedlit.round.jobs import LocalPart, Start
+from fedlit.round.payload import MODEL
+from fedlit.round.server import ServerState
 
 
-class AggregationRule(Protocol):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Traffic:
+    """Bytes that one client sends to the server and receives from it in one round."""
+
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+class AggregationRule(ABC):
     """A function of values, run on every process with the same result; a rule says only what differs from FedAvg.
 
     needs: LoRA factors that clients must train and send, of `A`, `B`; empty for a rule that takes any tensors.
     sets: LoRA factors that the server must be able to send besides.
     averages: shared is a mean of what clients sent, so that its change is a pseudo-gradient for a server optimizer.
-    stacks: the rule calls cohort.stack(), for which the clients' tensors are kept until the round ends.
+    stacks: the rule calls cohort.stack(), which shows single clients; their tensors are kept until the round ends.
+    asks_again: the rule calls cohort.mean_of(), for which they are kept too, though only sums leave a client.
     folds: the rule changes backbone weights, for which the server holds fp32 masters.
-    mixes_ranks: clients may have LoRA factors of different ranks.
+    mixes_ranks: clients may have LoRA factors of different ranks, which a transform brings into one scaling.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     sets: ClassVar[frozenset[str]] = frozenset()
     averages: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
+    asks_again: ClassVar[bool] = False
     folds: ClassVar[bool] = False
     mixes_ranks: ClassVar[bool] = False
+
+    def local_parts(self) -> tuple[LocalPart, ...]:
+        """Return what the rule needs in the clients' local training: groups that travel beside the model."""
+        return ()
 
     def begin(self, server: ServerState, num_clients: int) -> ServerState:
         """Return the server before the first round."""
         return server
 
-    def download(self, server: ServerState, client_id: int) -> Download:
-        """Return what a client starts its round from."""
-        return Download(shared=server.shared)
+    def start(self, server: ServerState, client_id: int) -> Start:
+        """Return what a client starts its round from, of the group `model`."""
+        return Start(groups={MODEL: server.shared})
 
-    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
-        """Return what a client sends of the tensors it trained, in the shapes and names of server.shared."""
-        return shared
-
+    @abstractmethod
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
-        """Return the server's state after the round."""
-        ...
+        """Return the server's state after the round; the cohort has at least one client."""
 
     def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
         """Return what every client of a cohort sends and receives in one round, from shapes alone.

@@ -10,7 +10,7 @@ factors of rank (n - 1) r, one r less than the paper's bound:
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -19,9 +19,11 @@ from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule, payload_bytes
+from fedlit.round.jobs import Start
+from fedlit.round.payload import MODEL
+from fedlit.round.rules import AggregationRule, Traffic, payload_bytes
 from fedlit.round.rules.factors import factor_names, mean_changes, other_bytes, other_means, product_bytes, restart
-from fedlit.round.server import Download, ServerState, Traffic
+from fedlit.round.server import ServerState
 
 ASSIGNMENTS = ("average", "reinitialize", "keep")
 
@@ -60,15 +62,15 @@ class FedExLora(AggregationRule):
         if self.assignment != "keep":
             return server
         clients = {name: torch.stack([server.shared[name]] * num_clients) for name in factor_names(server)}
-        return server.replace(clients=clients)
+        return replace(server, clients=clients)
 
-    def download(self, server: ServerState, client_id: int) -> Download:
+    def start(self, server: ServerState, client_id: int) -> Start:
         """Return the server's factors, or the client's own with the frozen weight that makes up for them."""
         if self.assignment != "keep":
-            return Download(shared=server.shared)
+            return super().start(server, client_id)
         own = _of_client(server, client_id)
         offsets = {layer.name: layer.change(own) * -1.0 for layer in server.layers}
-        return Download(shared={**server.shared, **own}, offsets=offsets)
+        return Start(groups={MODEL: {**server.shared, **own}}, offsets=offsets)
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server after the assignment strategy's round."""
@@ -83,7 +85,7 @@ class FedExLora(AggregationRule):
     def _average(self, cohort: Cohort, server: ServerState) -> ServerState:
         mean = cohort.mean()
         stacked = cohort.stack(factor_names(server))
-        weights = [cohort.weights[client_id] for client_id in cohort.client_ids]
+        weights = list(cohort.weights.values())
         residuals = {}
         for layer in server.layers:
             all_a, all_b = stacked[layer.a].double(), stacked[layer.b].double()
@@ -95,7 +97,7 @@ class FedExLora(AggregationRule):
                 residuals[layer.name] = (
                     residual if self.residual_rank is None else residual.truncated(self.residual_rank)
                 )
-        return server.fold(residuals).replace(shared=mean)
+        return replace(server.fold(residuals), shared=mean)
 
     def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
         """Return the factors up; down the means and the residual, or the mean product, as factors."""
@@ -114,16 +116,17 @@ class FedExLora(AggregationRule):
 def _keep(cohort: Cohort, server: ServerState) -> ServerState:
     """W holds the mean of the clients' effective weights; a client trains its own factors on W less their product."""
     new = mean_changes(cohort, server)
-    before = {client_id: _of_client(server, client_id) for client_id in cohort.client_ids}
+    weights = cohort.weights
+    before = {client_id: _of_client(server, client_id) for client_id in weights}
     changes = {}
     for layer in server.layers:
-        old = [layer.change(before[client_id]) * cohort.weights[client_id] for client_id in cohort.client_ids]
+        old = [layer.change(before[client_id]) * weight for client_id, weight in weights.items()]
         changes[layer.name] = new[layer.name] - LowRank.sum(old)
     stacked = cohort.stack(factor_names(server))
     clients = {name: tensor.clone() for name, tensor in server.clients.items()}
     for name, tensor in clients.items():
         tensor[list(cohort.client_ids)] = stacked[name]
-    return server.fold(changes).replace(clients=clients, shared=other_means(cohort, server))
+    return replace(server.fold(changes), clients=clients, shared=other_means(cohort, server))
 
 
 def _of_client(server: ServerState, client_id: int) -> TensorDict:

@@ -5,14 +5,14 @@ same for all clients the mean of B is exact; B @ A = U S V' gives B = U S and A 
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlit.algebra.low_rank import LowRank
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule, payload_bytes
-from fedlit.round.server import ServerState, Traffic
+from fedlit.round.rules import AggregationRule, Traffic, payload_bytes
+from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class FedSvd(AggregationRule):
                 product = LowRank(shared[layer.b].double(), shared[layer.a].double()).truncated(layer.rank)
                 shared[layer.a] = product.right.to(shared[layer.a])
                 shared[layer.b] = product.left.to(shared[layer.b])
-        return server.replace(shared=shared)
+        return replace(server, shared=shared)
 
     def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
         """Return B up, and down B with A where the server has a new one."""

@@ -8,19 +8,22 @@ Differs from the released code, which fixes alpha at 16, never applies different
 means of the factors where all ranks are equal.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules.factors import MixedRanks, mean_changes, other_means
+from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.factors import mean_changes, other_means
 from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True)
-class FlexLora(MixedRanks):
+class FlexLora(AggregationRule):
     """B @ A * scaling <- best approximation of sum_i p_i * scaling_i * B_i @ A_i."""
 
+    needs: ClassVar[frozenset[str]] = frozenset("AB")
     stacks: ClassVar[bool] = True
+    mixes_ranks: ClassVar[bool] = True
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server with the factors of the truncated mean, of the largest rank."""
@@ -30,4 +33,4 @@ class FlexLora(MixedRanks):
             best = means[layer.name].truncated(layer.rank)
             shared[layer.a] = best.right.to(shared[layer.a])
             shared[layer.b] = (best.left / layer.scaling()).to(shared[layer.b])
-        return server.replace(shared=shared)
+        return replace(server, shared=shared)

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import payload_bytes
-from fedlit.round.rules.factors import MixedRanks, other_bytes, product_bytes, restart
-from fedlit.round.server import ServerState, Traffic
+from fedlit.round.rules import AggregationRule, Traffic, payload_bytes
+from fedlit.round.rules.factors import other_bytes, product_bytes, restart
+from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flora(MixedRanks):
+class Flora(AggregationRule):
     """W <- W + sum_i p_i * scaling_i * B_i @ A_i; A fresh, B = 0."""
 
     seed: int = 0
 
+    needs: ClassVar[frozenset[str]] = frozenset("AB")
     stacks: ClassVar[bool] = True
+    mixes_ranks: ClassVar[bool] = True
     folds: ClassVar[bool] = True
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:

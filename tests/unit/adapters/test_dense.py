@@ -41,7 +41,7 @@ def attach(model: Any, target: Any) -> Dense:
 def train(model: Any, num_steps: int = 3) -> set[str]:
     """Step with GaLore and return the names of the parameters that moved."""
     before = snapshot(dict(model.named_parameters()))
-    optimizer = GaLore(lr=0.01, galore=GALORE).build(list(trainable(model).values()))
+    optimizer = GaLore(lr=0.01, galore=GALORE).build(trainable(model))
     for _ in range(num_steps):
         model(input_ids=TOKENS, labels=TOKENS).loss.backward()
         optimizer.step()

@@ -18,7 +18,7 @@ from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS, load_backbone
 from fedlit.seeding import torch_stream
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 
 Llama = Callable[..., Any]
 VARIANTS = {"FedIT": ("AB", "AB"), "FFA-LoRA": ("B", "B"), "FedSA-LoRA": ("AB", "A")}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from factor_rounds import make_plan
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
@@ -13,16 +14,17 @@ from fedlit.adapters.lora import Lora
 from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS
-from fedlit.round.rules import AggregationRule
-from fedlit.round.rules.flexlora import FlexLora
-from fedlit.round.rules.flora import Flora
-from fedlit.round.rules.hetlora import HetLora
+from fedlit.round.payload import MODEL
 from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transform
+from fedlit.round.transforms.rank_scaling import RankScaling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 RANKS = [2, 5, 3, 1]
 ALPHA = 7.0
+SHARES_OF_A = (0.0, 0.5)
+"""of RankScaling: FlexLoRA's and FLoRA's, HetLoRA's"""
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.02, weight_decay=0.1),
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
@@ -57,25 +59,25 @@ def federated(model: Any, **options: Any) -> tuple[Lora, ServerState]:
     return lora, server
 
 
-def start(lora: Lora, model: Any, server: ServerState, rule: AggregationRule, client_id: int) -> TensorDict:
-    shared = rule.download(server, client_id).shared
+def start(lora: Lora, model: Any, server: ServerState, scaling: Transform, client_id: int) -> TensorDict:
+    shared = scaling.start(server.shared, server, client_id)
     copy_into(lora.shared(model), shared)
-    lora.enter(model, client_id=client_id, round_idx=0)
+    lora.set_rank(model, client_id=client_id)
     return shared
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("rule", [FlexLora(), HetLora(), Flora()], ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("share_of_a", SHARES_OF_A)
 def test_a_client_trains_as_a_model_of_its_rank(
-    rule: AggregationRule, optimizer: str, use_rslora: bool, small_llama: Llama
+    share_of_a: float, optimizer: str, use_rslora: bool, small_llama: Llama
 ) -> None:
     """The same losses and factors as peft's own model of that rank, scaled by alpha / r; what is beyond stays zero."""
     model = small_llama().double()
     lora, server = federated(model, use_rslora=use_rslora)
     for client_id in (0, 3, 1):
         rank = RANKS[client_id]
-        shared = start(lora, model, server, rule, client_id)
+        shared = start(lora, model, server, RankScaling(share_of_a=share_of_a), client_id)
         losses = train(model, OPTIMIZERS[optimizer](list(trainable(model).values())))
         trained = lora.shared(model)
         config = LoraConfig(
@@ -111,7 +113,7 @@ def test_the_model_is_scaled_by_the_rank_of_whoever_it_stands_for(small_llama: L
     lora, _ = federated(model)
     layer = model.model.layers[1].mlp.up_proj
     for client_id, expected in [(0, ALPHA / 2), (1, ALPHA / 5), (3, ALPHA), (None, ALPHA / 5)]:
-        lora.enter(model, client_id=client_id, round_idx=0)
+        lora.set_rank(model, client_id=client_id)
         assert layer.scaling["default"] == pytest.approx(expected)
 
 
@@ -119,14 +121,17 @@ def test_what_a_client_sends_has_its_effect_in_the_servers_scaling(small_llama: 
     """The logits of a client are those of the server with what the client sent."""
     model = small_llama().double()
     lora, server = federated(model)
-    for rule in (FlexLora(), HetLora(), Flora()):
+    plan = make_plan(range(len(RANKS)), [0.25] * len(RANKS))
+    for share_of_a in SHARES_OF_A:
+        scaling = RankScaling(share_of_a=share_of_a)
         for client_id in range(len(RANKS)):
-            start(lora, model, server, rule, client_id)
+            start(lora, model, server, scaling, client_id)
             train(model, OPTIMIZERS["sgd"](list(trainable(model).values())), num_steps=1)
             with torch.no_grad():
                 own = model(input_ids=batch(0)).logits
-                copy_into(lora.shared(model), rule.upload(snapshot(lora.shared(model)), server, client_id))
-                lora.enter(model, client_id=None, round_idx=1)
+                trained = {MODEL: snapshot(lora.shared(model))}
+                copy_into(lora.shared(model), scaling.on_client(trained, server, plan, client_id)[MODEL])
+                lora.set_rank(model, client_id=None)
                 torch.testing.assert_close(model(input_ids=batch(0)).logits, own, rtol=1e-9, atol=1e-9)
 
 
@@ -153,7 +158,7 @@ def test_one_rank_for_all_leaves_the_scaling_to_peft(small_llama: Llama) -> None
     assert server.layers[0].client_ranks == ()
     module = model.model.layers[0].self_attn.q_proj
     module.scaling["default"] = 123.0
-    lora.enter(model, client_id=1, round_idx=0)
+    lora.set_rank(model, client_id=1)
     assert module.scaling["default"] == 123.0
 
 

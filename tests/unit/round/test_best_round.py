@@ -1,5 +1,6 @@
 """The best round is the earliest of the best; patience counts evaluations; a resumed run counts as it would have."""
 
+import math
 from typing import Any
 
 import pytest
@@ -60,3 +61,19 @@ def test_a_score_that_the_protocol_cannot_compute_leaves_it_to_the_next() -> Non
     best = BestRound.of(RunConfig(data=DataConfig(scores=["accuracy", "exact_match"])))
     best.see([{"round": 1, "global/exact_match": 0.5, "global/loss": 1.0}, {"round": 2, "global/exact_match": 0.75}])
     assert (best.number, best.value) == (2, 0.75)
+
+
+def test_what_is_no_number_is_an_evaluation_and_never_the_best() -> None:
+    best = BestRound(keys=("global/loss",), patience=3)
+    best.see(records("global/loss", math.nan, math.nan))
+    assert (best.number, best.num_since) == (None, 2)
+    best.see([{"round": 3, "global/loss": 2.0}])
+    assert (best.number, best.num_since) == (3, 0)
+    best.see([{"round": 4, "global/loss": -math.inf}])
+    assert (best.number, best.value, best.num_since) == (3, 2.0, 1)
+
+
+def test_one_score_decides_on_all_rounds() -> None:
+    best = BestRound(keys=("global/bleu", "global/loss"))
+    best.see([{"round": 1, "global/bleu": 0.5, "global/loss": 9.0}, {"round": 2, "global/loss": 8.0}])
+    assert (best.number, best.num_since) == (1, 0)

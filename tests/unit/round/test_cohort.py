@@ -1,13 +1,12 @@
-"""The mean is exact in order and close to the true mean; the stack is exact in every bit; the cohort is a pure draw."""
+"""The mean is exact in order and close to the true mean, of those who returned; the stack is exact in every bit."""
 
-import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from factor_rounds import make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,15 +14,10 @@ from torch import Tensor
 from fedlit.algebra.tensors import TensorDict, checksum, snapshot
 from fedlit.errors import DivergenceError
 from fedlit.process import communication
-from fedlit.round.cohort import (
-    FRACTION_BITS,
-    LARGEST,
-    ClientUpdate,
-    Cohort,
-    sample_cohort,
-    uniform_weights,
-    weights_by_examples,
-)
+from fedlit.round.cohort import Cohort
+from fedlit.round.fixed_point import LARGEST
+from fedlit.round.payload import MODEL, Payload
+from fedlit.round.plan import uniform_weights, weights_by_examples
 
 SHAPES = {"layer.A": (3, 5), "layer.B": (7, 3), "scale": ()}
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -43,12 +37,12 @@ def random_clients(num: int, seed: int, dtype: torch.dtype, size: float = 1.0) -
     }
 
 
-def cohort_of(clients: Clients, weights: Sequence[float], mine: Sequence[int], *, stacks: bool = False) -> Cohort:
+def cohort_of(clients: Clients, weights: Sequence[float], mine: Sequence[int], *, keeps: bool = False) -> Cohort:
     """Return the cohort as one process sees it that trained the clients `mine`, in this order."""
     like = {name: torch.zeros_like(tensor) for name, tensor in next(iter(clients.values())).items()}
-    cohort = Cohort(list(clients), weights, like, round_idx=3, stacks=stacks)
+    cohort = Cohort(make_plan(list(clients), weights, round_idx=3), {MODEL: like}, keeps=keeps)
     for client_id in mine:
-        cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=clients[client_id], metrics={}))
+        cohort.add(client_id, {MODEL: clients[client_id]})
     return cohort
 
 
@@ -128,16 +122,6 @@ def test_neither_order_nor_processes_change_a_bit(
     assert {checksum(answer) for answer in answers} == {expected}
 
 
-@pytest.mark.parametrize("dtype", BITS)
-def test_a_sum_of_floats_depends_on_the_order(dtype: torch.dtype) -> None:
-    """The property above is one that the obvious implementation does not have."""
-    clients = [client["layer.A"] for client in random_clients(6, 0, dtype).values()]
-    weights = weights_by_examples([3, 5, 7, 11, 13, 17])
-    terms = [weight * client for weight, client in zip(weights, clients, strict=True)]
-    orders = [random.Random(seed).sample(terms, len(terms)) for seed in range(20)]
-    assert len({checksum({"sum": sum(order, torch.zeros(()))}) for order in orders}) > 1
-
-
 ORDINARY = st.floats(2.0**-16, 2.0**14, width=32).flatmap(lambda value: st.sampled_from([value, -value, 0.0]))
 
 
@@ -171,9 +155,9 @@ def test_the_resolution_is_absolute() -> None:
 def test_what_no_client_changed_is_the_server_s_to_the_bit(dtype: torch.dtype) -> None:
     """At any magnitude, also below the resolution, and with weights that do not sum to 1 to the last bit."""
     server = {"x": torch.tensor([3e-20, -1.1, 77777.7, 2.0**-50, -0.0], dtype=dtype)}
-    cohort = Cohort([0, 1, 2], weights_by_examples([1, 2, 4]), server, round_idx=0, stacks=False)
+    cohort = Cohort(make_plan(range(3), weights_by_examples([1, 2, 4])), {MODEL: server})
     for client_id in range(3):
-        cohort.add(ClientUpdate(client_id=client_id, num_examples=1, shared=server, metrics={}))
+        cohort.add(client_id, {MODEL: server})
     assert torch.equal(cohort.mean()["x"], server["x"])
 
 
@@ -183,7 +167,6 @@ def test_the_largest_values_do_not_overflow() -> None:
         clients: Clients = {client: {"x": torch.full((2,), sign * peak, dtype=torch.float64)} for client in range(7)}
         mean = cohort_of(clients, weights_by_examples([1, 2, 3, 4, 5, 6, 7]), list(clients)).mean()["x"]
         assert mean.tolist() == pytest.approx([sign * peak] * 2, rel=1e-15)
-    assert FRACTION_BITS + 18 < 63
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), LARGEST, -LARGEST, 1e38])
@@ -205,7 +188,7 @@ def test_what_cannot_be_summed_is_named(value: float, dtype: torch.dtype) -> Non
 def test_a_client_s_tensors_are_left_as_they_are(dtype: torch.dtype) -> None:
     clients = random_clients(3, 0, dtype)
     before = {client: checksum(tensors) for client, tensors in clients.items()}
-    cohort_of(clients, weights_by_examples([1, 2, 3]), list(clients), stacks=True).mean()
+    cohort_of(clients, weights_by_examples([1, 2, 3]), list(clients), keeps=True).mean()
     assert {client: checksum(tensors) for client, tensors in clients.items()} == before
 
 
@@ -222,7 +205,7 @@ def test_the_stack_is_every_client_in_the_cohort_s_order(
     names = ["layer.B", "layer.A"]
     weights = weights_by_examples(counts)
     answers = on_processes(
-        lambda mine: cohort_of(clients, weights, mine, stacks=True), groups, lambda cohort: cohort.stack(names)
+        lambda mine: cohort_of(clients, weights, mine, keeps=True), groups, lambda cohort: cohort.stack(names)
     )
     for answer in answers:
         assert list(answer) == names
@@ -234,8 +217,11 @@ def test_the_stack_is_every_client_in_the_cohort_s_order(
 
 def test_a_stack_must_be_asked_for() -> None:
     clients = random_clients(2, 0, torch.float32)
-    with pytest.raises(AssertionError, match="must say so"):
-        cohort_of(clients, (0.5, 0.5), list(clients)).stack(["layer.A"])
+    cohort = cohort_of(clients, (0.5, 0.5), list(clients))
+    with pytest.raises(AssertionError, match="must say so: stacks = True"):
+        cohort.stack(["layer.A"])
+    with pytest.raises(AssertionError, match="must say so: asks_again = True"):
+        cohort.mean_of(lambda tensors: tensors)
 
 
 def test_the_mean_is_reduced_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +235,8 @@ def test_the_mean_is_reduced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cohort_without_shared_tensors() -> None:
-    cohort = Cohort([0], [1.0], {}, round_idx=0, stacks=False)
-    cohort.add(ClientUpdate(client_id=0, num_examples=1, shared={}, metrics={}))
+    cohort = Cohort(make_plan([0], [1.0]), {MODEL: {}})
+    cohort.add(0, {MODEL: {}})
     assert cohort.mean() == {}
 
 
@@ -260,38 +246,230 @@ def test_a_client_is_of_the_cohort_and_comes_once() -> None:
         cohort_of(clients, (0.5, 0.5), [3, 3])
     cohort = cohort_of(clients, (0.5, 0.5), [])
     with pytest.raises(AssertionError, match="not of this cohort"):
-        cohort.add(ClientUpdate(client_id=4, num_examples=1, shared=clients[3], metrics={}))
-    with pytest.raises(AssertionError):
-        cohort.add(ClientUpdate(client_id=3, num_examples=1, shared={"layer.A": clients[3]["layer.A"]}, metrics={}))
-    with pytest.raises(AssertionError):
+        cohort.add(4, {MODEL: clients[3]})
+    wrong: list[Payload] = [
+        {MODEL: {"layer.A": clients[3]["layer.A"]}},
+        {MODEL: clients[3], "more": {"x": torch.zeros(1)}},
+        {"control": clients[3]},
+    ]
+    for payload in wrong:
+        with pytest.raises(AssertionError, match="groups and names"):
+            cohort.add(3, payload)
+    with pytest.raises(AssertionError, match="sum to 1"):
         cohort_of(clients, (0.5, 0.6), [])
+    for returned in ([3], [3, 13, 23]):  # one that was added is missing, one that was not planned is there
+        cohort = cohort_of(clients, (0.5, 0.5), [3, 13])
+        with pytest.raises(AssertionError):
+            cohort.close(returned)
 
 
-@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=50))
-def test_weights(counts: list[int]) -> None:
+def test_the_mean_is_the_caller_s_own() -> None:
+    """A rule may put other tensors into it; whoever asks next gets the mean."""
+    clients = random_clients(2, 0, torch.float32)
+    cohort = cohort_of(clients, (0.25, 0.75), list(clients))
+    expected = checksum(cohort.mean())
+    cohort.mean()["layer.A"] = torch.zeros(1)
+    assert checksum(cohort.mean()) == expected
+
+
+# Groups beside the model
+
+
+CONTROL = {"layer.A": (3, 5), "c": (4,)}
+"""One name of the model's, one of its own."""
+
+
+def with_control(clients: Clients) -> dict[int, Payload]:
+    """Return payloads of two groups, in two types."""
+    generator = torch.Generator().manual_seed(9)
+    return {
+        client: {
+            MODEL: tensors,
+            "control": {name: torch.randn(shape, generator=generator) for name, shape in CONTROL.items()},
+        }
+        for client, tensors in clients.items()
+    }
+
+
+def test_all_groups_are_summed_by_one_collective(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(communication, "sum_in_place", lambda buffer: calls.append(buffer.numel()))
+    payloads, weights = with_control(random_clients(3, 0, torch.float64)), weights_by_examples([1, 2, 5])
+    server = {group: snapshot(tensors) for group, tensors in payloads[3].items()} | {"empty": {}}
+    cohort = Cohort(make_plan(list(payloads), weights), server)
+    for client_id, payload in payloads.items():
+        cohort.add(client_id, {**payload, "empty": {}})
+    means = {group: cohort.mean(group) for group in ("control", MODEL, "empty", "control")}
+    assert calls == [15 + 21 + 1 + 15 + 4]
+    assert means.keys() == server.keys()
+    for group, tensors in means.items():
+        assert tensors.keys() == server[group].keys()
+        for name, tensor in tensors.items():
+            pairs = zip(weights, payloads.values(), strict=True)
+            expected = sum(weight * payload[group][name].double() for weight, payload in pairs)
+            assert tensor.dtype == server[group][name].dtype
+            torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-7 if group == "control" else 1e-12)
+
+
+def test_what_a_transform_makes_of_the_means_is_what_all_ask_for() -> None:
+    """It is called once, with the means of all groups."""
+    payloads, seen = with_control(random_clients(2, 0, torch.float64)), []
+
+    def on_server(means: Payload) -> Payload:
+        seen.append({group: list(tensors) for group, tensors in means.items()})
+        return {group: {name: tensor * 2 for name, tensor in tensors.items()} for group, tensors in means.items()}
+
+    cohorts = [
+        Cohort(make_plan(list(payloads), (0.25, 0.75)), payloads[3], on_server=function)
+        for function in (None, on_server)
+    ]
+    for cohort in cohorts:
+        for client_id, payload in payloads.items():
+            cohort.add(client_id, payload)
+    for group in ("control", MODEL, "control"):
+        plain, doubled = (cohort.mean(group) for cohort in cohorts)
+        assert all(torch.equal(tensor, 2 * plain[name]) for name, tensor in doubled.items())
+    assert seen == [{MODEL: list(SHAPES), "control": list(CONTROL)}]
+
+
+@pytest.mark.parametrize("group", [MODEL, "control"])
+def test_nothing_of_a_client_that_cannot_be_summed_is_added(group: str) -> None:
+    """Whichever group is to blame, which the message names: the mean is of the others."""
+    payloads = with_control(random_clients(3, 0, torch.float64))
+    payloads[13][group]["layer.A"][0, 0] = float("nan")
+    weights = weights_by_examples([1, 2, 5])
+    cohort = Cohort(make_plan(list(payloads), weights), {name: snapshot(part) for name, part in payloads[3].items()})
+    for client_id in (3, 23):
+        cohort.add(client_id, payloads[client_id])
+    with pytest.raises(DivergenceError) as caught:
+        cohort.add(13, payloads[13])
+    assert caught.value.what == ("layer.A" if group == MODEL else "control/layer.A")
+    assert (caught.value.round_number, caught.value.client_id) == (1, 13)
+    cohort.close([3, 23])
+    for name, tensor in cohort.mean().items():
+        expected = (payloads[3][MODEL][name] + 5 * payloads[23][MODEL][name]) / 6
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-12)
+
+
+# Clients that were lost
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 5000), min_size=2, max_size=6), st.data(), st.integers(0, 2**32))
+def test_after_a_loss_the_mean_is_that_of_the_others(counts: list[int], data: st.DataObject, seed: int) -> None:
+    """With their weights divided by their sum, as if the lost had never been planned."""
+    clients, server = random_clients(len(counts), seed, torch.float64), random_clients(1, seed + 1, torch.float64)[3]
+    weights = dict(zip(clients, weights_by_examples(counts), strict=True))
+    lost = data.draw(st.sets(st.sampled_from(sorted(clients)), min_size=1, max_size=len(clients) - 1))
+    returned = {client: tensors for client, tensors in clients.items() if client not in lost}
+    share = sum(weights[client] for client in returned)
+    renormalised = [weights[client] / share for client in returned]
+
+    def of(planned: Sequence[int], p: Sequence[float]) -> Cohort:
+        cohort = Cohort(make_plan(planned, p), {MODEL: server}, keeps=True)
+        for client_id in reversed(returned):
+            cohort.add(client_id, {MODEL: clients[client_id]})
+        cohort.close(list(returned))
+        return cohort
+
+    cohort, expected = of(list(clients), list(weights.values())), of(list(returned), renormalised)
+    assert cohort.client_ids == tuple(returned)
+    assert cohort.weights == pytest.approx(dict(zip(returned, renormalised, strict=True)), abs=1e-15)
+    assert list(cohort.weights) == list(returned)
+    atol = len(counts) * 2.0**-44 / share + 1e-13
+    for ask in (Cohort.mean, lambda one: one.mean_of(lambda tensors: {"n": tensors["layer.A"] ** 2})):
+        of_all, of_others = ask(cohort), ask(expected)
+        for name, tensor in of_others.items():
+            torch.testing.assert_close(of_all[name], tensor, rtol=0, atol=atol)
+    for name, tensor in cohort.mean().items():
+        naive = sum(p * clients[client][name] for client, p in zip(returned, renormalised, strict=True))
+        torch.testing.assert_close(tensor, naive, rtol=0, atol=atol)
+    assert cohort.stack(["layer.A"])["layer.A"].shape == (len(returned), 3, 5)
+    for row, client in zip(cohort.stack(["layer.A"])["layer.A"], returned, strict=True):
+        assert torch.equal(row, clients[client]["layer.A"])
+
+
+def test_without_a_loss_the_weights_are_the_plan_s_to_the_bit() -> None:
+    """No division by a sum that is 1 but for the last bits."""
+    counts = [4, 3, 9, 8, 2, 2]
     weights = weights_by_examples(counts)
-    assert weights == tuple(count / sum(counts) for count in counts)
-    assert uniform_weights(counts) == (1 / len(counts),) * len(counts)
-    assert sum(weights) == pytest.approx(1, abs=1e-12)
+    assert sum(weights) != 1
+    clients = random_clients(len(counts), 0, torch.float64)
+    open_one, closed = (cohort_of(clients, weights, list(clients)) for _ in range(2))
+    closed.close(list(reversed(clients)))
+    assert closed.weights == open_one.weights == dict(zip(clients, weights, strict=True))
+    assert checksum(closed.mean()) == checksum(open_one.mean())
 
 
-@given(st.integers(1, 40), st.data(), st.integers(0, 2**64), st.integers(0, 10**6))
-def test_a_cohort_is_a_sorted_pure_draw(num_clients: int, data: st.DataObject, seed: int, round_idx: int) -> None:
-    size = data.draw(st.integers(1, num_clients))
-    cohort = sample_cohort(num_clients, size, seed, round_idx)
-    np.random.seed(1)  # the global generator plays no part
-    sample_cohort(num_clients, size, seed, round_idx + 1)
-    assert cohort == sample_cohort(num_clients, size, seed, round_idx)
-    assert list(cohort) == sorted(set(cohort))
-    assert len(cohort) == size
-    assert set(cohort) <= set(range(num_clients))
-    assert all(type(client) is int for client in cohort)
+def test_an_empty_round_has_no_mean() -> None:
+    cohort = cohort_of(random_clients(2, 0, torch.float32), (0.5, 0.5), [])
+    cohort.close([])
+    assert cohort.weights == {}
+    with pytest.raises(AssertionError, match="empty round"):
+        cohort.mean()
 
 
-def test_every_client_is_drawn_alike() -> None:
-    """600 cohorts of 3 of 10: 180 expected of each client, standard deviation 11.2."""
-    drawn = Counter(client for round_idx in range(600) for client in sample_cohort(10, 3, 0, round_idx))
-    assert set(drawn) == set(range(10))
-    assert all(abs(count - 180) < 5 * 11.2 for count in drawn.values())
-    assert len({sample_cohort(10, 3, 0, round_idx) for round_idx in range(50)}) > 25
-    assert len({sample_cohort(10, 3, seed, 0) for seed in range(50)}) > 25
+# A question about every client's tensors
+
+
+FUNCTIONS: dict[str, Callable[[TensorDict], TensorDict]] = {
+    "squares": lambda tensors: {name: tensor**2 for name, tensor in tensors.items()},
+    "one number": lambda tensors: {"loss": (tensors["layer.B"] @ tensors["layer.A"].mT[:3]).exp().clamp(max=9).sum()},
+    "other names and shapes": lambda tensors: {
+        "gram": tensors["layer.A"] @ tensors["layer.A"].T,
+        "peak": tensors["layer.B"].abs().amax(1),
+    },
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("counts", [[3], [3, 5], [1, 20, 300, 7]], ids=str)
+def test_the_mean_of_a_function(counts: list[int], function: Callable[[TensorDict], TensorDict]) -> None:
+    """Of every client's own tensors, not of their mean."""
+    clients, weights = random_clients(len(counts), 0, torch.float64), weights_by_examples(counts)
+    cohort = cohort_of(clients, weights, list(clients), keeps=True)
+    values = [function(tensors) for tensors in clients.values()]
+    answer = cohort.mean_of(function)
+    assert answer.keys() == values[0].keys()
+    for name, tensor in answer.items():
+        naive = sum(weight * value[name] for weight, value in zip(weights, values, strict=True))
+        torch.testing.assert_close(tensor, naive, rtol=0, atol=len(counts) * 2.0**-44 + 1e-12)
+        if len(counts) > 1:
+            assert (tensor - function(cohort.mean())[name]).abs().max() > 1e-3
+
+
+def test_a_rule_may_ask_twice_about_two_clients() -> None:
+    clients = random_clients(2, 1, torch.float64)
+    cohort = cohort_of(clients, (0.25, 0.75), list(clients), keeps=True)
+    first, second = clients.values()
+    for power in (1, 2, 3):
+        answer = cohort.mean_of(lambda tensors, power=power: {"x": tensors["layer.A"] ** power})["x"]
+        naive = 0.25 * first["layer.A"] ** power + 0.75 * second["layer.A"] ** power
+        torch.testing.assert_close(answer, naive, rtol=0, atol=1e-12)
+    mean = cohort.mean()
+    spread = cohort.mean_of(lambda tensors: {"x": (tensors["layer.A"] - mean["layer.A"]) ** 2})["x"]
+    naive = 0.25 * 0.75 * (first["layer.A"] - second["layer.A"]) ** 2
+    torch.testing.assert_close(spread, naive, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(dealt(), st.integers(0, 2**32), st.sampled_from([torch.float32, torch.float64]))
+def test_neither_order_nor_processes_change_a_bit_of_an_answer(
+    deal: tuple[list[int], Groups], seed: int, dtype: torch.dtype
+) -> None:
+    counts, groups = deal
+    clients, weights = random_clients(len(counts), seed, dtype), weights_by_examples(counts)
+
+    def ask(cohort: Cohort) -> TensorDict:
+        return cohort.mean_of(FUNCTIONS["squares"])
+
+    expected = checksum(ask(cohort_of(clients, weights, list(clients), keeps=True)))
+    answers = on_processes(lambda mine: cohort_of(clients, weights, mine, keeps=True), groups, ask)
+    assert {checksum(answer) for answer in answers} == {expected}
+
+
+def test_an_answer_that_cannot_be_summed_is_named() -> None:
+    clients = random_clients(2, 0, torch.float32)
+    cohort = cohort_of(clients, (0.5, 0.5), list(clients), keeps=True)
+    with pytest.raises(DivergenceError, match=r"round 4, client 3: .*loss"):
+        cohort.mean_of(lambda tensors: {"loss": tensors["scale"] / 0 if tensors["scale"] else tensors["scale"]})

@@ -18,7 +18,7 @@ from fedlit.metrics.exact import FixedPointMean
 from fedlit.process import communication
 from fedlit.round.evaluation import Evaluator, fixed_subset, over_clients
 from fedlit.tasks import Sample
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 
 
 class Counting:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def run(name: str, options: Numbers, deltas: Sequence[TensorDict], server: Serve
     states = []
     for delta in deltas:
         mean = {key: value + delta[key] for key, value in server.shared.items()}
-        server = step(name, options, server, server.replace(shared=mean))
+        server = step(name, options, server, replace(server, shared=mean))
         states.append(server)
     return states
 
@@ -140,7 +140,7 @@ def test_fedavgm_without_momentum_at_lr_1_is_fedavg_to_the_bit(seed: int, dtype:
     for _ in range(3):
         exponents = torch.randint(-18, 5, (40,), generator=generator)
         mean = (torch.randn(40, generator=generator, dtype=torch.float64) * 10.0**exponents).to(dtype)
-        server = step("fedavgm", Numbers(lr=1.0, beta1=0.0), server, server.replace(shared={"w": mean}))
+        server = step("fedavgm", Numbers(lr=1.0, beta1=0.0), server, replace(server, shared={"w": mean}))
         assert torch.equal(server.shared["w"], mean)
         assert server.shared["w"].dtype == dtype
 
@@ -152,7 +152,7 @@ def test_a_tensor_that_never_changes_keeps_its_bits(name: str) -> None:
     start = server.shared[still].clone()
     for round_idx in range(NUM_ROUNDS):
         mean = {still: server.shared[still].clone(), moving: random_shared(round_idx, torch.float32)[moving]}
-        server = step(name, Numbers(), server, server.replace(shared=mean))
+        server = step(name, Numbers(), server, replace(server, shared=mean))
         assert torch.equal(server.shared[still], start)
         assert not server.optimizer[f"m/{still}"].any()
     assert server.optimizer[f"m/{moving}"].abs().min() > 0
@@ -166,7 +166,7 @@ def test_a_tensor_that_was_not_trained_in_a_round_waits_with_its_moments(name: s
     for round_idx, delta in enumerate(deltas):
         trained = factors[round_idx % 2]
         mean = {**server.shared, trained: server.shared[trained] + delta[trained]}
-        server = step(name, Numbers(), server, server.replace(shared=mean), trained={trained})
+        server = step(name, Numbers(), server, replace(server, shared=mean), trained={trained})
     for parity, factor in enumerate(factors):
         alone = ServerState(shared={factor: begin.shared[factor]})
         expected = run(name, Numbers(), [{factor: delta[factor]} for delta in deltas[parity::2]], alone)[-1]
@@ -181,8 +181,8 @@ def test_everything_else_is_the_rule_s(name: str) -> None:
         round_idx=4, shared=random_shared(4), frozen={"w": torch.zeros(2)}, optimizer={"c/x": torch.zeros(3)}
     )
     copies = snapshot(before.shared)
-    after = before.replace(
-        round_idx=5, shared=random_shared(5), frozen={"w": torch.ones(2)}, optimizer={"c/x": torch.ones(3)}
+    after = replace(
+        before, round_idx=5, shared=random_shared(5), frozen={"w": torch.ones(2)}, optimizer={"c/x": torch.ones(3)}
     )
     mean = snapshot(after.shared)
     result = step(name, Numbers(), before, after)
@@ -191,7 +191,7 @@ def test_everything_else_is_the_rule_s(name: str) -> None:
     assert torch.equal(result.optimizer["c/x"], torch.ones(3))
     kinds = "m" if name == "fedavgm" else "mv"
     assert result.optimizer.keys() == {"c/x"} | {f"{kind}/{key}" for kind in kinds for key in SHAPES}
-    second = step(name, Numbers(), result, result.replace(shared=random_shared(6)))
+    second = step(name, Numbers(), result, replace(result, shared=random_shared(6)))
     assert second.optimizer.keys() == result.optimizer.keys()
     for key, value in copies.items():
         assert torch.equal(before.shared[key], value)
@@ -212,14 +212,14 @@ def test_an_adaptive_step_is_about_lr_whatever_the_size_of_the_change(name: str)
 )
 def test_moments_have_the_parameter_s_type_but_float32_at_least(dtype: torch.dtype, moments: torch.dtype) -> None:
     server = ServerState(shared=random_shared(7, dtype))
-    after = step("fedyogi", Numbers(), server, server.replace(shared=random_shared(8, dtype)))
+    after = step("fedyogi", Numbers(), server, replace(server, shared=random_shared(8, dtype)))
     assert {tensor.dtype for tensor in after.shared.values()} == {dtype}
     assert {tensor.dtype for tensor in after.optimizer.values()} == {moments}
 
 
 def test_nothing_is_left_to_autograd() -> None:
     server = ServerState(shared={"w": torch.zeros(3, requires_grad=True)})
-    after = step("fedadam", Numbers(), server, server.replace(shared={"w": torch.ones(3, requires_grad=True)}))
+    after = step("fedadam", Numbers(), server, replace(server, shared={"w": torch.ones(3, requires_grad=True)}))
     assert not any(tensor.requires_grad for tensor in (*after.shared.values(), *after.optimizer.values()))
 
 
@@ -228,4 +228,4 @@ def test_our_own_mistakes_are_asserted() -> None:
     with pytest.raises(AssertionError, match="fedsgd is none of fedavgm"):
         step("fedsgd", Numbers(), server, server)
     with pytest.raises(AssertionError, match="names of the shared tensors"):
-        step("fedadam", Numbers(), server, server.replace(shared={"other": torch.zeros(1)}))
+        step("fedadam", Numbers(), server, replace(server, shared={"other": torch.zeros(1)}))

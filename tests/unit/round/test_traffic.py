@@ -6,25 +6,33 @@ scalar is 4 bytes.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
-from factor_rounds import WEIGHTS, aggregated, make_layers, make_server, random_factors, seeded
+from factor_rounds import WEIGHTS, aggregated, make_layers, make_plan, make_server, random_factors, seeded
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_parameters
+from fedlit.assembly import first_traffic, make_traffic
+from fedlit.client.host import ModelHost
 from fedlit.config import LocalConfig, MethodConfig, RunConfig
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
-from fedlit.round.exchange import Exchange
-from fedlit.round.rules import AggregationRule
+from fedlit.round.cohort import Cohort
+from fedlit.round.observers import RoundView
+from fedlit.round.observers.traffic import TrafficObserver
+from fedlit.round.payload import MODEL
+from fedlit.round.rules import AggregationRule, Traffic
+from fedlit.round.rules.fedavg import FedAvg
 from fedlit.round.rules.fedex_lora import FedExLora
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.rules.flora import Flora
-from fedlit.round.rules.hetlora import HetLora
-from fedlit.round.server import ServerState, Traffic
+from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transforms
+from fedlit.round.transforms.rank_scaling import RankScaling
 
 LAYERS = {"tinyllama": 22, "gemma-2b": 18}
 A8 = 8 * 3 * 2048
@@ -62,34 +70,59 @@ GALORE = {"galore": {"rank": 8, "update_proj_gap": 200, "scale": 0.25, "proj_typ
 MODELS: dict[str, Callable[[], Any]] = {"tinyllama": tinyllama, "gemma-2b": gemma_2b}
 
 
+@dataclass(frozen=True)
+class Federation:
+    """A model on the meta device, and what counts its bytes."""
+
+    host: ModelHost
+    observer: TrafficObserver
+    server: ServerState
+
+    def record(
+        self, client_ids: tuple[int, ...], round_idx: int = 0, *, returned: tuple[int, ...] | None = None
+    ) -> dict[str, int]:
+        """Return what is recorded of a round with these clients, of whom all return unless said."""
+        server = replace(self.server, round_idx=round_idx)
+        plan = make_plan(client_ids, [1 / len(client_ids)] * len(client_ids), round_idx)
+        plan = replace(plan, trains=self.host.trains(round_idx))
+        groups = {name: server.group(name) for name in self.host.method.groups}
+        cohort = Cohort(plan, {MODEL: server.shared, **groups})
+        cohort.close(client_ids if returned is None else returned)
+        return self.observer.record(RoundView(plan=plan, before=server, after=server, cohort=cohort, notes={}))
+
+
 def on_meta(
-    architecture: str, name: str, options: dict[str, Any], dtype: torch.dtype = torch.float32, num_clients: int = 3
-) -> Exchange:
-    """Return the exchange of a federation on the meta device."""
-    config = RunConfig(method=MethodConfig(name=name, options=options), local=LocalConfig(), num_clients=num_clients)
+    architecture: str,
+    name: str,
+    options: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
+    num_clients: int = 3,
+    optimizer: str | None = None,
+    **local: Any,
+) -> Federation:
+    """Return a federation on the meta device; other names are local.*."""
+    config = RunConfig(
+        method=MethodConfig(name=name, options=options, optimizer=optimizer),
+        local=LocalConfig(**local),
+        num_clients=num_clients,
+    )
     method = build_method(config)
     with torch.device("meta"):
         model = MODELS[architecture]().to(dtype).requires_grad_(False)
     method.adapter.attach(model, PROJECTIONS[model.config.model_type])
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-    return Exchange(
-        config=config,
-        method=method,
-        model=model,
-        layers=method.adapter.layers(model),
-        num_examples=[10] * num_clients,
-    )
+    host = ModelHost(model, method, method.adapter.layers(model))
+    return Federation(host, make_traffic(method), host.first_server(method.parts, num_clients))
 
 
 def scalars(
-    exchange: Exchange, round_idx: int = 0, client_ids: tuple[int, ...] = (0, 1, 2)
+    federation: Federation, round_idx: int = 0, client_ids: tuple[int, ...] = (0, 1, 2)
 ) -> dict[int, tuple[float, float]]:
     """Return what every client sends and receives, in units of 4 bytes; the round's record must be their sum."""
-    server = exchange.first_server({}).replace(round_idx=round_idx)
-    exchange.cohort(client_ids, server)
-    parts = exchange.method.rule.traffic(server, client_ids, trainable(exchange.model))
-    record = exchange.traffic(client_ids, server)
-    assert record == {
+    server = replace(federation.server, round_idx=round_idx)
+    parts = federation.host.method.rule.traffic(server, client_ids, federation.host.trains(round_idx))
+    assert parts.keys() == set(client_ids)
+    assert federation.record(client_ids, round_idx) == {
         "communication/uplink_bytes": sum(part.uplink_bytes for part in parts.values()),
         "communication/downlink_bytes": sum(part.downlink_bytes for part in parts.values()),
     }
@@ -128,15 +161,15 @@ PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
 @pytest.mark.parametrize("case", PER_LAYER)
 def test_lora_recipes_on_tinyllama(case: str) -> None:
     name, options, up, down = PER_LAYER[case]
-    exchange = on_meta("tinyllama", name, {"lora_rank": 8, **options})
-    assert set(scalars(exchange).values()) == {(22 * up, 22 * down)}
+    federation = on_meta("tinyllama", name, {"lora_rank": 8, **options})
+    assert set(scalars(federation).values()) == {(22 * up, 22 * down)}
 
 
 def test_the_published_number_of_parameters() -> None:
     """22 * 8 * (4096 + 2 * 2304) = 1,531,904: 6.1 MB up and down with FedIT."""
-    exchange = on_meta("tinyllama", "fedit", {"lora_rank": 8})
-    assert num_parameters(trainable(exchange.model)) == 1_531_904
-    assert exchange.traffic((0,), exchange.first_server({})) == {
+    federation = on_meta("tinyllama", "fedit", {"lora_rank": 8})
+    assert num_parameters(trainable(federation.host.model)) == 1_531_904
+    assert federation.record((0,)) == {
         "communication/uplink_bytes": 6_127_616,
         "communication/downlink_bytes": 6_127_616,
     }
@@ -145,25 +178,25 @@ def test_the_published_number_of_parameters() -> None:
 def test_each_client_pays_for_its_own_rank() -> None:
     """One rank of q, k and v costs 3 * 2048 + 2560 = 8,704 scalars a layer."""
     for name in ("flexlora", "hetlora", "flora"):
-        exchange = on_meta("tinyllama", name, {"lora_rank": [4, 16, 8, 2]}, num_clients=4)
-        parts = scalars(exchange, client_ids=(0, 1, 3))
+        federation = on_meta("tinyllama", name, {"lora_rank": [4, 16, 8, 2]}, num_clients=4)
+        parts = scalars(federation, client_ids=(0, 1, 3))
         own = {0: 22 * 4 * 8704, 1: 22 * 16 * 8704, 3: 22 * 2 * 8704}
         stack = 22 * (4 + 16 + 2) * 8704
         assert parts == {client_id: (up, stack if name == "flora" else up) for client_id, up in own.items()}
 
 
 def test_rolora_sends_the_factor_of_the_round() -> None:
-    exchange = on_meta("tinyllama", "rolora", {"lora_rank": 8})
+    federation = on_meta("tinyllama", "rolora", {"lora_rank": 8})
     for round_idx, size in [(0, B8), (1, A8), (2, B8)]:
-        assert set(scalars(exchange, round_idx).values()) == {(22 * size, 22 * size)}
+        assert set(scalars(federation, round_idx).values()) == {(22 * size, 22 * size)}
 
 
 def test_a_matrix_is_sent_dense_where_its_factors_are_larger() -> None:
     """30 clients of rank 8: 232 * (256 + 2048) = 534,528 scalars of a residual of k, whose matrix has 524,288."""
-    exchange = on_meta("tinyllama", "fedex_lora", {"lora_rank": 8}, num_clients=30)
-    parts = scalars(exchange, client_ids=tuple(range(30)))
+    federation = on_meta("tinyllama", "fedex_lora", {"lora_rank": 8}, num_clients=30)
+    parts = scalars(federation, client_ids=tuple(range(30)))
     assert set(parts.values()) == {(22 * (A8 + B8), 22 * (A8 + B8 + 232 * 4096 + 2 * 524_288))}
-    alone = scalars(exchange, client_ids=(7,))
+    alone = scalars(federation, client_ids=(7,))
     assert alone == {7: (22 * (A8 + B8), 22 * (A8 + B8))}, "one client leaves no residual"
 
 
@@ -182,9 +215,9 @@ def test_a_matrix_is_sent_dense_where_its_factors_are_larger() -> None:
 )
 def test_other_recipes_and_gemma(architecture: str, name: str, options: dict[str, Any], expected: int) -> None:
     """Of FedFTG the up projections, 22 * 5632 * 2048 and 18 * 16384 * 2048; of `full` tied embeddings once."""
-    exchange = on_meta(architecture, name, options)
-    assert set(scalars(exchange).values()) == {(expected, expected)}
-    assert num_parameters(trainable(exchange.model)) == (expected if name != "fedsa_lora" else 18 * (A8 + B8))
+    federation = on_meta(architecture, name, options)
+    assert set(scalars(federation).values()) == {(expected, expected)}
+    assert num_parameters(trainable(federation.host.model)) == (expected if name != "fedsa_lora" else 18 * (A8 + B8))
 
 
 @pytest.mark.parametrize(("name", "options"), [("fedit", {"lora_rank": 8}), ("fedftg", GALORE)])
@@ -194,16 +227,38 @@ def test_what_is_trained_travels_in_single_precision(name: str, options: dict[st
 
 
 def test_a_pooled_client_sends_nothing() -> None:
-    exchange = on_meta("tinyllama", "centralized", {"lora_rank": 8}, num_clients=1)
-    assert set(exchange.traffic((0,), exchange.first_server({})).values()) == {0}
+    federation = on_meta("tinyllama", "centralized", {"lora_rank": 8}, num_clients=1)
+    assert set(federation.record((0,)).values()) == {0}
 
 
 def test_control_variates_double_the_traffic() -> None:
-    exchange = on_meta("tinyllama", "fedit", {"lora_rank": 8})
-    control = exchange.method.shared(exchange.model)
-    with_control = exchange.traffic((0, 2), exchange.first_server(control))
-    plain = exchange.traffic((0, 2), exchange.first_server({}))
-    assert with_control == {key: 2 * value for key, value in plain.items()}
+    options = {"lora_rank": 8}
+    plain, scaffold = (
+        on_meta("tinyllama", "fedit", options, optimizer="sgd", scaffold=scaffold).record((0, 2))
+        for scaffold in (False, True)
+    )
+    assert scaffold == {key: 2 * value for key, value in plain.items()}
+
+
+@pytest.mark.parametrize("scaffold", [False, True])
+def test_a_lost_client_was_sent_to_and_sends_nothing(scaffold: bool) -> None:
+    federation = on_meta("tinyllama", "fedit", {"lora_rank": 8}, optimizer="sgd", scaffold=scaffold)
+    size = 4 * 22 * (A8 + B8) * (1 + scaffold)
+    for returned in ((0, 2), (1,), ()):
+        assert federation.record((0, 1, 2), returned=returned) == {
+            "communication/uplink_bytes": len(returned) * size,
+            "communication/downlink_bytes": 3 * size,
+        }
+
+
+def test_the_first_round_is_told_before_it_happens() -> None:
+    """The mean over the first clients of the cohort, at their ranks."""
+    federation = on_meta("tinyllama", "hetlora", {"lora_rank": [4, 16, 8, 2]}, num_clients=4)
+    told = first_traffic(federation.observer, federation.server, 2, federation.host)
+    assert told == (4 * 22 * 10 * 8704, 4 * 22 * 10 * 8704)
+    federation = on_meta("tinyllama", "rolora", {"lora_rank": 8})
+    told = first_traffic(federation.observer, federation.server, 3, federation.host)
+    assert told == (4 * 22 * B8, 4 * 22 * B8)
 
 
 # Against what the rules really make, by counting scalars that are not zero.
@@ -213,14 +268,20 @@ def num_nonzero(tensors: Any) -> int:
     return sum(int(tensor.count_nonzero()) for tensor in tensors)
 
 
-@pytest.mark.parametrize("rule", [FlexLora(), HetLora()], ids=lambda rule: type(rule).__name__)
-def test_the_counts_are_the_scalars_that_are_not_zero(rule: AggregationRule) -> None:
+@pytest.mark.parametrize(
+    ("rule", "transform"),
+    [(FlexLora(), RankScaling()), (FedAvg(), RankScaling(share_of_a=0.5))],
+    ids=["FlexLoRA", "HetLoRA"],
+)
+def test_the_counts_are_the_scalars_that_are_not_zero(rule: AggregationRule, transform: RankScaling) -> None:
     server, clients = mixed_round()
-    after = aggregated(rule, server, clients, WEIGHTS[3])
+    after = aggregated(rule, server, clients, WEIGHTS[3], transform)
+    transforms, plan = Transforms([transform]), make_plan(list(clients), WEIGHTS[3])
     parts = rule.traffic(server, list(clients), server.shared)
     for client_id, trained in clients.items():
-        up = num_nonzero(rule.upload(trained, server, client_id).values())
-        down = num_nonzero(rule.download(after, client_id).shared.values())
+        up = num_nonzero(transforms.on_client({MODEL: trained}, server, plan, client_id)[MODEL].values())
+        start = transforms.start(rule.start(after, client_id), after, client_id)
+        down = num_nonzero(start.groups[MODEL].values())
         assert parts[client_id] == Traffic(uplink_bytes=8 * up, downlink_bytes=8 * down)
 
 
@@ -229,7 +290,7 @@ def test_the_counts_are_the_scalars_that_are_not_zero(rule: AggregationRule) -> 
 )
 def test_what_is_folded_is_what_is_received(rule: AggregationRule) -> None:
     server, clients = mixed_round((3, 3, 3, 3, 3) if isinstance(rule, FedExLora) else (2, 4, 3, 1, 4))
-    after = aggregated(rule, server, clients, WEIGHTS[3])
+    after = aggregated(rule, server, clients, WEIGHTS[3], *([RankScaling()] if rule.mixes_ranks else []))
     means = num_nonzero(after.shared.values()) if "average" in str(rule) else 0
     for part in rule.traffic(server, list(clients), server.shared).values():
         received = sum(num_nonzero([change.left, change.right]) for change in after.folded.values())
@@ -255,14 +316,14 @@ def mixed_round(ranks: tuple[int, ...] = (2, 4, 3, 1, 4)) -> tuple[ServerState, 
         FedExLora(assignment="reinitialize"),
         FlexLora(),
         Flora(),
-        HetLora(),
+        FedAvg(),
     ],
     ids=repr,
 )
 def test_a_classification_head_is_paid_for_both_ways(rule: AggregationRule) -> None:
     server = make_server(make_layers(), seeded(0))
     head = torch.zeros(5, 7, dtype=torch.float32)
-    with_head = server.replace(shared={**server.shared, "classifier.weight": head})
+    with_head = replace(server, shared={**server.shared, "classifier.weight": head})
     names = [*with_head.shared]
     before, after = rule.traffic(server, [0, 1], names), rule.traffic(with_head, [0, 1], names)
     for client_id in (0, 1):

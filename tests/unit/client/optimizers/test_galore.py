@@ -5,7 +5,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -21,8 +21,9 @@ from fedlit.errors import DivergenceError, UserError
 OPTIONS = {"rank": 4, "update_proj_gap": 3, "scale": 0.5, "proj_type": "std"}
 
 
-def build(parameters: list[nn.Parameter], **given: Any) -> Optimizer:
-    return GaLore(lr=0.05, weight_decay=0.1, galore={**OPTIONS, **given}).build(parameters)
+def build(parameters: Sequence[nn.Parameter], **given: Any) -> Optimizer:
+    named = {f"parameter{index}": parameter for index, parameter in enumerate(parameters)}
+    return GaLore(lr=0.05, weight_decay=0.1, galore={**OPTIONS, **given}).build(named)
 
 
 def new_parameters() -> list[nn.Parameter]:
@@ -186,6 +187,8 @@ def test_a_gradient_that_is_not_finite_is_told_in_one_line() -> None:
     with pytest.raises(DivergenceError, match=r"^GaLore cannot project a gradient \(.*\); lower local.lr") as raised:
         optimizer.step()
     assert "\n" not in str(raised.value)
+    placed = str(raised.value.at(round_number=3, client_id=1))
+    assert placed.startswith("round 3, client 1: GaLore cannot project a gradient ("), "as its trainer tells it"
 
 
 @pytest.mark.parametrize(
@@ -241,7 +244,8 @@ def test_building_it_writes_nothing_to_the_console() -> None:
     """bitsandbytes warns, and logs what it misses, when it is imported for the first time."""
     code = (
         "import torch, fedlit.client.optimizers.galore as galore\n"
-        f"p = torch.nn.Parameter(torch.ones(9, 8))\noptimizer = galore.GaLore(lr=0.1, galore={OPTIONS}).build([p])\n"
+        "p = torch.nn.Parameter(torch.ones(9, 8))\n"
+        f"optimizer = galore.GaLore(lr=0.1, galore={OPTIONS}).build({{'p': p}})\n"
         "p.grad = torch.randn(9, 8)\noptimizer.step()\n"
     )
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,7 @@
 FedRot-LoRA (ICML 2026), as in its authors' code with full alignment. B @ A = (B R)(R' A) for any orthogonal R, so
 factors of clients can differ by a rotation although their products agree. R solves the orthogonal Procrustes problem
 against the server's A in odd rounds and against its B in even ones; the first round, whose server has B = 0, is left as
-it is.
+it is. The rule is the mean: A, B <- sum_i p_i R_i' A_i, sum_i p_i B_i R_i.
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,23 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlit.algebra.tensors import TensorDict
-from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule
+from fedlit.round.payload import MODEL, Payload
+from fedlit.round.plan import RoundPlan
 from fedlit.round.server import ServerState
+from fedlit.round.transforms import Transform
 
 
 @dataclass(frozen=True)
-class FedRotLora(AggregationRule):
-    """A, B <- sum_i p_i R_i' A_i, sum_i p_i B_i R_i."""
+class Rotation(Transform):
+    """A_i, B_i -> R_i' A_i, B_i R_i; the product is unchanged."""
 
     needs: ClassVar[frozenset[str]] = frozenset("AB")
-    averages: ClassVar[bool] = True
 
-    def upload(self, shared: TensorDict, server: ServerState, client_id: int) -> TensorDict:
-        """Return the client's factors, rotated; their product is unchanged."""
+    def on_client(self, payload: Payload, server: ServerState, plan: RoundPlan, client_id: int) -> Payload:
+        """Return the client's factors, rotated."""
         if server.round_idx == 0:
-            return shared
-        tensors = dict(shared)
+            return payload
+        tensors = dict(payload[MODEL])
         for layer in server.layers:
             a, b = tensors[layer.a].double(), tensors[layer.b].double()
             if server.round_idx % 2:
@@ -39,11 +38,7 @@ class FedRotLora(AggregationRule):
             rotation = procrustes(overlap)
             tensors[layer.a] = (rotation.T @ a).to(tensors[layer.a])
             tensors[layer.b] = (b @ rotation).to(tensors[layer.b])
-        return tensors
-
-    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
-        """Return the server with the mean of the rotated factors."""
-        return server.replace(shared=cohort.mean())
+        return {**payload, MODEL: tensors}
 
 
 def procrustes(overlap: Tensor) -> Tensor:

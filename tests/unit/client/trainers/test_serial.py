@@ -1,44 +1,49 @@
 """A client trains as a bare PyTorch loop would, on its own state alone, whoever was trained before it."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
+from client_rounds import make_job, train_client
 from torch import Tensor, nn
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import TensorDict, checksum, num_parameters, snapshot
-from fedlit.client.trainer import ClientState, LocalTrainer
+from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.data.collation import Batch, Example, training_order
 from fedlit.errors import DivergenceError
-from fedlit.round.cohort import ClientUpdate
-from fedlit.round.server import Download
+from fedlit.process.interrupt import StopAsked, StopReason
+from fedlit.round.jobs import ClientJob, ClientResult, ClientState
+from fedlit.round.payload import MODEL
 from fedlit.seeding import stream_seed, torch_stream
-from fedlit.tasks.causal_lm import CausalLM
+from fedlit.tasks.causal_lm.task import CausalLM
 
-MakeTrainer = Callable[..., LocalTrainer]
+MakeTrainer = Callable[..., SerialTrainer]
 
 
-def initial(trainer: LocalTrainer) -> tuple[TensorDict, ClientState]:
+def initial(trainer: SerialTrainer) -> tuple[TensorDict, ClientState]:
     """Return shared tensors with no zero factor, so that A and B both learn, and a client's first state."""
-    model, method = trainer.module.model, trainer.method
+    model, method = trainer.host.model, trainer.host.method
     with torch_stream(trainer.seed, "start"):
         shared = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in method.shared(model).items()}
     return shared, ClientState(private=snapshot(method.private(model)))
 
 
 def train(
-    trainer: LocalTrainer,
+    trainer: SerialTrainer,
     client_id: int,
     rows: Sequence[dict[str, str]],
     start: tuple[TensorDict, ClientState],
     round_idx: int = 0,
-) -> tuple[ClientUpdate, ClientState]:
-    result = trainer.train(client_id, rows, Download(shared=start[0]), start[1], round_idx, lambda: True)
-    assert result is not None
-    return result
+) -> tuple[ClientResult, TensorDict, ClientState]:
+    """Return the result, the tensors of the model that the client sends, and what it keeps."""
+    result = train_client(trainer, make_job(trainer, client_id, rows, *start, round_idx))
+    assert result.payload is not None
+    assert result.payload.keys() == {MODEL}, "no part of the training sends a group of its own"
+    assert result.state is not None
+    return result, result.payload[MODEL], result.state
 
 
 def bits_of(state: ClientState) -> list[str]:
@@ -91,18 +96,18 @@ def test_training_is_a_bare_loop(
         optimizer.step()
         losses.append(float(loss.detach()))
 
-    update, after = train(trainer, 5, rows, (shared, state), round_idx=2)
-    reached = {**update.shared, **after.private}
+    result, sent, after = train(trainer, 5, rows, (shared, state), round_idx=2)
+    reached = {**sent, **after.private}
     assert reached.keys() == trainable(trainer.module.model).keys()
     for name, value in reached.items():
         assert torch.equal(value, named[name]), name
         assert not torch.equal(value, {**shared, **state.private}[name]), f"{name} did not learn"
-    assert update.client_id == 5
-    assert update.num_examples == len(rows)
-    assert update.metrics["num_steps"] == 3
-    assert update.metrics["train_loss"] == pytest.approx(sum(losses) / 3, rel=1e-15)
+    assert result.client_id == 5
+    assert checksum(result.private) == checksum(after.private)
+    assert result.metrics["num_steps"] == 3
+    assert result.metrics["train_loss"] == pytest.approx(sum(losses) / 3, rel=1e-15)
     squares = [(named[name].detach().double() - shared[name].double()).square().sum() for name in shared]
-    assert update.metrics["update_norm"] == pytest.approx(float(sum(squares)) ** 0.5, rel=1e-12)
+    assert result.metrics["update_norm"] == pytest.approx(float(sum(squares)) ** 0.5, rel=1e-12)
 
 
 def test_accumulated_batches_are_one_large_batch(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
@@ -111,10 +116,10 @@ def test_accumulated_batches_are_one_large_batch(make_trainer: MakeTrainer, rows
     parts = make_trainer(batch_size=5, accumulate=2, optimizer="sgd")
     whole = make_trainer(batch_size=10, optimizer="sgd")
     start = initial(whole)
-    one, _ = train(whole, 1, rows, start)
-    many, _ = train(parts, 1, rows, start)
-    for name, value in one.shared.items():
-        torch.testing.assert_close(many.shared[name], value, rtol=1e-5, atol=1e-6)
+    one, expected, _ = train(whole, 1, rows, start)
+    many, sent, _ = train(parts, 1, rows, start)
+    for name, value in expected.items():
+        torch.testing.assert_close(sent[name], value, rtol=1e-5, atol=1e-6)
     assert many.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-5)
 
 
@@ -134,8 +139,7 @@ def test_the_learning_rate_follows_its_schedule(make_trainer: MakeTrainer, rows:
     trainer.module.configure_optimizers = watched  # type: ignore[method-assign]
     shared, state = initial(trainer)
     for round_idx in range(2):
-        update, state = train(trainer, 1, rows, (shared, state), round_idx)
-        shared = update.shared
+        _, shared, state = train(trainer, 1, rows, (shared, state), round_idx)
     assert seen == pytest.approx([0.0, 0.05, 0.05 * 2 / 3, 0.05 / 3] * 2)
 
 
@@ -145,9 +149,9 @@ def test_truncated_rows_are_counted(
     task = make_task(max_length_tokens=20)
     trainer = make_trainer(task=task, batch_size=len(rows), steps=1)
     expected = sum(example.truncated for example in task.encode(rows))
-    update, _ = train(trainer, 1, rows, initial(trainer))
+    result, _, _ = train(trainer, 1, rows, initial(trainer))
     assert 0 < expected < len(rows)
-    assert update.metrics["num_truncated"] == expected
+    assert result.metrics["num_truncated"] == expected
 
 
 def test_a_kept_optimizer_goes_on_and_a_reset_one_starts_anew(
@@ -156,12 +160,12 @@ def test_a_kept_optimizer_goes_on_and_a_reset_one_starts_anew(
     """Two rounds of 2 steps with kept moments are one round of 4 steps; with new moments they are not."""
     whole = make_trainer(steps=4)
     shared, state = initial(whole)
-    expected = checksum(train(whole, 1, rows, (shared, state))[0].shared)
+    expected = checksum(train(whole, 1, rows, (shared, state))[1])
     for kept in ("keep", "reset"):
         halves = make_trainer(steps=2, optimizer_state=kept)
-        first, between = train(halves, 1, rows, (shared, state), round_idx=0)
-        second, _ = train(halves, 1, rows, (first.shared, between), round_idx=1)
-        assert (checksum(second.shared) == expected) == (kept == "keep")
+        _, first, between = train(halves, 1, rows, (shared, state), round_idx=0)
+        _, second, _ = train(halves, 1, rows, (first, between), round_idx=1)
+        assert (checksum(second) == expected) == (kept == "keep")
         assert (between.optimizer is not None) == (kept == "keep")
 
 
@@ -179,9 +183,10 @@ def test_nothing_leaks_from_client_to_client(
         seen = []
         for round_idx in range(3):
             for client in clients:
-                update, states[client] = train(trainer, client, shards[client], (shared, states[client]), round_idx)
+                start = (shared, states[client])
+                _, sent, states[client] = train(trainer, client, shards[client], start, round_idx)
                 if client == 1:
-                    seen.append([checksum(update.shared), *bits_of(states[1])])
+                    seen.append([checksum(sent), *bits_of(states[1])])
         return seen
 
     alone = rounds([1])
@@ -194,7 +199,7 @@ def test_a_leak_would_be_seen(make_trainer: MakeTrainer, rows: list[dict[str, st
     """Clients 0 and 1 do reach different private tensors, so the equality above says something."""
     trainer = make_trainer(method="fedsa_lora", optimizer_state="keep")
     start = initial(trainer)
-    states = [train(trainer, client, rows[client::2], start)[1] for client in (0, 1)]
+    states = [train(trainer, client, rows[client::2], start)[2] for client in (0, 1)]
     assert all(left != right for left, right in zip(*map(bits_of, states), strict=True))
 
 
@@ -204,14 +209,14 @@ def test_what_is_given_and_what_is_returned_stay_as_they_are(
 ) -> None:
     trainer = make_trainer(method=method, optimizer_state="keep")
     shared, state = initial(trainer)
-    update, state = train(trainer, 0, rows, (shared, state), round_idx=0)
-    before = [checksum(shared), checksum(update.shared), *bits_of(state)]
-    train(trainer, 0, rows, (update.shared, state), round_idx=1)
+    result, sent, state = train(trainer, 0, rows, (shared, state), round_idx=0)
+    before = [checksum(shared), checksum(sent), checksum(result.private), *bits_of(state)]
+    train(trainer, 0, rows, (sent, state), round_idx=1)
     train(trainer, 1, rows, (shared, state), round_idx=1)
     with torch.no_grad():
         for parameter in trainer.module.model.parameters():
             parameter.zero_()
-    assert [checksum(shared), checksum(update.shared), *bits_of(state)] == before
+    assert [checksum(shared), checksum(sent), checksum(result.private), *bits_of(state)] == before
 
 
 def test_the_backbone_is_not_touched(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
@@ -226,18 +231,42 @@ def test_the_backbone_is_not_touched(make_trainer: MakeTrainer, rows: list[dict[
 
 @pytest.mark.parametrize("last", [1, 3])
 def test_a_client_is_abandoned_when_asked(last: int, make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
+    """The request goes up to whoever asked for the results, is no failure, and what the client did is lost."""
     trainer = make_trainer(method="fedsa_lora", optimizer_state="keep")
     start = initial(trainer)
-    expected = checksum(train(trainer, 0, rows, start)[0].shared)
+    before = [checksum(start[0]), *bits_of(start[1])]
+    expected = checksum(train(trainer, 0, rows, start)[1])
     calls: list[None] = []
 
-    def on_step() -> bool:
+    def on_step() -> None:
         calls.append(None)
-        return len(calls) < last
+        if len(calls) == last:
+            raise StopAsked(StopReason.SIGTERM)
 
-    assert trainer.train(0, rows, Download(shared=start[0]), start[1], 0, on_step) is None
+    trainer.on_step = on_step
+    results: list[ClientResult] = []
+    with pytest.raises(StopAsked):
+        results.extend(trainer.train([make_job(trainer, 0, rows, *start)]))
+    assert results == []
     assert len(calls) == last
-    assert checksum(train(trainer, 0, rows, start)[0].shared) == expected
+    assert [checksum(start[0]), *bits_of(start[1])] == before
+    trainer.on_step = lambda: None
+    assert checksum(train(trainer, 0, rows, start)[1]) == expected
+
+
+def test_jobs_are_taken_up_as_they_are_needed(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
+    """So that what a client starts from is there no sooner than its turn, and what it sent can be summed before."""
+    trainer = make_trainer(steps=1)
+    start = initial(trainer)
+    taken: list[int] = []
+
+    def jobs() -> Iterator[ClientJob]:
+        for client_id in (3, 1, 2):
+            taken.append(client_id)
+            yield make_job(trainer, client_id, rows, *start)
+
+    seen = [(result.client_id, list(taken)) for result in trainer.train(jobs())]
+    assert seen == [(3, [3]), (1, [3, 1]), (2, [3, 1, 2])]
 
 
 class Spoilt:
@@ -267,10 +296,29 @@ def test_a_loss_that_is_not_finite_is_named(
     trainer = make_trainer(task=Spoilt(make_task(), value, step), optimizer="sgd")
     with pytest.raises(DivergenceError) as caught:
         train(trainer, 7, rows, initial(trainer), round_idx=4)
-    message = str(caught.value)
+    error, message = caught.value, str(caught.value)
+    assert (error.round_number, error.client_id, error.step, error.what) == (5, 7, step, "the loss")
+    assert repr(error.value) == repr(value)
     assert f"round 5, client 7: the loss is {value} at local step {step}" in message
     assert "local.lr" in message
     assert "\n" not in message
+
+
+def test_a_client_that_fails_is_a_result_without_a_payload(
+    make_trainer: MakeTrainer, make_task: Callable[..., CausalLM], rows: list[dict[str, str]]
+) -> None:
+    """The others train as if it had not been there."""
+    trainer = make_trainer(optimizer="sgd")
+    start = initial(trainer)
+    expected = checksum(train(trainer, 1, rows, start)[1])
+    spoilt = make_trainer(task=Spoilt(make_task(), float("nan"), 2), optimizer="sgd")
+    lost, kept = spoilt.train([make_job(spoilt, client_id, rows, *start) for client_id in (0, 1)])
+    assert (lost.client_id, lost.payload, lost.state) == (0, None, None)
+    assert isinstance(lost.failure, DivergenceError)
+    assert lost.failure.client_id == 0
+    assert kept.failure is None
+    assert kept.payload is not None
+    assert checksum(kept.payload[MODEL]) == expected
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
@@ -281,19 +329,19 @@ def test_the_products_run_in_the_precision_asked_for(
     linear = trainer.module.model.get_submodule("model.layers.1.mlp.down_proj")
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     linear.register_forward_hook(lambda module, inputs, output: seen.append((output.dtype, module.weight.dtype)))
-    update, _ = train(trainer, 0, rows, initial(trainer))
+    _, sent, _ = train(trainer, 0, rows, initial(trainer))
     assert seen == [(dtype, torch.float32)] * 3
-    assert {tensor.dtype for tensor in update.shared.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in sent.values()} == {torch.float32}
 
 
 def test_dropout_is_on_after_an_evaluation(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     trainer = make_trainer(options={"lora_dropout": 0.5})
     start = initial(trainer)
-    expected = checksum(train(trainer, 0, rows, start)[0].shared)
+    expected = checksum(train(trainer, 0, rows, start)[1])
     trainer.module.model.eval()
-    assert checksum(train(trainer, 0, rows, start)[0].shared) == expected
+    assert checksum(train(trainer, 0, rows, start)[1]) == expected
     without = make_trainer()
-    assert checksum(train(without, 0, rows, start)[0].shared) != expected
+    assert checksum(train(without, 0, rows, start)[1]) != expected
 
 
 def test_the_draws_of_others_do_not_matter(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
@@ -303,7 +351,7 @@ def test_the_draws_of_others_do_not_matter(make_trainer: MakeTrainer, rows: list
     for outside in (0, 1):
         torch.manual_seed(outside)
         before = torch.get_rng_state()
-        results.append(checksum(train(trainer, 0, rows, start)[0].shared))
+        results.append(checksum(train(trainer, 0, rows, start)[1]))
         assert torch.equal(torch.get_rng_state(), before)
     assert results[0] == results[1]
 
@@ -334,7 +382,7 @@ def test_the_number_of_steps(make_trainer: MakeTrainer) -> None:
     by_epochs = make_trainer(steps=None, epochs=3)
     assert [by_epochs.num_steps(count) for count in (1, 4, 5, 8, 12)] == [3, 3, 4, 6, 9]
     pooled = make_trainer(steps=7)
-    pooled = LocalTrainer(**{**vars(pooled), "num_step_multiples": 4})
+    pooled.num_step_multiples = 4
     assert pooled.num_steps(5) == 28
 
 

@@ -1,0 +1,112 @@
+"""The local steps of one client: batches, gradients, corrections, the optimizer and its learning rates."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from fedlit.client.schedules import lr_factor
+from fedlit.config import LocalConfig
+from fedlit.method import Method
+from fedlit.round.jobs import Correction
+from fedlit.tasks import Batch, Task
+
+
+class ClientModule(LightningModule):
+    """A backbone with its adapter, the task it is trained on and the optimizer that steps it."""
+
+    def __init__(
+        self, model: nn.Module, task: Task[Any, Any], method: Method, trained: Mapping[str, nn.Parameter]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.method = method
+        self._trained = trained
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of one batch."""
+        return self.task.loss(self.model, batch)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return a new local optimizer over the trained parameters."""
+        return self.method.optimizer.build(self._trained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRange:
+    """Where a round's steps stand in a learning rate schedule: `first` of `total`, counted from 0."""
+
+    first: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSteps:
+    """Runs optimizer steps on one process. Nothing in it waits for the device."""
+
+    fabric: Fabric
+    module: ClientModule
+    local: LocalConfig
+
+    def run(
+        self,
+        optimizer: Optimizer,
+        batches: Iterable[Sequence[Batch]],
+        on_step: Callable[[], None],
+        corrections: Sequence[Correction] = (),
+        schedule: StepRange | None = None,
+    ) -> list[float]:
+        """Take one optimizer step for each list of batches and return the losses. `schedule` is where the steps stand
+        in a learning rate that changes; None for one that does not.
+
+        `on_step` is called after every step; what it raises ends the steps.
+        """
+        self.module.train()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        scheduler = self._scheduler(optimizer, schedule)
+        losses = []
+        for parts in batches:
+            loss = self._backward(parts)
+            for correction in corrections:
+                correction.apply()
+            if self.local.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, self.local.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if scheduler is not None:
+                scheduler.step()
+            losses.append(loss)
+            on_step()
+        return torch.stack(losses).double().tolist()
+
+    def _scheduler(self, optimizer: Optimizer, schedule: StepRange | None) -> LambdaLR | None:
+        """Return what multiplies each group's own learning rate."""
+        if schedule is None:
+            return None
+        kind, warmup = self.local.schedule, self.local.warmup
+        return LambdaLR(optimizer, lambda step: lr_factor(kind, warmup, schedule.first + step, schedule.total))
+
+    def _backward(self, parts: Sequence[Batch]) -> Tensor:
+        """Add up the gradients of a step's batches, each weighted by its share of the targets, and return the loss.
+
+        The mean over all targets of the step is that of one large batch.
+        """
+        num_targets = [part.num_targets for part in parts]
+        total: Tensor | None = None
+        for batch_idx, part in enumerate(parts):
+            # The strategy leaves modules unwrapped, so Fabric's precision is entered here rather than in a wrapper.
+            with self.fabric.autocast():
+                loss = self.module.training_step(part.to(self.fabric.device), batch_idx)
+            if len(parts) > 1:
+                loss = loss * (num_targets[batch_idx] / sum(num_targets))
+            self.fabric.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total

@@ -1,0 +1,1 @@
+"""Ways to train the clients of a process."""

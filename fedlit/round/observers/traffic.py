@@ -1,0 +1,44 @@
+"""Bytes that the clients of a round would really send and receive, from shapes alone."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from fedlit.algebra.tensors import num_bytes
+from fedlit.round.observers import Observer, RoundView
+from fedlit.round.rules import AggregationRule
+from fedlit.round.server import ServerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrafficObserver(Observer):
+    """Counts what every invited client receives and every one that returned sends.
+
+    groups: names of the groups beside the model, which travel both ways as they are.
+    silent: nothing travels: no rule, or data that are pooled.
+    """
+
+    rule: AggregationRule
+    groups: tuple[str, ...] = ()
+    silent: bool = False
+
+    def record(self, view: RoundView) -> dict[str, Any]:
+        """Return the bytes of all clients together."""
+        up, down = self.of_round(view.before, view.plan.invited, view.cohort.client_ids, view.plan.trains)
+        return {"communication/uplink_bytes": up, "communication/downlink_bytes": down}
+
+    def of_round(
+        self, server: ServerState, invited: Collection[int], returned: Collection[int], trained: Collection[str]
+    ) -> tuple[int, int]:
+        """Return the bytes up and down of a round that begins from `server`."""
+        if self.silent:
+            return 0, 0
+        beside = sum(num_bytes(server.group(group)) for group in self.groups)
+        parts = self.rule.traffic(server, returned, trained)
+        lost = sorted(set(invited) - set(returned))
+        # A stack is as wide as those who returned; a lost client is counted with what it alone would receive.
+        alone = [self.rule.traffic(server, [client], trained)[client] for client in lost]
+        return (
+            sum(part.uplink_bytes for part in parts.values()) + beside * len(returned),
+            sum(part.downlink_bytes for part in [*parts.values(), *alone]) + beside * len(invited),
+        )
