@@ -77,12 +77,19 @@ def record(out: Path, only: list[str], num_processes: int) -> None:
 
 def _outcome(run: Path) -> dict[str, Any]:
     paths = sorted(path for path in (run / "adapter").rglob("*") if path.is_file())
-    files = {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    files = {str(path.relative_to(run)): _digest(path) for path in paths}
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {
         "files": files,
         "records": [{key: value for key, value in one.items() if not key.startswith("time/")} for one in records],
     }
+
+
+def _digest(path: Path) -> str:
+    data = path.read_bytes()
+    if path.name == "adapter_config.json":  # names the folder of the packaged backbone, which lies in the checkout
+        data = json.dumps({**json.loads(data), "base_model_name_or_path": None}, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def compare(before: Path, after: Path) -> int:
