@@ -62,6 +62,7 @@ class FixedPointSum:
         assert not self._reduced, "the sum is closed"
         for name, integers in encoded:
             self._parts[name].add_(integers)
+            del integers  # before the next is made, which then takes its memory
 
     def reduce(self) -> Mapping[str, Tensor]:
         """Return the sum over all processes by name, flat; one collective, made once."""
