@@ -43,6 +43,14 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the first name whose tensor holds a NaN or an infinity, None if there is none; one wait for the device."""
+    if not tensors:
+        return None
+    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
+
+
 def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """Return the Euclidean norm of left - right over all tensors, summed in float64."""
     total = sum(float((left[name].double() - right[name].double()).square().sum()) for name in sorted(left))

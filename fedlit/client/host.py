@@ -85,7 +85,7 @@ class ModelHost:
         """Make the model a client's at the start of its round; its own frozen weights, where it has any, go in too."""
         copy_into(self.method.shared(self.model), job.start.groups[MODEL])
         self.load_private(job.state.private)
-        parameters = dict(self.model.named_parameters())
+        parameters = dict(self.model.named_parameters()) if job.start.offsets else {}
         for layer in self.layers:
             if layer.name in job.start.offsets:
                 own = added(self._masters[layer.weight], layer.oriented(job.start.offsets[layer.name]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from fedlit.algebra.tensors import checksum, distance
+from fedlit.algebra.tensors import checksum, distance, first_not_finite
 from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
@@ -201,9 +201,8 @@ class Federation:
                 f"round {after.round_idx}: the processes hold different server states; "
                 "check that all nodes run the same hardware and library versions"
             )
-        for name, tensor in after.shared.items():
-            if not bool(tensor.isfinite().all()):
-                raise self._told(DivergenceError(what=f"the server's {name}", round_number=after.round_idx))
+        if (name := first_not_finite(after.shared)) is not None:
+            raise self._told(DivergenceError(what=f"the server's {name}", round_number=after.round_idx))
         record: Record = {
             "aggregation/num_clients": len(cohort.client_ids),
             "aggregation/update_norm": distance(after.shared, before.shared),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlit.algebra.tensors import checksum, copy_into, distance, num_bytes, num_parameters, snapshot
+from fedlit.algebra.tensors import checksum, copy_into, distance, first_not_finite, num_bytes, num_parameters, snapshot
 
 
 def test_sizes_count_scalars_and_their_own_bytes() -> None:
@@ -112,3 +112,10 @@ def test_distance_is_summed_in_double() -> None:
     left = {"w": torch.cat([torch.tensor([1e4]), torch.full((10_000,), 1e-2)])}
     right = {"w": torch.zeros(10_001)}
     assert distance(left, right) ** 2 - 1e8 == pytest.approx(1.0, rel=1e-4)
+
+
+def test_the_first_tensor_that_is_not_finite_is_named() -> None:
+    good, bad = torch.ones(2, 3), torch.tensor([1.0, float("nan")])
+    assert first_not_finite({}) is None
+    assert first_not_finite({"a": good, "b": good}) is None
+    assert first_not_finite({"a": good, "b": bad, "c": torch.tensor([float("inf")])}) == "b"
