@@ -37,11 +37,21 @@ def given(arguments: list[str], part: str) -> list[str]:
     return [*(argument for argument in arguments if argument.split("=")[0] not in own), *PARTS[part]]
 
 
+@pytest.fixture(scope="module")
+def plain(zygote: Zygote, arguments: list[str]) -> Path:
+    """A run without a part from outside, made once in every worker that compares with it."""
+    zygote.run("plain", *given(arguments, "plain"))
+    return zygote.folder / "plain"
+
+
 @pytest.fixture(scope="module", params=PARTS)
 def whole(request: pytest.FixtureRequest, zygote: Zygote, arguments: list[str]) -> str:
     """Run a part in one process and return its name."""
     name = str(request.param)
-    zygote.run(name, *given(arguments, name))
+    if name == "plain":
+        request.getfixturevalue("plain")
+    else:
+        zygote.run(name, *given(arguments, name))
     return name
 
 
@@ -56,8 +66,7 @@ def test_processes_do_not_change_a_bit(
     assert forked_command_line.result(f"{whole}-2") == forked_command_line.result(whole)
 
 
-def test_it_does_something(zygote: Zygote, whole: str) -> None:
-    plain = zygote.folder / "plain"
+def test_it_does_something(zygote: Zygote, plain: Path, whole: str) -> None:
     if whole != "plain":
         assert records(zygote.folder / whole)[-1]["aggregation/checksum"] != records(plain)[-1]["aggregation/checksum"]
 
