@@ -27,7 +27,7 @@ class AggregationRule(ABC):
     averages: shared is a mean of what clients sent, so that its change is a pseudo-gradient for a server optimizer.
     stacks: the rule calls cohort.stack(), which shows single clients; their tensors are kept until the round ends.
     asks_again: the rule calls cohort.mean_of(), for which they are kept too, though only sums leave a client.
-    folds: the rule changes backbone weights, for which the server holds fp32 masters.
+    folds: the rule changes backbone weights; the server holds the changes beside them (ServerState.fold).
     mixes_ranks: clients may have LoRA factors of different ranks, which a transform brings into one scaling.
     """
 

@@ -7,6 +7,9 @@ forward pass uses, every mean the same weights p_i.
 Differs from the released code, which adds the residual transposed to nn.Linear weights. The residual travels as
 factors of rank (n - 1) r, one r less than the paper's bound:
     sum_i p_i B_i A_i - B A = sum_{i<n} p_i (B_i - B)(A_i - A_n),  B = sum_i p_i B_i,  A = sum_i p_i A_i.
+
+Differs from it also in where the residual goes: beside W, not into its bits (ServerState.fold). Added to a bfloat16 W,
+as the paper's arithmetic and commonsense runs would, nearly all of it is rounded away.
 """
 
 from collections.abc import Collection
@@ -69,7 +72,8 @@ class FedExLora(AggregationRule):
         if self.assignment != "keep":
             return super().start(server, client_id)
         own = _of_client(server, client_id)
-        offsets = {layer.name: layer.change(own) * -1.0 for layer in server.layers}
+        # In the type that the client's model holds, so that who looks at them sees what it trains on.
+        offsets = {layer.name: (layer.change(own) * -1.0).to(own[layer.b].dtype) for layer in server.layers}
         return Start(groups={MODEL: {**server.shared, **own}}, offsets=offsets)
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
