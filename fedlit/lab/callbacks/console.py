@@ -136,6 +136,9 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
     if losses:
         parts.append(f"train loss {sum(losses) / len(losses):.4f}")
+    updates = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/update_norm")]
+    if updates and not any(updates):
+        parts.append("NO UPDATE: every client sent what it received")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
     if "time/train_s" in record:
