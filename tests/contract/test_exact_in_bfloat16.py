@@ -94,7 +94,7 @@ def measured(builder: Builder, name: str, *options: str) -> Measured:
     federation = builder(name, *COMMON, *options)
     watched = Watched(federation.trainer, federation.host)
     federation.trainer = watched
-    last: list[TensorDict] = []
+    last = [held_weights(federation.host)]
     load_server = federation.host.load_server
 
     def load(server: object) -> None:
