@@ -8,14 +8,17 @@ Requests and answers are JSON, one a line:
         ->  {"code": exit code, or minus a signal's number, "stderr": text, "seconds": number}
 """
 
+import errno
 import json
 import os
 import resource
 import runpy
 import signal
+import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ HERE = Path(__file__).resolve().parent
 TIME_LIMIT_S = 60
 MEMORY_LIMIT_BYTES = 6 * 2**30
 """Of addresses beyond those of the server itself."""
+PROCESS_LIMIT = 40
+"""Processes that a case may start: as many as a comparison of all methods needs."""
 
 
 def serve() -> None:
@@ -58,6 +63,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     if pid == 0:
         child(request, stderr)
     _, status = os.waitpid(pid, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # what the case started and left behind
     return {
         "code": os.waitstatus_to_exitcode(status),
         "stderr": stderr.read_bytes().decode("utf-8", "backslashreplace"),
@@ -71,6 +78,7 @@ def child(request: dict[str, Any], stderr: Path) -> None:
     try:
         os.setsid()
         set_limits()
+        subprocess.Popen = LimitedPopen  # type: ignore[assignment, misc]
         set_streams(request["stdout"], stderr)
         os.chdir(request["folder"])
         sys.argv = [request["script"], *request["words"]]
@@ -80,6 +88,18 @@ def child(request: dict[str, Any], stderr: Path) -> None:
     finally:
         code = flushed(code)
         os._exit(code)
+
+
+class LimitedPopen(subprocess.Popen[Any]):
+    """Stands for subprocess.Popen in a case: a number of devices with many digits must not fill the machine."""
+
+    num_started = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        LimitedPopen.num_started += 1
+        if LimitedPopen.num_started > PROCESS_LIMIT:
+            raise BlockingIOError(errno.EAGAIN, f"the fuzzer lets a case start {PROCESS_LIMIT} processes")
+        super().__init__(*arguments, **options)
 
 
 def set_limits() -> None:

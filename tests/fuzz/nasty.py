@@ -20,7 +20,7 @@ YAML = (
 )
 TEXTS = (
     *("${x}", "${oc.env:HOME}", "$\\frac{x}{y}$", "{prompt}", "{", "{}", "{0}", "{prompt!r:>{label}}", "{prompt.x}"),
-    *("%s", "%", "100%", "a/b", "../x", "/dev/full", "/proc/self/mem", "~", "~nobody/x", "a\\b", "-x", "--x", "a=b"),
+    *("%s", "%", "100%", "a/b", "../x", "/dev/full", "/proc/self/status", "~", "~nobody/x", "a\\b", "-x", "--x", "a=b"),
     *(
         "Grüße",
         "你好",

@@ -49,7 +49,15 @@ PATH_KEYS = (
 )
 COLUMNS = ("prompt", "response", "label", "nothing")
 
-SLOW = ("num_rounds", "local.steps", "local.epochs", "eval.max_new_tokens", "compute.devices", "compute.num_nodes")
+SLOW = (
+    "num_rounds",
+    "local.steps",
+    "local.epochs",
+    "eval.max_new_tokens",
+    "compute.devices",
+    "compute.num_nodes",
+    "compute.threads",
+)
 SAFE_ONLY = ("run.dir", "run.name", "logging.wandb", "logging.loggers", "compute.timeout_s", "plugins")
 """Keys that a run which is no dry run leaves alone: with them it takes long, or writes and reads elsewhere."""
 

@@ -58,8 +58,7 @@ class Outcome:
         if len(told) != 1:
             return f"! exit code {self.code} with {len(told)} lines that begin with {ENDS[self.code]!r}"
         if self.script not in STARTERS and len(self.lines) != 1:
-            other = next(line for line in self.lines if line not in told)
-            return f"! more than one line: {first_words(other)}"
+            return f"! more than one line: {skeleton(self.lines[-1])}"
         return {2: "refused", 3: "diverged", 4: "out of memory"}[self.code]
 
     def _signal(self) -> str | None:
@@ -69,7 +68,10 @@ class Outcome:
 
     def _too_long(self) -> str | None:
         found = next((line for line in self.stderr.splitlines() if len(line) > LONGEST_LINE), None)
-        return found and f"! line of more than {LONGEST_LINE} characters: {skeleton(found)}"
+        if found is None:
+            return None
+        why = "a long value" if re.search(r"\S{150}", found) else "a long list"
+        return f"! line of more than {LONGEST_LINE} characters, {why}: {skeleton(found)}"
 
     def _traceback(self) -> str | None:
         """Return the exception's type and the innermost place in the package or a script."""

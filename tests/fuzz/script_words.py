@@ -3,7 +3,7 @@
 import nasty
 from cases import STDOUTS, Case
 from hypothesis import strategies as st
-from option_words import changed_yaml, settings
+from option_words import changed_yaml, key_of, settings
 from runner import COMPARED, PAIR, SMALL
 
 SWEEP = """\
@@ -85,11 +85,12 @@ def scripts(draw: st.DrawFn) -> Case:
         words += [draw(st.sampled_from(TARGETS) | st.sampled_from(TARGETS) | nasty.words())]
     for _ in range(draw(st.integers(0, 2))):
         words += draw(option(script))
-    words += draw(st.lists(settings(), max_size=2, unique_by=lambda word: word.partition("=")[0]))
+    others = settings().filter(lambda word: not word.startswith("dry_run"))
+    words += draw(st.lists(others, max_size=2, unique_by=key_of))
     if script == "sweep.py" and "run" in words:
         # Cells that train have the words of a small run, after all others: a word given twice is refused.
-        given = {word.partition("=")[0] for word in words}
-        words += [word for word in [*SMALL, "dry_run=true"] if word.partition("=")[0] not in given]
+        given = {key_of(word) for word in words}
+        words += ["dry_run=true", *(word for word in SMALL if key_of(word) not in given)]
     if script == "compare.py":
         words += draw(st.sampled_from([[], [*SMALL, *COMPARED]]))
     if script == "prefetch.py":
