@@ -1,5 +1,7 @@
 """A case: one command line with the files it finds, as small and as readable as Hypothesis can make it."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -37,11 +39,19 @@ class Case:
     def __str__(self) -> str:
         lines = [f"{self.script} " + " ".join(short(word) for word in self.words)]
         lines += [
-            f"  {path}: {'a folder' if content is None else short(content)}" for path, content in self.files.items()
+            f"  {path}: {'a folder' if content is None else readable(content)}" for path, content in self.files.items()
         ]
         lines += [f"  {path}: removed" for path in self.removed]
         lines += [f"  stdout: {self.stdout}"] if self.stdout != "file" else []
         return "\n".join(lines)
+
+
+def readable(content: bytes) -> str:
+    """Return what of a file is unlike the rest of it: of rows that differ in their numbers alone, one is enough."""
+    lines = content.splitlines()
+    alike = Counter(re.sub(rb"\d+", b"#", line) for line in lines)
+    odd = [f"line {i + 1}: {short(line)}" for i, line in enumerate(lines) if alike[re.sub(rb"\d+", b"#", line)] == 1]
+    return f"{len(lines)} lines, {'; '.join(odd)}" if len(lines) > 4 and 0 < len(odd) < 4 else short(content)
 
 
 def short(value: str | bytes, limit: int = 160) -> str:

@@ -60,7 +60,8 @@ def changed(draw: st.DrawFn, path: Path) -> bytes | None:
         records[number] = draw(nasty.mutated(records[number]))
         return "\n".join(map(nasty.dumps, records)).encode("utf-8", "surrogatepass")
     value: Any = json.loads(content) if path.suffix == ".json" else content.decode()
-    return nasty.dumps(draw(nasty.mutated(value))).encode("utf-8", "surrogatepass")
+    other = draw(nasty.json_values() | nasty.mutated(value))
+    return nasty.dumps(other).encode("utf-8", "surrogatepass")
 
 
 @st.composite
