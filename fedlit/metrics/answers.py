@@ -16,6 +16,7 @@ from torch import Tensor
 from fedlit.metrics.collected import CollectedMetric
 from fedlit.metrics.latex import normalised_latex, value_of
 from fedlit.metrics.text import References, paired
+from fedlit.words import canonical
 
 KINDS = ("text", "number", "boxed", "option")
 """What `final_answer` can read from a text."""
@@ -139,7 +140,7 @@ def final_answer(text: str, kind: str, options: Sequence[str] = ()) -> str | Non
             return chosen_option(text, options)
         case _:
             assert kind == "text", kind
-            return " ".join(text.split())
+            return " ".join(canonical(text).split())
 
 
 class _GroupedShare(CollectedMetric):

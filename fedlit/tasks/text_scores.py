@@ -60,6 +60,12 @@ def make_metric(name: str, data: DataConfig) -> Metric:
     return Accuracy() if name == "accuracy" else TEXT_SCORES[name]()
 
 
+def signatures(data: DataConfig, protocol: str) -> dict[str, str]:
+    """Return what the figures of each score of text depend on, such as its tokens, by key of the first record."""
+    made = {name: make_metric(name, data) for name in computed_scores(data, protocol) if name in TEXT_SCORES}
+    return {f"eval/signature/{name}": str(metric.signature) for name, metric in made.items()}
+
+
 def update_texts(
     metrics: Mapping[str, Metric],
     examples: Sequence[Example],

@@ -10,6 +10,7 @@ from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row, prompt_template, render, required_columns, template_columns
 from fedlit.errors import UserError
 from fedlit.tasks.spec import TaskSpec
+from fedlit.words import require_word
 
 if TYPE_CHECKING:
     from fedlit.config.schema import DataConfig
@@ -42,7 +43,8 @@ class CausalLMSpec(TaskSpec):
         return columns | dict.fromkeys(required_columns(data), "data.required") | {data.response: "data.response"}
 
     def check(self, row: Row, place: str, data: DataConfig) -> bool:
-        """Check that columns hold strings, null counting as blank, and that response and required ones are not blank.
+        """Check that columns hold strings, null counting as blank, that response and required ones are not blank, and
+        that the scores can see what may become a reference.
 
         A row with an empty response is left out with data.drop_empty.
         """
@@ -61,6 +63,8 @@ class CausalLMSpec(TaskSpec):
                 f"{place}: column {data.response!r} (data.response) is empty; fill it in, "
                 "or leave such rows out with data.drop_empty=true"
             )
+        if data.test_path is None and data.hub_test_split is None:  # else no row of this file is a reference
+            require_word(row[data.response], data.scores or self.default_scores, place)
         for column in required_columns(data):
             if not row[column].strip():
                 raise UserError(f"{place}: column {column!r} is blank; fill it in or take it off data.required")
