@@ -20,6 +20,10 @@ _UNSPACED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Line_Break=S
 _UNSPACED_CHARACTER = regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*")
 _WORD = regex.compile(rf"(?V1){_UNSPACED}\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+")
 _WIDE_MARK = regex.compile(r"(?V1)[\p{P}&&[\p{East_Asian_Width=W}\p{East_Asian_Width=F}\p{East_Asian_Width=H}]]")
+UNSPACED_PART = rf"[{_UNSPACED}\p{{Line_Break=SA}}]"
+WORD_PART = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--{UNSPACED_PART}]"
+"""Sets of the package regex (V1): what stands in words of scripts without spaces, and in those of all others. A word of
+the latter ends where the former begin."""
 WORD_SCORES = ("rouge_l", "meteor", "meteor_15", "cider")
 """Scores of words alone, which are 0 where a reference has none, whatever is said."""
 RULE = "nfc+unspaced-characters"
