@@ -9,6 +9,7 @@ from fedlit.data.collation import Example
 from fedlit.errors import UserError
 from fedlit.metrics.answers import Accuracy, ExactMatch
 from fedlit.metrics.data_to_text import Bleu, Cider, Meteor, Nist
+from fedlit.metrics.meteor_15 import Meteor15
 from fedlit.metrics.text import Bleu4, RougeL
 from fedlit.tasks.registry import task_spec
 
@@ -18,6 +19,7 @@ TEXT_SCORES: Mapping[str, Callable[[], Metric]] = {
     "bleu": Bleu,
     "nist": Nist,
     "meteor": Meteor,
+    "meteor_15": Meteor15,
     "cider": Cider,
 }
 """Scores of a text against references, by name in the record."""

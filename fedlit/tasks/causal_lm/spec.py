@@ -23,7 +23,10 @@ class CausalLMSpec(TaskSpec):
     name: str = "causal_lm"
     task_class: str = "fedlit.tasks.causal_lm.task:CausalLM"
     auto_class: str = "AutoModelForCausalLM"
-    scores: tuple[str, ...] = ("rouge_l", "bleu_4", "bleu", "nist", "meteor", "cider", "exact_match", "accuracy")
+    scores: tuple[str, ...] = (
+        *("rouge_l", "bleu_4", "bleu", "nist", "meteor", "meteor_15", "cider"),
+        *("exact_match", "accuracy"),
+    )
     default_scores: tuple[str, ...] = ("rouge_l", "bleu_4")
     protocols: tuple[str, ...] = ("generate", "teacher_forced", "options")
     generates: bool = True
