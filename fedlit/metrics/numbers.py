@@ -22,8 +22,8 @@ _DECIMAL = rf"(?:(?:{_GROUPS}|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
 _TERM = r"(?:\{{\s*(?P<{0}>[-−]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+))\s*\}}|(?P<{0}>[0-9]))"
 _FRAC = rf"\\[dtc]?frac\s*{_TERM.format('top')}\s*{_TERM.format('bottom')}"
 _TEN_TO_THE = r"10\s*\^\s*(?:\{\s*(?P<exponent>[-−]?[0-9]+)\s*\}|(?P<exponent>[-−]?[0-9]+))"
-_NUMBER = regex.compile(
-    rf"(?V1)(?P<sign>(?<![{WORD_PART})\]}}])[-−])?"  # but not the minus of 7-5
+_PATTERN = (
+    rf"(?P<sign>(?<![{WORD_PART})\]}}])[-−])?"  # but not the minus of 7-5
     r"(?:\\?\p{Sc}\s*(?P<inner>[-−])?)?"  # $-5 as well as -$5
     rf"(?:(?P<unclear>[0-9]{{1,3}}(?:[ ][0-9]{{3}})+(?![0-9]))|{_TEN_TO_THE}"  # 1 000 is one number or two
     rf"|(?P<value>{_DECIMAL})(?:\s*(?:\\times|\\cdot|×|·|\*|x)\s*{_TEN_TO_THE}|[eE](?P<exponent>[-−+]?[0-9]+)(?!\w))"
@@ -32,12 +32,26 @@ _NUMBER = regex.compile(
     rf"|{_FRAC}"
     rf"|(?P<value>{_DECIMAL})(?:/(?P<bottom>[0-9]+))?)"
 )
+_NUMBER = regex.compile(f"(?V1){_PATTERN}")
+# A formula is what has no word. It is read whole: what may stand around its number are the signs of a formula, of
+# emphasis and of a sentence, a name with =, and a unit of one letter.
+_NO_WORD = regex.compile(r"\\(?:begin|end)\s*\{[a-zA-Z*]+\}|\\[a-zA-Z]+|[πθ∞]")
+_WORD = regex.compile(r"\p{L}{2,}|[[\p{L}]--[a-zA-Z]]", regex.V1)
+_UPRIGHT = regex.compile(
+    r"\\(?:text|mbox|textrm|textbf|textit|textnormal|mathrm|mathbf|mathit)\s*\{([^{}]*)\}(?:\^\{?[0-9]\}?)?"
+)
+_UNIT = r"[mgslhLWVACFKNJ](?:/[mgslhL])?(?!\p{L})"
+_FORMULA = regex.compile(
+    rf"(?V1)(?:[\s*$\"'`(:=≈#]|\\[(\[]|\\(?:boxed|fbox)\s*\{{|[a-zA-Z](?:_\{{?\w\}}?|\([^()=]*\))?\s*=)*+{_PATTERN}"
+    rf"(?:[\s*$\"'`).,;:!?}}%°\p{{Sc}}\p{{So}}]|\\[)\]%$]|\^\s*\{{?\s*\\circ|\\(?:degree|circ)(?![a-zA-Z])|{_UNIT})*"
+)
 # What makes a number part of something else: an operand on its other side, a power, a root, a variable.
 _COMMAND = r"\\(?:sqrt|[dtc]?frac|pi|theta|cdot|times|div|pm|mp|log|ln|sin|cos|tan|binom|infty)(?![a-zA-Z])"
 _OPERATOR = r"(?:[-−–+×·÷*/±]|\\(?:times|cdot|div|pm|mp)(?![a-zA-Z]))"
 _VARIABLE = r"(?:(?<!\p{L})[xyznijπθ∞√](?!\p{L}))"
 _FOLLOWS = regex.compile(
     rf"[ ]*{_OPERATOR}[ ]*\\?[$]?[ ]*[-−]?(?:[.]?[0-9]|\(|{_COMMAND}|{_VARIABLE})"
+    r"|[a-zA-Z]{1,3}[ ]*(?:\^|[-−+][ ]*[0-9])|[ ]*(?:and|or|to)[ ]+[-−]?\\?[$]?[0-9]"
     rf"|[ ]*{_COMMAND}|{_VARIABLE}|[ ]*x[ ]*[0-9]|[.,:_][0-9]|[eE][-+]?[0-9]|\(\s*[-−]?(?:[0-9]|\\|{_VARIABLE})"
     r"|(?:\s*(?:\\right)?[)\]}])?\s*\^(?!\s*\{?\s*\\circ)|[⁰¹²³⁴⁵⁶⁷⁸⁹⁻√]"
 )
@@ -55,30 +69,37 @@ _CHAIN = regex.compile(  # 3 + 4 = before its result
 def final_number(text: str) -> str | None:
     r"""Return the final number of `text` as an exact fraction in lowest terms, such as 42, -7 or 5/2; None without one.
 
-    It is the first number after the first `####`; without that mark the first one after the last `The answer is`, each
-    time after a sum with its `=`; without either the last number of the text. A mark without a number after it gives
-    None, and so does a number that is a part of something else: the 3 of `2\sqrt{3}`, the 1 of `x^2+1`, the 5 of 1:5.
+    The answer begins after the first `####`; without that mark after the last `The answer is`. An answer that is a
+    formula, by its first line, must be a number as a whole: `2\sqrt{3}`, `2b` and `(1, 2)` are none. Of an answer with
+    words it is the first number; without a mark the last number of the text. A number that is a part of something else,
+    the 1 of `x^2+1`, the 5 of 1:5, counts as none, and what a sum comes to is read after its last `=`.
 
     1,000 = $1000 = 1000.00, 0.5 = 1/2 = \frac12 = ½, 2 1/2 = 2\frac{1}{2} = 5/2, 1e3 = 10^3, and 50% counts as 50;
     digits of any script are read. Nothing is rounded: the code of MetaMath rounds predictions to integers, which
     accepts 41.6 for 42.
     """
-    text = _plain(text)
+    text = _UPRIGHT.sub(r" \1 ", _plain(text))
     _, hashes, after_hashes = text.partition(_HASHES)
     marks = list(ANSWER_IS.finditer(text))
-    if hashes or marks:
-        answer = after_hashes if hashes else text[marks[-1].end() :]
-        chain = _CHAIN.match(answer)
-        found = _NUMBER.search(answer, chain.end() if chain else 0)
-    else:
-        answer, found = text, None
-        for found in _NUMBER.finditer(text):  # noqa: B007  # the last one
-            pass
-    if found is None or found["unclear"] or _FOLLOWS.match(answer, found.end()):
+    answer = after_hashes if hashes else text[marks[-1].end() :] if marks else text
+    chain = _CHAIN.match(answer)
+    answer = answer[chain.end() :] if chain else answer
+    marked, lines = bool(hashes or marks), answer.strip().split("\n")
+    if (marked or len(lines) == 1) and not _WORD.search(_NO_WORD.sub("", lines[0])):
+        return _told(_FORMULA.fullmatch(lines[0]))
+    found = None
+    for found in _NUMBER.finditer(answer):  # noqa: B007  # the last one, after a mark the first
+        if marked:
+            break
+    if found is None or _FOLLOWS.match(answer, found.end()):
         return None
-    if _PRECEDES.search(answer[max(found.start() - _LOOK_BACK, 0) : found.start()]):
-        return None
-    value = _value(found)
+    before = answer[max(found.start() - _LOOK_BACK, 0) : found.start()]
+    return None if _PRECEDES.search(before) else _told(found)
+
+
+def _told(found: "regex.Match[str] | None") -> str | None:
+    """Return a number that was found as a text; None without one, or if it is unclear which it is."""
+    value = None if found is None or found["unclear"] else _value(found)
     return None if value is None else str(value)
 
 

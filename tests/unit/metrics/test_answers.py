@@ -124,7 +124,18 @@ def rows(path: Path) -> list[dict[str, Any]]:
         ("(1,2)", None),
         ("1 000", None),
         ("#### 12 500", None),
-        ("1 2 3 4", "4"),
+        ("1 2 3 4", None),
+        ("it is 1 2 3 4", "4"),
+        ("2b", None),
+        ("#### 3s^2", None),
+        ("b - 1", None),
+        ("The answer is: 3qr + 6q", None),
+        ("The answer is: 19 and 43", None),
+        (r"19 \text{ and }43", "43"),
+        ("#### (5, -10)", None),
+        (r"[1, \infty)", None),
+        (r"45^\circ, 135^\circ", None),
+        ("#### 12, 10, 6", None),
         (r"\binom{5}{2}", None),
         ("1e3x", None),
         # a number all the same
@@ -142,6 +153,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
         ("max + 3", "3"),
         (r"$\boxed{5}$", "5"),
         (r"5\text{ cm}", "5"),
+        (r"15\mbox{ cm}^2", "15"),
+        (r"\textbf{42}", "42"),
+        ("#### (5)", "5"),
+        ("f(2) = 7", "7"),
+        ("x_1 = 5", "5"),
+        ("#### 5 m/s", "5"),
+        ("7 °C!", "7"),
+        ("5 = 5 = 6", "6"),
         # other scripts
         ("答案是-7", "-7"),
         ("答案是4２。", "42"),
@@ -319,6 +338,23 @@ def test_every_answer_of_math(shared_folder: Path) -> None:
         groups[form if value is None else value].add(answer)
     assert sum(map(len, groups.values())) == 2047
     assert sum(len(group) > 1 for group in groups.values()) == 154
+
+
+@pytest.mark.parametrize("sentence", ["#### {}", "The answer is: {}"])
+def test_every_number_of_math(sentence: str, shared_folder: Path) -> None:
+    """What is a rational number is read as that, and next to nothing else is read as a number."""
+    answers = [row["answer"] for row in rows(shared_folder / "data" / "math_test" / "test.jsonl.gz")]
+    refused, others = [], []
+    for answer in answers:
+        value, found = value_of(normalised_latex(answer)), final_number(sentence.format(answer))
+        if value is not None and found is None:
+            refused.append(answer)
+        elif value is not None:
+            assert found == str(value), answer
+        elif found is not None and not re.fullmatch(r"[0-9]+ ?\\frac.*", answer):
+            others.append(answer)
+    assert len(refused) == 3, "groups of digits after a comma and a space, and two angles"
+    assert others == [r"\text{June 20}"]
 
 
 def test_every_option_of_commonsense(shared_folder: Path) -> None:
