@@ -354,7 +354,7 @@ def test_every_number_of_math(sentence: str, shared_folder: Path) -> None:
         elif found is not None and not re.fullmatch(r"[0-9]+ ?\\frac.*", answer):
             others.append(answer)
     assert len(refused) == 3, "groups of digits after a comma and a space, and two angles"
-    assert others == [r"\text{June 20}"]
+    assert others == [r"\text{June 20}", r"7, -2, \text{ and } -5"], "read as prose"
 
 
 def test_every_option_of_commonsense(shared_folder: Path) -> None:
