@@ -201,7 +201,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         rows=rows,
         server=server,
         clients=_clients(config, host, len(rows)),
-        initial_facts=facts,
+        initial_facts={**facts, **task.notes()},
         folder=folder,
         checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
         best=BestRound.of(config),

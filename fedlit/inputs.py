@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.data.sources import load_rows, load_test_rows
+from fedlit.metrics.meteor_jar import require_meteor
 from fedlit.partition.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
 from fedlit.run.folder import RunFolder
 from fedlit.tasks.registry import task_spec
@@ -33,9 +34,13 @@ class Inputs:
 
 
 def gather_inputs(config: RunConfig) -> Inputs:
-    """Read and deal the rows; a run folder of another configuration and every mistake in the data is a UserError."""
+    """Read and deal the rows; a run folder of another configuration, a score whose program is missing and every
+    mistake in the data is a UserError.
+    """
     folder = RunFolder(config)
     folder.require_same_run()
+    if "meteor_15" in (config.data.scores or ()):
+        require_meteor()
     rows, own_test_rows = load_rows(config.data, config.seed), load_test_rows(config.data)
     classes = task_spec(config.data.task).class_names([*rows, *own_test_rows], config.data)
     folder.require_same_rows("rows_sha256", rows_checksum(rows))

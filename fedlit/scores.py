@@ -27,6 +27,7 @@ SCORES: Mapping[str, Score] = {
     "bleu": Score("BLEU", "score"),
     "nist": Score("NIST", "score"),
     "meteor": Score("METEOR", "score"),
+    "meteor_15": Score("METEOR 1.5", "score"),
     "cider": Score("CIDEr", "score"),
     "exact_match": Score("exact match", "share"),
     "accuracy": Score("accuracy", "share"),

@@ -144,9 +144,9 @@ class LocalConfig:
     """What one client does in one round."""
 
     steps: int | None = 10
-    """optimizer steps of a client in a round; null if `local.epochs` is given"""
+    """optimizer steps of a client in a round, along its rows from where the last one ended; null with `local.epochs`"""
     epochs: int | None = None
-    """passes of a client over its training rows in a round; null if `local.steps` is given"""
+    """passes of a client in a round, each over every row once, a last batch may be short; null with `local.steps`"""
     batch_size: int = 8
     """rows of one batch"""
     accumulate: int = 1

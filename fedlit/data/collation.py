@@ -3,13 +3,11 @@
 Shapes: n rows in a batch, T tokens in its longest row, L positions of the batch that carry a label.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from fedlit.seeding import numpy_generator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,29 +114,3 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
         label_ids=torch.tensor(labels, dtype=torch.int64),
         num_labels=tuple(counts),
     )
-
-
-def training_order(
-    num_rows: int, batch_size: int, seed: int, client_id: int, *, skip: int, num_steps: int
-) -> Iterator[list[int]]:
-    """Yield the row numbers of `num_steps` batches of a client, after `skip` batches of earlier rounds.
-
-    A client walks through permutations of its rows, one per pass, each from its own stream; a batch is full unless the
-    client has fewer rows than `batch_size`, so one may span two passes. The walk is a pure function of its arguments:
-    a resumed client needs no iterator state.
-    """
-    size = min(batch_size, num_rows)
-    epoch, order = -1, None
-    for step in range(skip, skip + num_steps):
-        rows = []
-        for place in range(step * size, (step + 1) * size):
-            if place // num_rows != epoch or order is None:
-                epoch = place // num_rows
-                order = numpy_generator(seed, f"order/{epoch}", client_id=client_id).permutation(num_rows)
-            rows.append(int(order[place % num_rows]))
-        yield rows
-
-
-def steps_of_epochs(num_rows: int, batch_size: int, num_epochs: int) -> int:
-    """Return the steps that walk `num_epochs` times through `num_rows` rows, the last batch rounded up."""
-    return -(-num_rows * num_epochs // min(batch_size, num_rows))

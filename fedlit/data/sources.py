@@ -52,8 +52,9 @@ def load_test_rows(config: DataConfig) -> list[Row]:
     if config.hub_test_id is not None:
         test = replace(test, hub_id=config.hub_test_id, hub_config=config.hub_test_config)
     source, records = _open_source(test)
-    # The partition's label is of no use in a test set, which may lack it.
-    return _checked_rows(source, _renamed(records, config), replace(config, label=None))
+    # The partition's label is of no use in a test set, which may lack it; and it has no further test set.
+    of_test = replace(config, label=None, test_path=None, hub_test_split=None)
+    return _checked_rows(source, _renamed(records, config), of_test)
 
 
 def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:

@@ -1,60 +1,30 @@
 r"""The final answer of a text, a number, the content of the last \boxed{} or an option, and the share that is right.
 
-The markers are those of the data: GSM8K ends in `#### 42` (Cobbe et al., arXiv 2110.14168), MetaMathQA in
-`The answer is: 42` (Yu et al., arXiv 2309.12284), MATH boxes its answer, and two boxed answers are compared after a
-normalisation of their LaTeX as in Hendrycks et al., arXiv 2103.03874.
+The markers are those of the data, for numbers see `numbers.py`. MATH boxes its answer, and two boxed answers are
+compared after a normalisation of their LaTeX as in Hendrycks et al., arXiv 2103.03874.
 """
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from functools import lru_cache
 
+import regex
 import torch
 from torch import Tensor
 
 from fedlit.metrics.collected import CollectedMetric
 from fedlit.metrics.latex import normalised_latex, value_of
+from fedlit.metrics.numbers import ANSWER_IS, final_number
 from fedlit.metrics.text import References, paired
+from fedlit.words import UNSPACED_PART, WORD_PART, canonical
 
 KINDS = ("text", "number", "boxed", "option")
 """What `final_answer` can read from a text."""
 
-_MAX_DIGITS = 1000  # a model that repeats a digit for ever does not give an answer
-_HASHES = "####"
-_ANSWER_IS = re.compile(r"the answer is\s*:?\s*", re.IGNORECASE)
+_UNSPACED = regex.compile(f"(?V1){UNSPACED_PART}")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
-_NUMBER = re.compile(
-    r"(?P<sign>(?<![\w)\]}])[-−])?"  # a sign, but not the minus of 7-5
-    r"(?:\\?[$€£](?P<inner>[-−])?)?"  # $-5 as well as -$5
-    r"(?P<value>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)"
-    r"(?:/(?P<divisor>0*[1-9][0-9]*))?"
-)
-
-
-def final_number(text: str) -> str | None:
-    """Return the final number of `text` as an exact fraction in lowest terms, such as 42, -7 or 5/2; None without one.
-
-    It is the first number after the first `####`; without that mark the first one after the last `The answer is`;
-    without either the last number of the text. A mark without a number after it gives None. 1,000 = $1000 = 1000.00,
-    0.5 = 1/2, and 50% counts as 50. Nothing is rounded: the code of MetaMath rounds predictions to integers, which
-    accepts 41.6 for 42.
-    """
-    text = text.replace(r"\!", "").replace("{,}", ",")
-    _, hashes, after_hashes = text.partition(_HASHES)
-    marks = list(_ANSWER_IS.finditer(text))
-    if hashes:
-        found = _NUMBER.search(after_hashes)
-    elif marks:
-        found = _NUMBER.search(text, marks[-1].end())
-    else:
-        found = None
-        for found in _NUMBER.finditer(text):  # noqa: B007  # the last one
-            pass
-    if found is None or len(found[0]) > _MAX_DIGITS:
-        return None
-    value = Fraction(found["value"].replace(",", "")) / int(found["divisor"] or 1)
-    return str(-value if bool(found["sign"]) != bool(found["inner"]) else value)
 
 
 def boxed_answer(text: str) -> str | None:
@@ -69,7 +39,7 @@ def boxed_answer(text: str) -> str | None:
         if text[start : start + 1] == "{":
             return _braced(text, start)
         return re.split(r"[$\n]", text[start:], maxsplit=1)[0].strip().rstrip(".") or None
-    marks = list(_ANSWER_IS.finditer(text))
+    marks = list(ANSWER_IS.finditer(text))
     if marks:
         return text[marks[-1].end() :].split("\n", 1)[0].strip().rstrip(".").strip("$").strip() or None
     return None
@@ -97,17 +67,35 @@ def equivalent(left: str, right: str) -> bool:
     return value is not None and value == value_of(right)
 
 
-def chosen_option(text: str, options: Sequence[str]) -> str | None:
-    """Return the option that `text` names first, whatever its case and as a word of its own; None if it names none.
+def find_option(text: str, options: Sequence[str]) -> tuple[str, int, int] | None:
+    """Return the option that `text` names first, and where it stands in it; None if it names none.
 
-    Of options that begin alike the longest counts.
+    Whatever its case and however its accents are written, as a word of its own: in scripts that put spaces between
+    words nothing of such a word may stand beside it. Of options that begin alike the longest counts.
     """
-    by_name = {option.lower(): option for option in options if option}
-    if not by_name:
-        return None
-    names = "|".join(re.escape(name) for name in sorted(by_name, key=len, reverse=True))
-    found = re.search(rf"(?<!\w)(?:{names})(?!\w)", text.lower())
-    return by_name[found[0]] if found else None
+    names, pattern = _options_pattern(tuple(options))
+    found = pattern.search(text) if names else None
+    return (names[found.lastindex - 1], *found.span()) if found else None
+
+
+@lru_cache(maxsize=256)
+def _options_pattern(options: tuple[str, ...]) -> "tuple[list[str], regex.Pattern[str]]":
+    """Return the options in the order in which they are looked for, and a pattern with a group for each of them."""
+    names = sorted(filter(None, options), key=len, reverse=True)
+    groups = []
+    for name in names:
+        forms = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+        either = "|".join(regex.escape(form, special_only=True) for form in forms)
+        before = "" if _UNSPACED.match(name) else rf"(?<!{WORD_PART})"
+        after = r"(?!\p{M})" if _UNSPACED.match(name[-1]) else rf"(?!{WORD_PART})"
+        groups.append(f"({before}(?:{either}){after})")
+    return names, regex.compile("(?V1)(?i:" + "|".join(groups) + ")")
+
+
+def chosen_option(text: str, options: Sequence[str]) -> str | None:
+    """Return the option that `text` names first, by `find_option`; None if it names none."""
+    found = find_option(text, options)
+    return found[0] if found else None
 
 
 def options_in(prompt: str, pattern: str) -> tuple[str, ...]:
@@ -139,7 +127,7 @@ def final_answer(text: str, kind: str, options: Sequence[str] = ()) -> str | Non
             return chosen_option(text, options)
         case _:
             assert kind == "text", kind
-            return " ".join(text.split())
+            return " ".join(canonical(text).split())
 
 
 class _GroupedShare(CollectedMetric):

@@ -7,9 +7,16 @@ Dataset", arXiv 2103.03874: what only changes the looks, and units, are dropped.
 import re
 from fractions import Fraction
 
+from fedlit.words import canonical
+
 _MAX_DIGITS = 1000  # far below where Python refuses to read an integer
 _UPRIGHT = r"\\(?:text|mbox|textrm|textbf|textit|textnormal|mathrm|mathbf|mathit)\s*"
 _GAP = r"(?:\\[ ,;:]|~|\s)"
+# How a number ends: in a digit, in pi, in a fraction, root or power of numbers, with the parenthesis around it.
+_ARGUMENT = r"\s*(?:\{[^{}a-zA-Z]*(?:[0-9]|\\pi)[^{}]*\}|[0-9])"
+_NUMBER = rf"(?:[0-9]\.?|\\pi|π|\\(?:frac(?:\s*\{{[^{{}}]*\}}|\s*[0-9])|sqrt){_ARGUMENT}|\^{_ARGUMENT})[)!]?"
+# What makes another answer of a number.
+_NO_UNIT = r"\s*(?i:[ap]\.?\s*m\.?|noon|midnight|[ab]\.?\s*[cd]\.?|hundred|thousand|[mbtr]{1,2}illion|and|or)\s*"
 
 # in this order
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -21,10 +28,12 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])|°", ""),
         (r"\\?[$%]", ""),
         (r"\{,\}", ","),
-        # a unit: upright words at the end, after a space or a number, with the power of square metres
-        (rf"(?<=\S){_GAP}+{_UPRIGHT}\{{[^{{}}]*\}}(?:\^\{{?[0-9]\}}?)?\s*\.?$", ""),
-        (rf"(?<=[0-9}}]){_UPRIGHT}\{{[^{{}}]*\}}(?:\^\{{?[0-9]\}}?)?\s*\.?$", ""),
-        (rf"(?<=\S){_UPRIGHT}\{{\s[^{{}}]*\}}(?:\^\{{?[0-9]\}}?)?\s*\.?$", ""),
+        (rf"^\s*(?:{_UPRIGHT}\{{[^{{}}]{{1,2}}\}}|[^=<>\\\s{{}}]{{1,2}}){_GAP}*=(?![=]){_GAP}*", ""),  # x=5
+        # a unit: upright words at the end, after a number, with the power of square metres
+        (
+            rf"({_NUMBER}){_GAP}*{_UPRIGHT}\{{(?!{_NO_UNIT}\}})[^{{}}]*\}}(?:\^\{{?[0-9]\}}?)?\s*\.?$",
+            r"\1",
+        ),
         (rf"{_UPRIGHT}\{{([^{{}}]*)\}}", r"\1"),
         (rf"(?<!\\){_GAP}|\\q?quad(?![a-zA-Z])", " "),
         (r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])", r"\\frac{\1}{\2}"),
@@ -33,7 +42,6 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
         (r"\s+", ""),
         (r"\.+$", ""),
-        (r"^[^=<>\\]{1,2}=(?=[^=])", ""),  # x=5
         (r"(?<![0-9.])\.(?=[0-9])", "0."),
         (r"^(-?)([0-9]+)/([0-9]+)$", r"\1\\frac{\2}{\3}"),
     )
@@ -43,8 +51,11 @@ _FRACTION = re.compile(r"(-?)\\frac\{(-?[0-9]+)\}\{(-?[0-9]+)\}")
 
 
 def normalised_latex(answer: str) -> str:
-    r"""Return `answer` in one form: \frac{1}{2} for \dfrac12 and 1/2, 0.5 for .5, 5 for x=5 and 5\text{ cm}."""
-    text = answer.strip()
+    r"""Return `answer` in one form: \frac{1}{2} for \dfrac12 and 1/2, 0.5 for .5, 5 for x=5 and 5\text{ cm}.
+
+    What stands after a number is a unit, and dropped; other text is the answer itself.
+    """
+    text = canonical(answer.strip())
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return text

@@ -5,9 +5,11 @@ subsequences from rapidfuzz. BLEU-4 is that of sacrebleu (Papineni et al., "Bleu
 Machine Translation", 2002; Post, "A Call for Clarity in Reporting BLEU Scores", arXiv 1804.08771). torchmetrics' own
 ROUGEScore gathers one tensor per pair and returns wrong values for shards of unequal size; its BLEU is 0 whenever one
 n-gram order has no match.
+
+Of text in ASCII both are those of the libraries to the bit. Elsewhere those see letters of English alone, or words
+where there are spaces alone: there the words are those of `fedlit.words`.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import zip_longest
@@ -18,8 +20,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fedlit.metrics.exact import ExactMean
+from fedlit.words import RULE, set_apart, words
 
-_WORD = re.compile(r"[a-z0-9]+")
 _MAX_NGRAM_ORDER = 4
 
 References = Sequence[str] | Sequence[Sequence[str]]
@@ -34,15 +36,15 @@ def porter_stem() -> Callable[[str], str]:
 
 
 def rouge_tokens(text: str, *, use_stemmer: bool) -> list[str]:
-    """Return the tokens of rouge_score: runs of [a-z0-9] in the lowered text, words of more than 3 characters stemmed.
+    """Return the lowered words of a text, those of more than 3 characters stemmed; of ASCII the tokens of rouge_score.
 
-    Every other character separates, letters outside ASCII too.
+    Every other character separates.
     """
-    words = _WORD.findall(text.lower())
+    tokens = words(text)
     if not use_stemmer:
-        return words
+        return tokens
     stem = porter_stem()
-    return [stem(word) if len(word) > 3 else word for word in words]
+    return [stem(token) if len(token) > 3 else token for token in tokens]
 
 
 def rouge_l_f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
@@ -85,6 +87,11 @@ class RougeL(ExactMean):
         super().__init__()
         self.use_stemmer = use_stemmer
 
+    @property
+    def signature(self) -> str:
+        """What the figures depend on, in the manner of sacrebleu."""
+        return f"case:lc|tok:words+{RULE}|stem:{'porter' if self.use_stemmer else 'no'}|beta:1"
+
     def update(self, predictions: Sequence[str], references: References) -> None:
         """Add n pairs; a reference is a text or a sequence of alternative texts. No pair at all is fine.
 
@@ -105,6 +112,9 @@ class RougeL(ExactMean):
 class Bleu4(Metric):
     """Corpus-level BLEU-4 in [0, 1], sacrebleu's default: 13a tokens, case kept, "exp" smoothing, several references.
 
+    Before the tokens are made `fedlit.words.set_apart` gives scripts without spaces some. If no prediction has as many
+    as 4 tokens there is no 4-gram, and by BLEU's definition the score is 0.
+
     It is not the mean of the sentences' BLEU. The papers' released code calls nltk's `corpus_bleu` with smoothing
     method1 on tokens of `word_tokenize`: other tokens, another smoothing and another count of an empty prediction, so
     figures differ slightly and are comparable only within one definition.
@@ -114,6 +124,7 @@ class Bleu4(Metric):
     """
 
     state: Tensor
+    lowercase = False
     full_state_update = False
     is_differentiable = False
     higher_is_better = True
@@ -124,8 +135,18 @@ class Bleu4(Metric):
         # A cached result would keep a process without new pairs out of the collective that the others wait in.
         super().__init__(compute_with_cache=False)
         # force: generated text may look tokenised, which only changes what sacrebleu writes to the log
-        self._bleu = BLEU(tokenize="13a", smooth_method="exp", max_ngram_order=_MAX_NGRAM_ORDER, force=True)
+        self._bleu = BLEU(
+            lowercase=self.lowercase, tokenize="13a", smooth_method="exp", max_ngram_order=_MAX_NGRAM_ORDER, force=True
+        )
         self.add_state("state", default=torch.zeros(3 + 2 * _MAX_NGRAM_ORDER, dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def signature(self) -> str:
+        """What the figures depend on, sacrebleu's signature with the rule for other scripts."""
+        import sacrebleu  # noqa: PLC0415
+
+        case = "lc" if self.lowercase else "mixed"
+        return f"case:{case}|eff:no|tok:13a+{RULE}|smooth:exp|version:{sacrebleu.__version__}"
 
     def update(self, predictions: Sequence[str], references: References) -> None:
         """Add n pairs; a reference is a text or a sequence of alternative texts. No pair at all is fine.
@@ -136,8 +157,9 @@ class Bleu4(Metric):
         if not pairs:
             return
         # sacrebleu wants the i-th references of all predictions side by side, None where a prediction has fewer
-        streams = [list(stream) for stream in zip_longest(*(alternatives for _, alternatives in pairs))]
-        batch = self._bleu.corpus_score([prediction for prediction, _ in pairs], streams)
+        spaced = (map(set_apart, alternatives) for _, alternatives in pairs)
+        streams = [list(stream) for stream in zip_longest(*spaced)]
+        batch = self._bleu.corpus_score([set_apart(prediction) for prediction, _ in pairs], streams)
         added = [len(pairs), batch.sys_len, batch.ref_len, *batch.counts, *batch.totals]
         self.state = self.state + torch.tensor(added, dtype=torch.int64, device=self.state.device)
 

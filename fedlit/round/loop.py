@@ -47,7 +47,7 @@ class Federation:
     server: its state before the first round.
     clients: those with a state that outlives the round (private tensors, a kept optimizer), which live on this process
     and always train here; None where clients keep nothing and are dealt evenly, cohort by cohort.
-    initial_facts: what the first record holds of the adapter's initialisation.
+    initial_facts: what the first record holds of the adapter's initialisation and of how the scores are made.
     """
 
     config: RunConfig
@@ -61,7 +61,7 @@ class Federation:
     rows: Sequence[Sequence[Row]]
     server: ServerState
     clients: dict[int, ClientState] | None
-    initial_facts: Mapping[str, float]
+    initial_facts: Mapping[str, float | str]
     folder: RunFolder
     checkpoints: Checkpoints
     best: BestRound

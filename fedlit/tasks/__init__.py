@@ -101,6 +101,10 @@ class Task(ABC, Generic[ExampleT, BatchT]):
         names: scalars, vectors or matrices.
         """
 
+    def notes(self) -> Mapping[str, str]:
+        """Return what the first record says of how the scores are made, by key; nothing unless there is a choice."""
+        return {}
+
     @abstractmethod
     def evaluate(
         self, model: nn.Module, examples: Sequence[ExampleT], metrics: Mapping[str, Metric], device: torch.device

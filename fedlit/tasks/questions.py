@@ -13,7 +13,9 @@ from typing import Any
 from fedlit.config import DataConfig
 from fedlit.data.prompts import render
 from fedlit.errors import UserError
-from fedlit.metrics.answers import chosen_option, final_answer, options_in
+from fedlit.metrics.answers import final_answer, find_option, options_in
+from fedlit.scores import chosen_scores
+from fedlit.words import require_word
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +44,9 @@ def evaluation_questions(
     in the published scripts. by_options: with candidates too.
 
     Raises:
-        UserError: a row without a reference or without the column of `data.score_by`, a reference in which
-            `data.answer` finds no answer, a prompt in which `data.options` finds no options, or, by_options, a response
-            that names none of them.
+        UserError: a row without a reference or without the column of `data.score_by`, a reference without a word for a
+            score of words, one in which `data.answer` finds no answer, a prompt in which `data.options` finds no
+            options, or, by_options, a response that names none of them.
     """
     merged: dict[Any, list[tuple[int, str, str]]] = {}
     for number, row in enumerate(rows):
@@ -82,6 +84,9 @@ def _question(
         group = str(row[data.score_by])
     options = () if data.options is None else find_options(prompt, data.options, place)
     _require_answers(references, options, place, data)
+    if not by_options:
+        for reference in references:
+            require_word(reference, chosen_scores(data), place)
     if data.options is None:
         return Question(prompt=prompt, references=references, group=group)
     candidates, right = exchange_option(references[0], options, place) if by_options else ((), 0)
@@ -125,21 +130,20 @@ def find_options(prompt: str, pattern: str, place: str) -> tuple[str, ...]:
 def exchange_option(response: str, options: Sequence[str], place: str) -> tuple[tuple[str, ...], int]:
     """Return the response that each option would make, and the place of the response's own option.
 
-    A response's option is the one that `chosen_option` reads in it, as in a generated response.
+    A response's option is the one that `find_option` reads in it, as in a generated response.
 
     Raises:
         UserError: the response names no option.
     """
-    named = chosen_option(response, options)
-    if named is None:
+    found = find_option(response, options)
+    if found is None:
         raise UserError(
             f"{place}: the response {response[:60]!r} names none of the options {', '.join(options)} of its prompt; "
             "correct the row, or give eval.protocol=generate"
         )
-    found = re.search(rf"(?<!\w){re.escape(named)}(?!\w)", response, re.IGNORECASE)
-    assert found is not None
+    named, start, end = found
     right = tuple(options).index(named)
-    before, after = response[: found.start()], response[found.end() :]
+    before, after = response[:start], response[end:]
     candidates = [f"{before}{option}{after}" for option in options]
     candidates[right] = response
     return tuple(candidates), right

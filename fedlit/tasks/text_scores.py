@@ -9,6 +9,7 @@ from fedlit.data.collation import Example
 from fedlit.errors import UserError
 from fedlit.metrics.answers import Accuracy, ExactMatch
 from fedlit.metrics.data_to_text import Bleu, Cider, Meteor, Nist
+from fedlit.metrics.meteor_15 import Meteor15
 from fedlit.metrics.text import Bleu4, RougeL
 from fedlit.tasks.registry import task_spec
 
@@ -18,6 +19,7 @@ TEXT_SCORES: Mapping[str, Callable[[], Metric]] = {
     "bleu": Bleu,
     "nist": Nist,
     "meteor": Meteor,
+    "meteor_15": Meteor15,
     "cider": Cider,
 }
 """Scores of a text against references, by name in the record."""
@@ -58,6 +60,12 @@ def make_metric(name: str, data: DataConfig) -> Metric:
         assert data.answer is not None
         return ExactMatch(data.answer)
     return Accuracy() if name == "accuracy" else TEXT_SCORES[name]()
+
+
+def signatures(data: DataConfig, protocol: str) -> dict[str, str]:
+    """Return what the figures of each score of text depend on, such as its tokens, by key of the first record."""
+    made = {name: make_metric(name, data) for name in computed_scores(data, protocol) if name in TEXT_SCORES}
+    return {f"eval/signature/{name}": str(metric.signature) for name, metric in made.items()}
 
 
 def update_texts(

@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "fedlit"
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
     {"errors", "units", "seeding", "config.schema"},
-    {"registry", "process.slurm", "process.interrupt"},
+    {"registry", "words", "process.slurm", "process.interrupt"},
     {"data"},
     {"tasks.spec"},
     {"tasks.*.spec"},

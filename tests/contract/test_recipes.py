@@ -257,6 +257,7 @@ def test_the_record_has_its_keys(finished: Federation) -> None:
     assert [record["round"] for record in (first, *rounds)] == [0, 1, 2]
     for record in (first, rounds[-1]):
         assert {"global/loss", "global/rouge_l", "global/bleu_4", "eval/protocol"} <= record.keys()
+    assert {"eval/signature/rouge_l", "eval/signature/bleu_4"} <= first.keys()
     for record in (first, *rounds):
         assert all(math.isfinite(value) for value in record.values() if isinstance(value, float))
     for record in rounds:

@@ -1,4 +1,7 @@
-"""RougeL against rouge_score, Bleu4 against sacrebleu and nltk, on random and on awkward texts."""
+"""RougeL against rouge_score, Bleu4 against sacrebleu and nltk, on random and on awkward texts.
+
+RougeL of ASCII alone: other scripts are in tests/unit/metrics/test_scripts.py.
+"""
 
 import random
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ EDGES = [
     " \t\n",
     "...!?",
     "naïve café Straße İstanbul",
-    "日本語のテキスト and English",
+    "a\x00b\x1fc\x7f d",
     "emoji 🙂🙂 ok",
     "don't can't o'clock",
     "3.14, 1,000 and -7",
@@ -62,6 +65,15 @@ def pairs() -> list[tuple[str, list[str]]]:
     return awkward + drawn
 
 
+def ascii_pairs() -> list[tuple[str, list[str]]]:
+    """Return the pairs without the characters outside ASCII."""
+    return [(in_ascii(p), list(map(in_ascii, references))) for p, references in pairs()]
+
+
+def in_ascii(text: str) -> str:
+    return text.encode("ascii", "ignore").decode("ascii")
+
+
 def scored(metric: RougeL | Bleu4, rows: Sequence[tuple[str, Any]], batch: int) -> torch.Tensor:
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -73,20 +85,20 @@ def scored(metric: RougeL | Bleu4, rows: Sequence[tuple[str, Any]], batch: int) 
 def test_rouge_l_equals_rouge_score_pair_by_pair(use_stemmer: bool) -> None:
     scorer = RougeScorer(["rougeL"], use_stemmer=use_stemmer)
     metric = RougeL(use_stemmer=use_stemmer)
-    expected = [scorer.score_multi(references, p)["rougeL"].fmeasure for p, references in pairs()]
-    for value, pair in zip(expected, pairs(), strict=True):
+    expected = [scorer.score_multi(references, p)["rougeL"].fmeasure for p, references in ascii_pairs()]
+    for value, pair in zip(expected, ascii_pairs(), strict=True):
         metric.reset()
         assert abs(scored(metric, [pair], 1).item() - value) < 1e-9, pair
     metric.reset()
-    assert abs(scored(metric, pairs(), 16).item() - sum(expected) / len(expected)) < 1e-9
+    assert abs(scored(metric, ascii_pairs(), 16).item() - sum(expected) / len(expected)) < 1e-9
     assert 0.2 < sum(expected) / len(expected) < 0.9
 
 
 @pytest.mark.parametrize("use_stemmer", [True, False])
 def test_tokens_equal_those_of_rouge_score(use_stemmer: bool) -> None:
     tokenizer = RougeScorer(["rougeL"], use_stemmer=use_stemmer)._tokenizer
-    every_character = [chr(c) for c in range(0x3000) if not 0xD800 <= c < 0xE000]
-    for text in [*EDGES, *texts(random.Random(1), 200), "x".join(every_character)]:
+    every_character = [chr(c) for c in range(0x80)]
+    for text in map(in_ascii, [*EDGES, *texts(random.Random(1), 200), "x".join(every_character)]):
         assert rouge_tokens(text, use_stemmer=use_stemmer) == tokenizer.tokenize(text)
 
 
@@ -97,6 +109,19 @@ def test_bleu_equals_sacrebleu_in_one_call(batch: int) -> None:
     expected = sacrebleu.corpus_bleu([p for p, _ in rows], streams).score / 100
     assert abs(scored(Bleu4(), rows, batch).item() - expected) < 1e-12
     assert 0.2 < expected < 0.9
+
+
+def test_bleu_equals_sacrebleu_in_scripts_with_spaces() -> None:
+    """And its `zh` in Chinese, whose characters and marks that sets apart too."""
+    spaced = ["Привет, мир! Как дела сегодня?", "naïve café: “déjà vu” — 3,5 €", "مرحبا، كيف حالك اليوم؟", "सब ठीक है।"]
+    rows = [(left, [right, left]) for left in spaced for right in spaced]
+    expected = sacrebleu.corpus_bleu([p for p, _ in rows], [[r[i] for _, r in rows] for i in range(2)]).score / 100
+    assert scored(Bleu4(), rows, 3).item() == min(expected, 1.0)
+    chinese = ["你好，世界！这是（3.5公斤）苹果。", "我在2020年买了apples，很好。", "「书」和《书》是什么？"]
+    for left in chinese:
+        for right in chinese:
+            expected = sacrebleu.corpus_bleu([left], [[right]], tokenize="zh").score / 100
+            assert scored(Bleu4(), [(left, [right])], 1).item() == min(expected, 1.0)
 
 
 def test_bleu_equals_sacrebleu_where_smoothing_decides() -> None:

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from fedlit.algebra.tensors import TensorDict, distance
 from fedlit.client.host import ModelHost
+from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange
 from fedlit.config import LocalConfig
-from fedlit.data.collation import steps_of_epochs, training_order
 from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, LocalPart, LocalRound, Trainer
@@ -145,11 +145,16 @@ class SerialTrainer(Trainer):
         Of a large shard only the rows of this round become examples, all at once.
         """
         rows: Sequence[Row] = job.rows
-        skip = job.plan.round_idx * num_steps
-        steps = training_order(len(rows), self._num_step_rows, self.seed, job.client_id, skip=skip, num_steps=num_steps)
-        order = list(steps)
+        order = list(self._order(len(rows), job.client_id, job.plan.round_idx, num_steps))
         wanted = sorted({row for step in order for row in step})
         return order, dict(zip(wanted, self.module.task.encode([rows[row] for row in wanted]), strict=True))
+
+    def _order(self, num_rows: int, client_id: int, round_idx: int, num_steps: int) -> Iterator[list[int]]:
+        """Yield the row numbers of each optimizer step, of the one in which an epoch ends only those that are left."""
+        size, seed, epochs = self._num_step_rows, self.seed, self.local.epochs
+        if epochs is not None:
+            return epoch_order(num_rows, size, seed, client_id, round_idx=round_idx, num_epochs=epochs)
+        return training_order(num_rows, size, seed, client_id, skip=round_idx * num_steps, num_steps=num_steps)
 
     def _batches(self, order: Iterable[Sequence[int]], examples: Mapping[int, Example]) -> Iterator[list[Batch]]:
         """Yield the batches of every optimizer step."""

@@ -10,6 +10,7 @@ from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row, prompt_template, render, required_columns, template_columns
 from fedlit.errors import UserError
 from fedlit.tasks.spec import TaskSpec
+from fedlit.words import require_word
 
 if TYPE_CHECKING:
     from fedlit.config.schema import DataConfig
@@ -22,7 +23,10 @@ class CausalLMSpec(TaskSpec):
     name: str = "causal_lm"
     task_class: str = "fedlit.tasks.causal_lm.task:CausalLM"
     auto_class: str = "AutoModelForCausalLM"
-    scores: tuple[str, ...] = ("rouge_l", "bleu_4", "bleu", "nist", "meteor", "cider", "exact_match", "accuracy")
+    scores: tuple[str, ...] = (
+        *("rouge_l", "bleu_4", "bleu", "nist", "meteor", "meteor_15", "cider"),
+        *("exact_match", "accuracy"),
+    )
     default_scores: tuple[str, ...] = ("rouge_l", "bleu_4")
     protocols: tuple[str, ...] = ("generate", "teacher_forced", "options")
     generates: bool = True
@@ -42,7 +46,8 @@ class CausalLMSpec(TaskSpec):
         return columns | dict.fromkeys(required_columns(data), "data.required") | {data.response: "data.response"}
 
     def check(self, row: Row, place: str, data: DataConfig) -> bool:
-        """Check that columns hold strings, null counting as blank, and that response and required ones are not blank.
+        """Check that columns hold strings, null counting as blank, that response and required ones are not blank, and
+        that the scores can see what may become a reference.
 
         A row with an empty response is left out with data.drop_empty.
         """
@@ -61,6 +66,8 @@ class CausalLMSpec(TaskSpec):
                 f"{place}: column {data.response!r} (data.response) is empty; fill it in, "
                 "or leave such rows out with data.drop_empty=true"
             )
+        if data.test_path is None and data.hub_test_split is None:  # else no row of this file is a reference
+            require_word(row[data.response], data.scores or self.default_scores, place)
         for column in required_columns(data):
             if not row[column].strip():
                 raise UserError(f"{place}: column {column!r} is blank; fill it in or take it off data.required")

@@ -19,7 +19,7 @@ from fedlit.tasks import Sample, Task
 from fedlit.tasks.generation import cut_at_stop, generate
 from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest
 from fedlit.tasks.questions import Question, evaluation_questions
-from fedlit.tasks.text_scores import computed_scores, make_metric, update_texts
+from fedlit.tasks.text_scores import computed_scores, make_metric, signatures, update_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,10 @@ class CausalLM(Task[Example, Batch]):
         """Return fresh metrics: loss (nats per response token, not smoothed) and the scores of `computed_scores`."""
         names = computed_scores(self.data, self.eval.protocol)
         return {"loss": FixedPointMean()} | {name: make_metric(name, self.data) for name in names}
+
+    def notes(self) -> dict[str, str]:
+        """Return the signatures of the scores that compare texts."""
+        return signatures(self.data, self.eval.protocol)
 
     @torch.no_grad()
     def evaluate(

@@ -1,14 +1,13 @@
-"""Padding and labels go by position; a client walks through all its rows, pass after pass, from any point on."""
+"""Padding and labels go by position."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlit.data.collation import Batch, Example, collate, pad_left, pad_right, steps_of_epochs, training_order
+from fedlit.data.collation import Batch, Example, collate, pad_left, pad_right
 
 PAD = 3
 TOKEN = st.integers(0, 9)  # the padding's id may be a token of the text as well
@@ -102,65 +101,3 @@ def test_a_batch_moves_whole() -> None:
     assert len(tensors) == 4
     assert all(getattr(moved, name).device.type == "meta" for name in tensors)
     assert moved.num_labels == batch.num_labels
-
-
-ROWS = st.integers(1, 30)
-SIZE = st.integers(1, 12)
-SEED = st.integers(0, 2**40)
-
-
-def walk(num_rows: int, size: int, seed: int, *, skip: int = 0, num_steps: int, client_id: int = 4) -> list[list[int]]:
-    return list(training_order(num_rows, size, seed, client_id, skip=skip, num_steps=num_steps))
-
-
-@given(ROWS, SIZE, SEED, st.integers(1, 4))
-def test_every_row_once_in_a_pass(num_rows: int, size: int, seed: int, num_passes: int) -> None:
-    steps = steps_of_epochs(num_rows, size, num_passes)
-    batches = walk(num_rows, size, seed, num_steps=steps)
-    assert all(len(batch) == min(size, num_rows) for batch in batches)
-    flat = [row for batch in batches for row in batch]
-    for start in range(0, num_passes * num_rows, num_rows):
-        assert sorted(flat[start : start + num_rows]) == list(range(num_rows))
-    assert len(flat) - num_passes * num_rows < min(size, num_rows), "no step more than needed"
-
-
-@given(ROWS, SIZE, SEED, st.lists(st.integers(0, 7), min_size=1, max_size=6))
-def test_rounds_of_any_length_cut_the_same_walk(num_rows: int, size: int, seed: int, rounds: list[int]) -> None:
-    whole = walk(num_rows, size, seed, num_steps=sum(rounds))
-    pieces: list[list[int]] = []
-    for num_steps in rounds:
-        pieces += walk(num_rows, size, seed, skip=len(pieces), num_steps=num_steps)
-    assert pieces == whole
-
-
-@given(ROWS, SIZE, SEED)
-def test_the_walk_is_pure(num_rows: int, size: int, seed: int) -> None:
-    first = walk(num_rows, size, seed, num_steps=5)
-    torch.manual_seed(0)
-    walk(num_rows, size, seed, num_steps=3, client_id=5)
-    assert walk(num_rows, size, seed, num_steps=5) == first
-    assert all(type(row) is int for batch in first for row in batch)
-
-
-def test_passes_clients_and_seeds_differ() -> None:
-    walks = [
-        walk(40, 40, 0, num_steps=1),
-        walk(40, 40, 0, skip=1, num_steps=1),
-        walk(40, 40, 0, num_steps=1, client_id=5),
-        walk(40, 40, 1, num_steps=1),
-    ]
-    assert len({tuple(batches[0]) for batches in walks}) == 4
-    assert all(batches[0] != list(range(40)) for batches in walks)
-
-
-@pytest.mark.parametrize("num_rows", [1, 3])
-def test_fewer_rows_than_the_batch(num_rows: int) -> None:
-    for batch in walk(num_rows, 8, 0, num_steps=6):
-        assert sorted(batch) == list(range(num_rows))
-
-
-@given(ROWS, SIZE, st.integers(1, 5))
-def test_steps_of_epochs_are_just_enough(num_rows: int, size: int, num_epochs: int) -> None:
-    steps = steps_of_epochs(num_rows, size, num_epochs)
-    batch = min(size, num_rows)
-    assert (steps - 1) * batch < num_rows * num_epochs <= steps * batch

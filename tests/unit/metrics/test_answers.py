@@ -3,6 +3,7 @@ r"""Final answers: numbers, boxed LaTeX, options, on texts by hand and on every 
 import gzip
 import json
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
         ("So 5. The answer is: unknown", None),
         ("The answer is: 42 #### 43", "43"),
         ("He has 3 + 4 = 7 dollars.", "7"),
-        ("10-3", "3"),
-        ("from (2)-3", "3"),
+        ("10-3", None),
+        ("from (2)-3", None),
         ("x = -3", "-3"),
         ("it costs \\$1,200", "1200"),
         ("$1{,}200$ or $1,\\!200$", "1200"),
@@ -62,15 +63,114 @@ def rows(path: Path) -> list[dict[str, Any]]:
         ("1/2", "1/2"),
         ("4/2", "2"),
         ("-3/6", "-1/2"),
-        ("1/0", "0"),
+        ("1/0", None),
         ("50%", "50"),
-        ("1,2 and 3,4", "4"),
-        ("12,34", "34"),
+        ("1, 2 and 3, 4", "4"),
+        ("12,34", None),
         ("£3.10.", "31/10"),
         ("5th of 3rds", "3"),
         ("", None),
         ("no digit at all, ²", None),
         ("1" * 2000, None),
+        # fractions, mixed numbers, powers of ten
+        (r"\frac{3}{4}", "3/4"),
+        (r"The answer is: $-\dfrac{3}{4}$.", "-3/4"),
+        (r"\frac{-3}4", "-3/4"),
+        (r"\tfrac34", "3/4"),
+        (r"\frac{1.5}{2}", "3/4"),
+        ("2 1/2", "5/2"),
+        ("#### 2 1/2 cups", "5/2"),
+        (r"-2\frac{1}{2}", "-5/2"),
+        ("2½", "5/2"),
+        ("½", "1/2"),
+        ("2 3/2", None),
+        (r"2\frac{3}{2}", None),
+        ("1e3", "1000"),
+        ("1.5E-2", "3/200"),
+        ("10^3", "1000"),
+        (r"-1.5 \times 10^{3}", "-1500"),
+        ("2×10^-1", "1/5"),
+        ("1e999999", None),
+        # a sum before its result
+        ("#### 3 + 4 = 7", "7"),
+        (r"The answer is: 3 x 4 = 2 \times 6 = 12 apples, not 13", "12"),
+        ("#### x = 5", "5"),
+        ("#### 3x = 15", None),
+        # more than a number
+        ("x^2+1", None),
+        ("#### x^2+1", None),
+        (r"2\sqrt{3}", None),
+        (r"#### 2\sqrt{3}", None),
+        (r"\frac{\sqrt{3}}{2}", None),
+        (r"\frac{x}{2}", None),
+        (r"#### \frac{2}{x}", None),
+        (r"3\pi", None),
+        (r"\frac{1}{2}\pi", None),
+        ("3π", None),
+        ("2^{10}", None),
+        ("10²", None),
+        ("#### (1/2)^2", None),
+        (r"\left(\frac{1}{2}\right)^3", None),
+        ("3 + 4", None),
+        ("#### 10 - 3", None),
+        ("#### 5(3 + 4)", None),
+        ("-(3)", None),
+        (r"#### 5 \pm 2", None),
+        ("±5", None),
+        ("1:5", None),
+        ("10:30", None),
+        ("12/25/2020", None),
+        ("3,14", None),
+        ("(1,2)", None),
+        ("1 000", None),
+        ("#### 12 500", None),
+        ("1 2 3 4", None),
+        ("it is 1 2 3 4", "4"),
+        ("2b", None),
+        ("#### 3s^2", None),
+        ("b - 1", None),
+        ("The answer is: 3qr + 6q", None),
+        ("The answer is: 19 and 43", None),
+        (r"19 \text{ and }43", "43"),
+        ("#### (5, -10)", None),
+        (r"[1, \infty)", None),
+        (r"45^\circ, 135^\circ", None),
+        ("#### 12, 10, 6", None),
+        (r"\binom{5}{2}", None),
+        ("1e3x", None),
+        # a number all the same
+        ("1\u00a0234\u202f567", "1234567"),
+        (r"12\,500", "12500"),
+        (r"90^\circ", "90"),
+        (r"90^{\circ}", "90"),
+        ("**42**", "42"),
+        ("the answer is *42*.", "42"),
+        ("a 5-year-old", "5"),
+        ("$5/hour", "5"),
+        ("3/4 (3 of 4)", "4"),
+        ("5 apples + 3 pears", "3"),
+        ("room-5", "5"),
+        ("max + 3", "3"),
+        (r"$\boxed{5}$", "5"),
+        (r"5\text{ cm}", "5"),
+        (r"15\mbox{ cm}^2", "15"),
+        (r"\textbf{42}", "42"),
+        ("#### (5)", "5"),
+        ("f(2) = 7", "7"),
+        ("x_1 = 5", "5"),
+        ("#### 5 m/s", "5"),
+        ("7 °C!", "7"),
+        ("5 = 5 = 6", "6"),
+        # other scripts
+        ("答案是-7", "-7"),
+        ("答案是4２。", "42"),
+        ("答えは－５", "-5"),
+        ("الجواب ٤٢", "42"),
+        ("٣٫١٤", "157/50"),
+        ("उत्तर १२ है", "12"),
+        ("है-5", "5"),
+        ("₹1,200", "1200"),
+        ("5 ₽", "5"),
     ],
 )
 def test_final_number(text: str, number: str | None) -> None:
@@ -150,6 +250,18 @@ SAME = [
     ("1{,}000", "1000"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"(-\infty, \tfrac37]", r"(-\infty,\frac{3}{7}]"),
+    (r"x = \text{(A)}", r"\text{(A)}"),
+    (r"$x = \text{ (A)}$", "(A)"),
+    (r"x = \mbox{even}", r"\text{even}"),
+    (r"\mathbf{x} = 5 \text{ cm}", "5"),
+    (r"\frac{3}{4}\pi\text{ inches}", r"\frac34\pi"),
+    (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}"),
+    (r"8\sqrt{3} \text { square inches}", r"8\sqrt3"),
+    (r"2^{10}\text{ ways.}", "2^{10}"),
+    (r"2(3+4)\text{ cm}", "2(3+4)"),
+    (r"5!\text{ ways}", "5!"),
+    ("9\\text{ a.m.}", "9 a.m."),
+    ("\\text{e\u0301te\u0301}", "été"),
 ]
 DIFFERENT = [
     ("5", "6"),
@@ -168,6 +280,13 @@ DIFFERENT = [
     ("x \\leq 5", "5"),
     (r"\frac{1}{0}", r"\frac{2}{0}"),
     ("", "0"),
+    (r"x = \text{(A)}", r"x = \text{(B)}"),
+    (r"\text{(A)} \text{(B)}", r"\text{(A)}"),
+    (r"n \text{ is even}", r"n \text{ is odd}"),
+    (r"n \text{ is even}", "n"),
+    (r"(\text{A}) \text{ and } (\text{B})", r"(\text{A})"),
+    ("9\\text{ a.m.}", "9\\text{ p.m.}"),
+    (r"2 \text{ million}", "2"),
 ]
 
 
@@ -201,10 +320,16 @@ def test_every_answer_of_math(shared_folder: Path) -> None:
     """5,000 solutions box what the set calls their answer; of 2,047 different answers 154 groups are one answer."""
     examples = rows(shared_folder / "data" / "math_test" / "test.jsonl.gz")
     assert len(examples) == 5000
+    texts: list[str] = []
     for row in examples:
         boxed = boxed_answer(row["solution"])
         assert boxed == row["answer"].strip()
         assert equivalent(boxed, row["answer"])
+        if (text := re.fullmatch(r"\\(?:text|mbox)\{.*[a-z].*\}", row["answer"], re.IGNORECASE)) is not None:
+            texts.append(text[0])
+            assert equivalent(rf"x = {text[0]}", text[0])
+            assert not equivalent(rf"x = {text[0]}", r"x = \text{another}")
+    assert len(texts) == 68
     groups: dict[object, set[str]] = defaultdict(set)
     for answer in {row["answer"] for row in examples}:
         form = normalised_latex(answer)
@@ -213,6 +338,23 @@ def test_every_answer_of_math(shared_folder: Path) -> None:
         groups[form if value is None else value].add(answer)
     assert sum(map(len, groups.values())) == 2047
     assert sum(len(group) > 1 for group in groups.values()) == 154
+
+
+@pytest.mark.parametrize("sentence", ["#### {}", "The answer is: {}"])
+def test_every_number_of_math(sentence: str, shared_folder: Path) -> None:
+    """What is a rational number is read as that, and next to nothing else is read as a number."""
+    answers = [row["answer"] for row in rows(shared_folder / "data" / "math_test" / "test.jsonl.gz")]
+    refused, others = [], []
+    for answer in answers:
+        value, found = value_of(normalised_latex(answer)), final_number(sentence.format(answer))
+        if value is not None and found is None:
+            refused.append(answer)
+        elif value is not None:
+            assert found == str(value), answer
+        elif found is not None and not re.fullmatch(r"[0-9]+ ?\\frac.*", answer):
+            others.append(answer)
+    assert len(refused) == 3, "groups of digits after a comma and a space, and two angles"
+    assert others == [r"\text{June 20}", r"7, -2, \text{ and } -5"], "read as prose"
 
 
 def test_every_option_of_commonsense(shared_folder: Path) -> None:
@@ -234,6 +376,16 @@ def test_every_option_of_commonsense(shared_folder: Path) -> None:
         ("is it c++?", ("c", "c++"), "c++"),
         ("Yes", ("Yes", "No"), "Yes"),
         ("", ("a",), None),
+        ("答案是对的", ("对", "不对"), "对"),
+        ("这不对。", ("对", "不对"), "不对"),
+        ("答案是A。", ("A", "B"), "A"),
+        ("ดีมาก", ("ดี", "เลว"), "ดี"),
+        ("ดี", ("ด", "เลว"), None),
+        ("सही", ("सह", "गलत"), None),
+        ("यह सही है", ("सही", "गलत"), "सही"),
+        ("réponse: E\u0301tE\u0301", ("été", "hiver"), "été"),
+        ("étés", ("été",), None),
+        ("Да, конечно", ("да", "нет"), "да"),
         ("a", (), None),
         ("a", ("",), None),
     ],

@@ -64,7 +64,7 @@ def test_rouge_l_takes_the_best_reference() -> None:
 
 
 def test_the_stemmer_is_an_option_and_leaves_short_words() -> None:
-    assert rouge_tokens("Running dogs' was-2nd été", use_stemmer=True) == ["run", "dog", "was", "2nd", "t"]
+    assert rouge_tokens("Running dogs' was-2nd été", use_stemmer=True) == ["run", "dog", "was", "2nd", "été"]
     assert rouge_tokens("Running dogs", use_stemmer=False) == ["running", "dogs"]
     pair = (["he runs"], ["he run"])
     assert score(RougeL, pair) == 1.0

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import TensorDict, checksum, num_parameters, snapshot
+from fedlit.client.row_order import training_order
 from fedlit.client.trainers.serial import SerialTrainer
-from fedlit.data.collation import Batch, Example, training_order
+from fedlit.data.collation import Batch, Example
 from fedlit.errors import DivergenceError
 from fedlit.process.interrupt import StopAsked, StopReason
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState
@@ -112,7 +113,7 @@ def test_training_is_a_bare_loop(
 
 def test_accumulated_batches_are_one_large_batch(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
     """Batches of unequal numbers of tokens, the last one short: the loss is the mean over all tokens of the step."""
-    assert make_trainer(batch_size=4, accumulate=2, steps=None, epochs=2).num_steps(12) == 3
+    assert make_trainer(batch_size=4, accumulate=2, steps=None, epochs=2).num_steps(12) == 4
     parts = make_trainer(batch_size=5, accumulate=2, optimizer="sgd")
     whole = make_trainer(batch_size=10, optimizer="sgd")
     start = initial(whole)
@@ -121,6 +122,73 @@ def test_accumulated_batches_are_one_large_batch(make_trainer: MakeTrainer, rows
     for name, value in expected.items():
         torch.testing.assert_close(sent[name], value, rtol=1e-5, atol=1e-6)
     assert many.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("round_idx", [0, 5])
+@pytest.mark.parametrize(("accumulate", "lengths"), [(1, [5, 5, 2, 5, 5, 2]), (2, [10, 2, 10, 2]), (3, [12, 12])])
+def test_epochs_are_the_loop_over_a_loader(
+    accumulate: int,
+    lengths: list[int],
+    round_idx: int,
+    make_trainer: MakeTrainer,
+    make_task: Callable[..., CausalLM],
+    rows: list[dict[str, str]],
+) -> None:
+    """12 rows in batches of 5: the third batch of an epoch is short, and its loss is the mean over its own tokens."""
+    trainer = make_trainer(batch_size=5, accumulate=accumulate, steps=None, epochs=2, optimizer="sgd")
+    shared, state = initial(trainer)
+    order: list[list[int]] = []
+
+    class Watched(CausalLM):
+        def collate(self, examples: Sequence[Example]) -> Batch:
+            order.append([rows.index(next(row for row in rows if row["response"] == e.response)) for e in examples])
+            return super().collate(examples)
+
+    trainer.module.task = Watched(**vars(make_task()))
+    result, sent, _ = train(trainer, 5, rows, (shared, state), round_idx=round_idx)
+
+    flat = [row for batch in order for row in batch]
+    assert [sorted(flat[:12]), sorted(flat[12:])] == [list(range(12))] * 2
+    assert flat[:12] != flat[12:]
+    assert [len(batch) for batch in order] == [5, 5, 2] * 2
+    model, task = copy.deepcopy(trainer.module.model).train(), make_task()
+    named = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in shared.items():
+            named[name].copy_(value)
+    optimizer = torch.optim.SGD([parameter for parameter in named.values() if parameter.requires_grad], lr=0.05)
+    examples = task.encode(rows)
+    losses, place = [], 0
+    for length in lengths:
+        step, place = flat[place : place + length], place + length
+        loss = task.loss(model, task.collate([examples[row] for row in step]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert result.metrics["num_steps"] == len(lengths)
+    assert result.metrics["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    for name, value in sent.items():
+        torch.testing.assert_close(value, named[name].detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_schedule_over_epochs_ends_with_the_last_of_them(
+    make_trainer: MakeTrainer, rows: list[dict[str, str]]
+) -> None:
+    """12 rows in batches of 5, twice, in 5 rounds: the rate falls over 30 steps, not over the 25 of full batches."""
+    trainer = make_trainer(optimizer="sgd", batch_size=5, steps=None, epochs=2, schedule="linear", schedule_over="run")
+    seen: list[float] = []
+    build = trainer.module.configure_optimizers
+
+    def watched() -> torch.optim.Optimizer:
+        optimizer = build()
+        optimizer.register_step_pre_hook(lambda opt, _args, _kwargs: seen.append(opt.param_groups[0]["lr"]))
+        return optimizer
+
+    trainer.module.configure_optimizers = watched  # type: ignore[method-assign]
+    for round_idx in (0, 4):
+        train(trainer, 1, rows, initial(trainer), round_idx)
+    assert seen == pytest.approx([0.05 * (1 - step / 30) for step in (*range(6), *range(24, 30))])
 
 
 def test_the_learning_rate_follows_its_schedule(make_trainer: MakeTrainer, rows: list[dict[str, str]]) -> None:
@@ -380,7 +448,7 @@ def test_the_rows_of_a_round_and_no_others_are_tokenised(
 def test_the_number_of_steps(make_trainer: MakeTrainer) -> None:
     assert make_trainer(steps=7).num_steps(5) == 7
     by_epochs = make_trainer(steps=None, epochs=3)
-    assert [by_epochs.num_steps(count) for count in (1, 4, 5, 8, 12)] == [3, 3, 4, 6, 9]
+    assert [by_epochs.num_steps(count) for count in (1, 4, 5, 8, 12)] == [3, 3, 6, 6, 9]
     pooled = make_trainer(steps=7)
     pooled.num_step_multiples = 4
     assert pooled.num_steps(5) == 28
