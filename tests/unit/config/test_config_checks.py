@@ -25,15 +25,18 @@ RANGE_CASES = [
     ("partition.num_topics", "1", "at least 2"),
     *((key, "0", "at least 1") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("compute.timeout_s", "0", "at least 1"),
+    *((key, "0", "at least 1") for key in ("partition.num_shards", "eval.max_clients", "method.residual_rank")),
+    *((key, "2147483648", "up to 2147483647") for key in ("num_rounds", "method.lora_rank", "compute.timeout_s")),
     ("seed", "-1", "at least 0"),
+    ("seed", "9223372036854775808", "up to 9223372036854775807"),
     ("partition.min_test_rows", "-1", "at least 0"),
     *(
         (key, text, "finite number above 0")
         for key in (
             *("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"),
-            *("server.lr", "server.tau"),
+            *("server.lr", "server.tau", "method.init_lr"),
         )
-        for text in ("0", "-1", ".inf", ".nan")
+        for text in ("0", "-1", ".inf", ".nan", "1e-45", "1e39")
     ),
     *(
         (key, text, "at least 0")
@@ -52,7 +55,8 @@ RANGE_CASES = [
 @pytest.mark.parametrize(("key", "text", "remedy"), RANGE_CASES)
 def test_a_value_out_of_range_is_refused(key: str, text: str, remedy: str, config_dir: Path) -> None:
     (config_dir / "method/fedit.yaml").write_text(
-        "name: fedit\nlora_rank: 8\nlora_alpha: 16.0\nlora_dropout: 0.0\n", encoding="utf-8"
+        "name: fedit\nlora_rank: 8\nlora_alpha: 16.0\nlora_dropout: 0.0\ninit_lr: null\nresidual_rank: null\n",
+        encoding="utf-8",
     )
     with pytest.raises(UserError) as caught:
         load_config([f"{key}={text}"], config_dir)
