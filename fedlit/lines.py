@@ -1,14 +1,23 @@
 """Text that others wrote, made fit for one line of a console: nothing in it acts on a terminal or fills it."""
 
+from unicodedata import category
+
 MAX_VALUE_CHARACTERS = 200
 MAX_LINE_CHARACTERS = 400
 
 
 def printable(text: str) -> str:
-    """Return a text whose control characters, line breaks and halves of surrogate pairs are written as escapes."""
+    """Return a text whose control characters, line breaks and halves of surrogate pairs are written as escapes.
+
+    Spaces of other scripts stay, and the two joiners that Devanagari, Arabic and emoji are written with.
+    """
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return "".join(char if _is_harmless(char) else ascii(char)[1:-1] for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in "\u200c\u200d" or category(char) == "Zs"
 
 
 def cut(text: str, limit: int = MAX_VALUE_CHARACTERS) -> str:

@@ -10,6 +10,7 @@ from fedlit.config.ranges import LARGEST_COUNT, RANGES
 from fedlit.config.record import flat_values
 from fedlit.config.schema import ComputeConfig, RunConfig
 from fedlit.errors import UserError
+from fedlit.lines import printable
 from fedlit.process import slurm
 from fedlit.registry import option_names, registered
 from fedlit.tasks.registry import task_names, task_spec
@@ -109,7 +110,7 @@ def _size_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         if key not in RANGES and any(abs(entry) > LARGEST_COUNT for entry in integers):
             yield key, f"is out of range; give integers up to {LARGEST_COUNT}"
     for key in NAMES:
-        if values[key] is not None and not values[key].isprintable():
+        if values[key] is not None and printable(values[key]) != values[key]:
             yield key, "holds a line break or another character that is not printable; leave it out"
         elif values[key] is not None and key != "run.dir" and len(values[key].encode()) > MAX_NAME_BYTES:
             yield key, f"is longer than {MAX_NAME_BYTES} bytes; give a shorter name"
