@@ -19,6 +19,7 @@ from fedlit.config.keys import nearest
 from fedlit.config.loading import split_arguments
 from fedlit.config.sweep import load_sweeps
 from fedlit.errors import UserError
+from fedlit.lines import printable
 from fedlit.process import slurm
 from fedlit.process.interrupt import STOPPED_EXIT_CODE, StopRequest
 
@@ -258,7 +259,7 @@ def run_local(options: argparse.Namespace) -> int:
     on_cpu = all(run.config.compute.accelerator == "cpu" for run in runs)
     masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))
     remember(sweep, overrides)
-    outcomes = run_locally(runs, masks, options.devices, lambda line: print(line, flush=True))
+    outcomes = run_locally(runs, masks, options.devices, lambda line: print(printable(line), flush=True))
     states = [outcome.state for outcome in outcomes]
     print(f"{number_of(runs)}: {counts(states)}")
     if "stopped" in states:

@@ -6,9 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fedlit.config import DataConfig
 from fedlit.lab.callbacks import Callback, RunSummary
+from fedlit.lines import printable
 from fedlit.run.records import NAME, best_record
 from fedlit.scores import SCORES, chosen_scores, headings
 from fedlit.tasks import Sample
@@ -77,7 +79,7 @@ class ConsoleReport(Callback):
             best = best_record(having, key)
             best_cells = ("", "") if best is None else (f"{best[key]:.4f}", str(best["round"]))
             untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
-            table.add_row(heading, untrained, f"{having[-1][key]:.4f}", *best_cells)
+            table.add_row(Text(printable(heading)), untrained, f"{having[-1][key]:.4f}", *best_cells)
         self._console.print(table)
         if evaluated[-1]["round"] < self._summary.config.num_rounds:
             patience = self._summary.config.eval.patience
@@ -94,7 +96,7 @@ class ConsoleReport(Callback):
             self._progress = None
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(summary: RunSummary) -> list[str]:

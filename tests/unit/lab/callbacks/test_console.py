@@ -118,6 +118,18 @@ def test_a_classification_shows_its_own_scores(summary: RunSummary) -> None:
     assert "stopped  after round 2: no better score for eval.patience=2" in text
 
 
+def test_names_do_nothing_to_the_terminal(summary: RunSummary) -> None:
+    """Names of a run, of a note and of a group of rows, with what clears a screen and what rich takes for markup."""
+    callback, stream = report()
+    summary = dataclasses.replace(summary, folder=Path("runs/\x1b[2Ja"))
+    callback.on_start(summary, [], ["note \x07\r[/red]"])
+    records = [{**record, "global/accuracy/\x1b[31m[/b][red]": 0.5, "global/accuracy": 0.5} for record in RECORDS]
+    callback.on_end(records)
+    text = stream.getvalue()
+    assert not {"\x1b", "\x07", "\r"} & set(text)
+    assert "runs/\\x1b[2Ja" in text and "note \\x07\\r[/red]" in text and "\\x1b[31m[/b][red]" in text
+
+
 def test_no_bar_where_there_is_no_terminal(summary: RunSummary) -> None:
     callback, stream = report()
     callback.on_start(summary, [], [])
