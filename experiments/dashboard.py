@@ -49,6 +49,8 @@ def _build(options: argparse.Namespace) -> int:
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
+    for note in collection.notes:
+        tell(note)
     if options.wandb:
         from fedlit.lab.dashboard.workspace import build_workspace  # noqa: PLC0415
 

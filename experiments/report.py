@@ -45,6 +45,8 @@ def _report(options: argparse.Namespace) -> int:
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
+    for note in collection.notes:
+        tell(note)
     check_scores(collection, options.score)
     from fedlit.lab.report.writing import write_report  # noqa: PLC0415  scipy and matplotlib: seconds, after all mistakes
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlit.arguments import CommandParser
 from fedlit.command import USER_ERROR_EXIT_CODE, is_first_process, run_federation, tell
@@ -22,6 +23,10 @@ from fedlit.errors import UserError
 from fedlit.lines import printable
 from fedlit.process import slurm
 from fedlit.process.interrupt import STOPPED_EXIT_CODE, StopRequest
+
+if TYPE_CHECKING:
+    from fedlit.lab.sweeps.cells import CellRun
+    from fedlit.lab.sweeps.placing import Placed
 
 SCRIPT = Path(__file__)
 
@@ -142,6 +147,7 @@ def count_command(options: argparse.Namespace) -> int:
 
 def show_command(options: argparse.Namespace) -> int:
     """Print the cells, or one's command line."""
+    from fedlit.lab.sweeps.placing import place  # noqa: PLC0415  the other commands need none of it
     from fedlit.lab.sweeps.tables import cell_table  # noqa: PLC0415  rich
 
     sweep = load_sweep(options.sweep)
@@ -149,7 +155,7 @@ def show_command(options: argparse.Namespace) -> int:
     if options.index is None:
         show_table(cell_table(cells))
     else:
-        cell = pick(cells, options.index, sweep)
+        cell = place(pick(cells, options.index, sweep))
         print(shlex.join(["python", here("federate.py"), *cell.arguments]))
     return 0
 
@@ -167,6 +173,7 @@ def status_command(options: argparse.Namespace) -> int:
     runs = with_queue(cell_runs(sweep, overrides, jobs), read_submissions(sweep, overrides), jobs)
     show_table(status_table(runs, time.time()))
     print(f"\n{number_of(runs)}: {counts([run.status.state for run in runs])}")
+    tell_others(runs)
     for run in runs:
         if run.status.log and run.status.state in FAILURES:
             print(f"cell {run.index}: {run.status.log}")
@@ -191,6 +198,7 @@ def submit_command(options: argparse.Namespace) -> int:
     busy = [run for run in runs if run.status.state in BUSY]
     at_work = [run for run in busy if run.status.state != "done"]
     chosen = [run for run in runs if run not in busy] if options.only_unfinished else runs
+    tell_others(runs)
     check_cells([run.cell for run in chosen])
     if options.only_unfinished and busy:
         print(f"left out: {counts([run.status.state for run in busy])}")
@@ -241,13 +249,16 @@ def run_command(options: argparse.Namespace) -> int:
     stop = StopRequest()
     stop.install()
     sweep = load_sweep(options.sweep)
-    cell = pick(sweep.cells(options.overrides), options.index, sweep)
+    from fedlit.lab.sweeps.placing import place  # noqa: PLC0415  after the signals are heard
+
+    cell = place(pick(sweep.cells(options.overrides), options.index, sweep))
     return STOPPED_EXIT_CODE if stop.reason else run_federation(cell.arguments)
 
 
 def run_local(options: argparse.Namespace) -> int:
     """Run the cells on this machine."""
     from fedlit.lab.sweeps.local import device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
+    from fedlit.lab.sweeps.placing import placed  # noqa: PLC0415
     from fedlit.lab.sweeps.records import remember  # noqa: PLC0415
     from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
 
@@ -255,7 +266,9 @@ def run_local(options: argparse.Namespace) -> int:
     overrides = arguments_of(sweep, options)
     if devices := split_arguments(overrides).get("compute.devices"):
         raise UserError(f"compute.devices={devices} (command line) is --devices={devices} here; give that")
-    runs = local_runs(sweep.cells(overrides))
+    cells = placed(sweep.cells(overrides))
+    runs = local_runs([entry.cell for entry in cells])
+    tell_others(cells)
     on_cpu = all(run.config.compute.accelerator == "cpu" for run in runs)
     masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))
     remember(sweep, overrides)
@@ -266,6 +279,14 @@ def run_local(options: argparse.Namespace) -> int:
         print("the same command goes on where they stopped")
     print(sweep.folder(overrides))
     return STOPPED_EXIT_CODE if "stopped" in states else int("failed" in states)
+
+
+def tell_others(cells: "Sequence[CellRun | Placed]") -> None:
+    """Tell of runs under the cells' names that are not theirs."""
+    from fedlit.lab.sweeps.placing import told  # noqa: PLC0415
+
+    for line in told(cells):
+        tell(line)
 
 
 def arguments_of(sweep: Sweep, options: argparse.Namespace) -> list[str]:

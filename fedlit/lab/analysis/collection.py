@@ -12,6 +12,7 @@ from fedlit.config.keys import show
 from fedlit.config.record import fingerprint
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import cell_runs
+from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.run.records import Record, read_records
 from fedlit.run.status import RunStatus, read_status
@@ -41,7 +42,8 @@ class Collection:
 
     name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
     tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
-    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started.
+    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started. notes: lines about
+    what is left out.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Collection:
     entries: tuple[Entry, ...]
     varied: tuple[str, ...]
     remembered: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +107,7 @@ def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collecti
     kept = remembered(sweep, overrides)
     runs = cell_runs(sweep, [*kept, *overrides])
     entries = [_entry(run.cell.name, run.cell.folder, run.cell.settings, run.status) for run in runs]
-    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept)
+    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept, notes=tuple(told(runs)))
 
 
 def _runs_in(folder: Path) -> list[Path]:
