@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedlit.arguments import CommandParser
+from fedlit.arguments import CommandParser, integer, positive, require_words
 from fedlit.command import USER_ERROR_EXIT_CODE, is_first_process, run_federation, tell
 from fedlit.config import Cell, Sweep, load_sweep
 from fedlit.config.keys import nearest
@@ -59,6 +59,7 @@ def main(words: Sequence[str]) -> int:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options, the key=value arguments among them wherever they stand."""
+    require_words(words)
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     others = [word for word in words if word not in overrides]
     parser = CommandParser("sweep.py", __doc__, EXAMPLES)
@@ -95,7 +96,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     add("list", list_command, "all sweeps with the number of their cells", "list")
     add("count", count_command, "the number of cells", "count scl_table2 seed=0")
     show = add("show", show_command, "the cells, or the command line of one", "show demo 3")
-    show.add_argument("index", metavar="INDEX", type=int, nargs="?", help="number of a cell from 0")
+    show.add_argument("index", metavar="INDEX", type=integer, nargs="?", help="number of a cell from 0")
     add("status", status_command, "how every cell stands, from the run folders and SLURM's queue", "status demo")
     submit = add(
         "submit",
@@ -113,7 +114,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     how = run.add_mutually_exclusive_group(required=True)
     how.add_argument("--local", action="store_true", help="all cells that are not done, on this machine")
     how.add_argument(
-        "--index", type=int, metavar="N", help="this cell, in this process: under srun or 'fabric run' too"
+        "--index", type=integer, metavar="N", help="this cell, in this process: under srun or 'fabric run' too"
     )
     run.add_argument("--jobs", type=positive, default=1, metavar="K", help="--local: cells at a time (default: 1)")
     run.add_argument(
@@ -122,13 +123,6 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     for name in ("status", "submit", "run"):
         parsers[name].description = f"{parsers[name].description} {REMEMBERED}"
     return parsers
-
-
-def positive(text: str) -> int:
-    """Return a number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no integer of at least 1")
-    return int(text)
 
 
 def list_command(_options: argparse.Namespace) -> int:

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 from fedlit.config.keys import nearest, show
 from fedlit.config.ranges import LARGEST_COUNT, RANGES
 from fedlit.config.record import flat_values
-from fedlit.config.schema import ComputeConfig, RunConfig
+from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
 from fedlit.lines import printable
-from fedlit.process import slurm
 from fedlit.registry import option_names, registered
 from fedlit.tasks.registry import task_names, task_spec
+from fedlit.tasks.spec import TaskSpec
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "data.source": ("pydoc", "digits", "jsonl", "images", "hub"),
@@ -56,10 +56,6 @@ MAX_NAME_BYTES = 200
 
 LOGGERS = ("wandb", "tensorboard", "csv")
 """What `logging.loggers` may name."""
-
-PRECISION_ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
-"""Short names that `fabric run --precision` accepts."""
-
 
 Problem: TypeAlias = tuple[str, str]
 """A dotted key, and what is wrong with its value and what to do."""
@@ -193,12 +189,33 @@ def _task_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield "data.scores", f"names {name}, no score of data.task={task}. Valid scores: {', '.join(valid)}"
     if values["data.scores"] == []:
         yield "data.scores", f"names no score; give null for the task's own, or some of {', '.join(valid)}"
-    score = values["eval.score"]
-    if score is not None and score.split("/")[0] not in ("loss", *valid):
-        yield "eval.score", f"is no score of data.task={task}. Valid scores: loss, {', '.join(valid)}"
+    if values["eval.score"] is not None:
+        yield from _score_problems(values, spec)
     yield from spec.problems(values)
     if "exact_match" in (values["data.scores"] or ()) and values["data.answer"] is None:
         yield "data.answer", "is not given, and data.scores has exact_match; give text, number, boxed or option"
+
+
+def _score_problems(values: Mapping[str, Any], spec: TaskSpec) -> Iterator[Problem]:
+    """Yield what is wrong with an eval.score that no record will have: patience would wait for it for ever. What only
+    the rows tell, the groups of data.score_by, the first evaluation finds (`round/best_round.py`).
+    """
+    name, slash, _ = values["eval.score"].partition("/")
+    whole = name if name in spec.scores else name.removesuffix("_macro")
+    if whole not in ("loss", *spec.scores):
+        yield "eval.score", f"is no score of data.task={spec.name}. Valid scores: loss, {', '.join(spec.scores)}"
+    own_task = spec.task_class.startswith("fedlit.")  # a task from outside may tell scores apart by itself
+    if (slash or whole != name) and own_task:
+        if whole not in ("exact_match", "accuracy") or spec.has_head:
+            yield "eval.score", f"names a part of {whole}, which has none; give eval.score={whole}"
+        elif values["data.score_by"] is None:
+            yield "eval.score", f"names a part of {whole}, but data.score_by=null; give eval.score={whole}, or a column"
+    if spec.number_scores and (whole in spec.number_scores) != values["data.regression"] and whole != "loss":
+        kept = [score for score in spec.scores if (score in spec.number_scores) == values["data.regression"]]
+        yield (
+            "eval.score",
+            f"is not computed with data.regression={show(values['data.regression'])}; give loss, {', '.join(kept)}",
+        )
 
 
 def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -267,52 +284,3 @@ def _is_there(path: str, kind: Callable[[Path], bool]) -> bool:
         return kind(Path(path).expanduser())
     except (OSError, RuntimeError):  # too long, or in a folder that may not be read; the home of an unknown user
         return False
-
-
-def check_launcher(environ: Mapping[str, str], compute: ComputeConfig) -> None:
-    """Refuse what a launcher was told and the federation decides for itself, and SLURM tasks that are not one for each
-    device, before torch is imported.
-
-    `fabric run` hands its options on as LT_STRATEGY, LT_PRECISION, ... (lightning/fabric/cli.py).
-    """
-    if strategy := environ.get("LT_STRATEGY"):
-        raise UserError(f"--strategy={strategy}: the federation brings its own strategy; leave out --strategy")
-    asked = environ.get("LT_PRECISION", compute.precision)
-    if PRECISION_ALIASES.get(asked, asked) != compute.precision:
-        raise UserError(
-            f"--precision={asked} disagrees with compute.precision={compute.precision}; "
-            "leave out --precision and give compute.precision=<value> after the script"
-        )
-    if slurm.makes_processes(environ):
-        _check_tasks(environ, compute)
-
-
-def _check_tasks(environ: Mapping[str, str], compute: ComputeConfig) -> None:
-    """Refuse SLURM tasks with which Fabric would hang, raise an error of its own or run another number of processes."""
-    num_tasks, (per_node, num_nodes) = slurm.num_tasks(environ), slurm.task_shape(environ)
-    wanted = compute.devices if compute.devices > 1 else per_node
-    if num_tasks > 1 and not slurm.is_srun_task(environ):
-        raise UserError(
-            f"this is one process of an allocation of {num_tasks} SLURM tasks; "
-            "start it with srun, or with fabric run for processes of its own"
-        )
-    if num_tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
-        raise UserError(
-            f"SLURM started {num_tasks} tasks without a number per node; "
-            f"use --ntasks-per-node={max(num_tasks // num_nodes, 1)} in place of --ntasks"
-        )
-    if num_tasks != per_node * num_nodes:
-        raise UserError(
-            f"SLURM started {num_tasks} tasks, not --ntasks-per-node={per_node} on each of {num_nodes} nodes; "
-            "leave out srun's own --ntasks and --nodes"
-        )
-    if per_node != wanted:
-        raise UserError(
-            f"compute.devices={compute.devices} but SLURM starts {per_node} tasks on a node; "
-            f"use srun --ntasks-per-node={wanted}, or leave out compute.devices"
-        )
-    if compute.num_nodes not in (1, num_nodes):
-        raise UserError(
-            f"compute.num_nodes={compute.num_nodes} but SLURM gives {num_nodes} nodes; "
-            f"use sbatch --nodes={compute.num_nodes}, or leave out compute.num_nodes"
-        )
