@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fedlit.config.keys import nearest, show
-from fedlit.config.reading import require_text
+from fedlit.config.reading import is_there, require_text
 from fedlit.errors import UserError
 
 
@@ -88,7 +88,7 @@ def split_targets(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         UserError: nothing is named.
     """
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not is_there(word)]
     targets = [word for word in words if word not in overrides]
     if not targets:
         what = f"{overrides[0]} alone names no runs" if overrides else "no runs are named"

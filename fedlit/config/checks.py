@@ -1,12 +1,13 @@
 """Ranges, valid values and combinations, checked before any model is loaded."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedlit.config.keys import nearest, show
 from fedlit.config.ranges import LARGEST_COUNT, RANGES
+from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
@@ -260,27 +261,19 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     wanted = "an .npz file or a folder of images" if images else "a .jsonl or .jsonl.gz file"
     for key in ("data.path", "data.test_path"):
         given = values[key]
-        if given is not None and not (_is_there(given, Path.is_file) or (images and _is_there(given, Path.is_dir))):
+        if given is not None and not (is_there(given, Path.is_file) or (images and is_there(given, Path.is_dir))):
             yield key, f"is not there (seen from {Path.cwd()}); give the path of {wanted}"
     split = values["partition.path"]
-    if split is not None and not _is_there(split, Path.is_file):
+    if split is not None and not is_there(split, Path.is_file):
         yield "partition.path", f"is not a file (seen from {Path.cwd()}); give a .json or .json.gz file of row numbers"
     if path is None and source in ("jsonl", "images"):
         yield "data.source", f"needs a file; give data.path=<{wanted}>"
     if path is None and values["data.hub_id"] is None and source == "hub":
         yield "data.source", "needs a data set; give data.hub_id=<name on the hub> or data.path=<file.jsonl>"
     model = values["model.path"]
-    if model.startswith(("/", "./", "../")) and not _is_there(model, Path.is_dir):
+    if model.startswith(("/", "./", "../")) and not is_there(model, Path.is_dir):
         yield "model.path", f"is not a folder (seen from {Path.cwd()}); give a model's folder or its id on the hub"
     for key in ("run.name", "data.name", "model.name"):
         name = values[key]
         if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
             yield key, "is part of a folder's name; give a name without path separators"
-
-
-def _is_there(path: str, kind: Callable[[Path], bool]) -> bool:
-    """Tell whether there is a file, or a folder, of this name that this process may see."""
-    try:
-        return kind(Path(path).expanduser())
-    except (OSError, RuntimeError):  # too long, or in a folder that may not be read; the home of an unknown user
-        return False

@@ -6,7 +6,7 @@ tags other than those of plain values are refused, and nothing is expanded.
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -184,6 +184,14 @@ def read_file(path: Path, origin: str) -> str:
         raise UserError(f"{origin}, line {line}: this is not UTF-8; write the file in UTF-8") from None
     except OSError as error:
         raise UserError(f"{origin} cannot be read ({error.strerror}); give another file, or mend this one") from None
+
+
+def is_there(path: str, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Tell whether there is a file, or a folder, of this name that this process may see."""
+    try:
+        return kind(Path(path).expanduser())
+    except (OSError, RuntimeError, ValueError):  # too long, in a closed folder, the home of nobody, with NUL
+        return False
 
 
 def require_text(text: str, origin: str) -> None:

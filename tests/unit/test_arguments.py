@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.arguments import CommandParser, integer, positive, require_file, writing
+from fedlit.arguments import CommandParser, integer, positive, require_file, split_targets, writing
 from fedlit.errors import UserError
+from fedlit.lab.analysis.collection import collect
 
 
 @pytest.mark.parametrize("text", ["１２", "1_0", "0x10", "010", " 1", "1.0", "٣", "9" * 5000, "", "+1"])
@@ -27,6 +28,13 @@ def test_integers() -> None:
 def test_a_word_that_is_not_utf8_is_one_line(words: list[str]) -> None:
     with pytest.raises(UserError, match=r"\\udce9.*write it in UTF-8"):
         CommandParser("x.py", "x", "x").parse(words)
+
+
+def test_a_long_word_names_no_file() -> None:
+    assert split_targets(["runs", "a=" + "x" * 5000]) == (["runs"], ["a=" + "x" * 5000])
+    for words in (["x" * 5000], ["x" * 5000, "y"], ["~nobody-of-this-name"]):
+        with pytest.raises(UserError):
+            collect(words)
 
 
 def test_a_device_is_not_replaced_and_a_folder_is_no_file(tmp_path: Path) -> None:
