@@ -21,7 +21,7 @@ FLOORS = (
     {"tasks.*.spec"},
     {"tasks.registry"},
     {"scores"},
-    {"config", "run.lock", "run.records"},
+    {"config", "run.clients", "run.lock", "run.records"},
     {"arguments", "process", "algebra"},
     {"run.folder", "run.status"},
     {"data.sources", "metrics", "models"},

@@ -107,6 +107,9 @@ def describe(summary: RunSummary) -> list[str]:
     smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
     how = [config.eval.protocol] if task_spec(config.data.task).protocols else []
     how += {"global": [], "clients": ["each client's own"], "both": ["global and each client's own"]}[config.eval.on]
+    if summary.num_private > 0 and num_clients > 1:
+        models = min(num_clients, config.eval.max_clients or num_clients)
+        how.append(f"{models:,} clients' models")
     described = f" ({', '.join(how)})" if how else ""
     cut = f", {summary.num_truncated:,} of them truncated" if summary.num_truncated else ""
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
@@ -136,8 +139,9 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     wanted = [f"{place}/{name}" for place in ("global", "own") for name in names if name in SCORES]
     parts.extend(f"{heading} {record[key]:.4f}" for key, heading in headings(record).items() if key in wanted)
     losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
-    if losses:
-        parts.append(f"train loss {sum(losses) / len(losses):.4f}")
+    if losses or "clients/train_loss" in record:
+        mean = sum(losses) / len(losses) if losses else record["clients/train_loss"]
+        parts.append(f"train loss {mean:.4f}")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
     if "time/train_s" in record:
