@@ -66,7 +66,7 @@ def test_the_start_tells_all_sizes(summary: RunSummary) -> None:
         "2 processes on cpu",
         "40 to 42 a client",
         "12 for testing",
-        "9 evaluated (generate), 3 of them truncated",
+        "9 evaluated (generate, 3 clients' models), 3 of them truncated",
         "1,500 trainable (1,000 shared, 500 private)",
         "1,000,000 frozen",
         "4.0 kB up",
