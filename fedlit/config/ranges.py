@@ -20,6 +20,8 @@ SMALLEST, LARGEST = 1.2e-38, 3.4e38
 
 POSITIVE_COUNT = Range(lambda value: 1 <= value <= LARGEST_COUNT, f"an integer of at least 1, up to {LARGEST_COUNT}")
 COUNT = Range(lambda value: 0 <= value <= LARGEST_COUNT, f"an integer of at least 0, up to {LARGEST_COUNT}")
+PROCESSES = Range(lambda value: 1 <= value <= 65536, "an integer of at least 1, up to 65536")
+"""A larger number is a slip, and Lightning would make a list as long."""
 POSITIVE = Range(lambda value: SMALLEST <= value <= LARGEST, f"a finite number above 0, {SMALLEST} to {LARGEST}")
 NOT_NEGATIVE = Range(
     lambda value: value == 0 or SMALLEST <= value <= LARGEST, f"a finite number of at least 0, up to {LARGEST}"
@@ -31,7 +33,8 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("local.steps", "local.epochs", "local.batch_size", "local.accumulate"), POSITIVE_COUNT),
     **dict.fromkeys(("partition.classes_per_client", "eval.num_beams", "eval.patience"), POSITIVE_COUNT),
     **dict.fromkeys(("eval.every", "eval.max_examples", "eval.batch_size", "eval.max_new_tokens"), POSITIVE_COUNT),
-    **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads", "compute.timeout_s"), POSITIVE_COUNT),
+    **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads"), PROCESSES),
+    "compute.timeout_s": POSITIVE_COUNT,
     **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank", "logging.samples_every"), POSITIVE_COUNT),
     **dict.fromkeys(("partition.min_test_rows", "eval.no_repeat_ngram_size"), COUNT),
     **dict.fromkeys(("partition.num_shards", "eval.max_clients", "method.residual_rank"), POSITIVE_COUNT),
