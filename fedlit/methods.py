@@ -176,6 +176,13 @@ def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]
     groups = [part.group for part in parts if part.group]
     assert len(groups) == len(set(groups)), f"two parts send one group: {groups}"
     assert not {MODEL, "m", "v"} & set(groups), "names of the model and of the server optimizer's moments"
+    pulls = [part for part in parts if not isinstance(part, Scaffold) and type(part).begin is not LocalPart.begin]
+    if run.local.scaffold and pulls:
+        name = f"local.prox_mu={run.local.prox_mu}" if run.local.prox_mu else type(pulls[0]).__name__
+        raise UserError(
+            f"local.scaffold=true estimates the gradient of a client's own loss from its steps, and {name} adds to "
+            "each of them, which the estimate would take for a part of the loss; leave out one of the two"
+        )
     return tuple(parts)
 
 
@@ -209,7 +216,7 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
         )
     if mixed and method.pooled:
         raise UserError("method.lora_rank has a rank for each client, but pooled data have one client; give one number")
-    require_quantization_fits(run, keeps_weights=isinstance(adapter, Lora), folds=rule.folds)
+    require_quantization_fits(run, keeps_weights=isinstance(adapter, Lora))
     if adapter.needs_autocast and run.model.dtype == "bfloat16" and run.compute.precision != "bf16-mixed":
         raise UserError(
             f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "

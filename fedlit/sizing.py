@@ -19,6 +19,7 @@ from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
+from fedlit.round.server import ServerState
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes
 
@@ -62,13 +63,24 @@ def measure(plan: Plan) -> Sizes:
             "weights": _weight_bytes(model, small),
             "gradients": num_bytes(trained),
             "optimizer": 4 * method.optimizer.num_state_scalars([tensor.shape for tensor in trained.values()]),
-            # State, one update, integer sum; masters of folded weights; what the server keeps of each client.
+            # State, one update, integer sum; what is fixed or folded; what the server keeps of each client.
             "server": 2 * num_bytes(shared)
             + 8 * num_parameters(shared)
-            + num_bytes({**server.frozen, **server.clients}),
+            + num_bytes({**server.frozen, **server.clients})
+            + (_folded_bytes(server, plan) if method.rule.folds else 0),
             "activations": _activation_bytes(model, config),
         },
     )
+
+
+def _folded_bytes(server: ServerState, plan: Plan) -> int:
+    """Return the most that what is folded into weights can grow to: all clients' factors of all rounds, or dense."""
+    total, num_sums = 0, plan.inputs.config.num_rounds * plan.cohort_size
+    for layer in server.layers:
+        a, b = server.shared[layer.a], server.shared[layer.b]
+        num_out, num_in = b.shape[0], a.shape[1]
+        total += min(num_sums * layer.rank * (num_out + num_in), num_out * num_in) * a.element_size()
+    return total
 
 
 def _weight_bytes(model: nn.Module, quantized: Collection[int]) -> int:

@@ -1,6 +1,6 @@
 """One round on hand-made LoRA factors, and its dense algebra written apart from the library's.
 
-Shapes: W (out, in), A (r, in), B (out, r); a transposed layer keeps W as (in, out).
+Shapes: W (out, in), A (r, in), B (out, r). A transposed layer keeps W as (in, out), what is folded as (out, in).
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedlit.algebra.lora_layer import LoraLayer
@@ -87,12 +87,12 @@ def make_server(
     zero_b: bool = False,
     round_idx: int = 0,
 ) -> ServerState:
-    """Return a server with random factors (B = 0 on request) and random masters of W."""
+    """Return a server with random factors (B = 0 on request) and changes of rank 2 that earlier rounds folded."""
     shared = random_factors(layers, generator, shapes=shapes)
     frozen = {}
     for layer, (num_out, num_in) in zip(layers, shapes, strict=True):
-        stored = (num_in, num_out) if layer.transposed else (num_out, num_in)
-        frozen[layer.weight] = torch.randn(stored, generator=generator, dtype=torch.float64)
+        frozen[f"{layer.weight}/left"] = torch.randn(num_out, 2, generator=generator, dtype=torch.float64)
+        frozen[f"{layer.weight}/right"] = torch.randn(2, num_in, generator=generator, dtype=torch.float64)
         if zero_b:
             shared[layer.b] = torch.zeros_like(shared[layer.b])
     return ServerState(round_idx=round_idx, shared=shared, frozen=frozen, layers=tuple(layers))
@@ -143,9 +143,23 @@ def dense_product(layer: LoraLayer, tensors: Mapping[str, Tensor], rank: int | N
 
 
 def dense_weight(layer: LoraLayer, server: ServerState) -> Tensor:
-    """Return the server's W, (out, in)."""
-    weight = server.frozen[layer.weight]
-    return weight.T if layer.transposed else weight
+    """Return what the server's W (out, in) has more than the pretrained one."""
+    prefix = f"{layer.weight}/"
+    total: Tensor = server.frozen.get(f"{prefix}rest", torch.zeros(()))
+    if f"{prefix}left" in server.frozen:
+        total = total + server.frozen[f"{prefix}left"] @ server.frozen[f"{prefix}right"]
+    return total
+
+
+@torch.no_grad()
+def forward_weight(model: nn.Module, layer: LoraLayer) -> Tensor:
+    """Return the effective weight (out, in) of an adapted layer: what its forward pass makes of unit vectors."""
+    module = model.get_submodule(layer.name)
+    weight = model.get_parameter(layer.weight)
+    num_in = weight.shape[0] if layer.transposed else weight.shape[1]
+    unit = torch.eye(num_in, dtype=weight.dtype)
+    output: Tensor = module(unit) - module(torch.zeros_like(unit))
+    return output.T
 
 
 def mean_product(

@@ -66,12 +66,8 @@ class Model:
         return tensors
 
     def server(self, generator: torch.Generator) -> ServerState:
-        """Return a server with fp32 masters of all adapted weights."""
-        frozen = {
-            layer.weight: torch.randn(shape, generator=generator) * 0.02
-            for layer, shape in zip(self.layers(), self.shapes, strict=True)
-        }
-        return ServerState(shared=self.factors(generator), frozen=frozen, layers=self.layers())
+        """Return a server before its first round."""
+        return ServerState(shared=self.factors(generator), layers=self.layers())
 
     def weights(self) -> tuple[float, ...]:
         """Return unequal p_i."""

@@ -90,7 +90,7 @@ def _equal(layer: LoraLayer, tensors: Mapping[str, Tensor], change: LowRank | No
     """Return a LoRA at scaling 1 that adds `change` and the layer's own, at the numerical rank of the sum."""
     total = layer.change(tensors, client_id)
     if change is not None:
-        total = total + LowRank(change.left.to(total.left), change.right.to(total.right))
+        total = total + change.to(total.left.dtype)
         # Singular vectors for rows and columns also keep the entries of both factors far from the limits of float32.
         total = total.truncated(max(1, total.rank()))
     return _Factors(total.right.float(), total.left.float(), float(total.width))

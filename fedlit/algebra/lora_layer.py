@@ -56,4 +56,4 @@ class LoraLayer:
 
     def oriented(self, change: LowRank) -> LowRank:
         """Return a change of W (out, in) in the layout in which the weight is stored."""
-        return LowRank(change.right.T, change.left.T) if self.transposed else change
+        return change.T if self.transposed else change

@@ -1,29 +1,42 @@
 """A matrix as the product of two thin factors, and its algebra without the dense matrix.
 
-Shapes: left (out, k), right (k, in); the matrix is left @ right, (out, in).
+Shapes: left (out, k), right (k, in), rest (out, in); the matrix is left @ right + rest, (out, in).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+PARTS = ("left", "right", "rest")
+
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """left @ right. The sum of two is their factors put side by side, so ranks add up until `truncated`."""
+    """left @ right. The sum of two is their factors put side by side, so ranks add up until `truncated`.
+
+    A sum that has outgrown its factors has a dense `rest` beside them (`compact`).
+    """
 
     left: Tensor
     right: Tensor
+    rest: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.left.shape[1] == self.right.shape[0], f"{tuple(self.left.shape)} @ {tuple(self.right.shape)}"
+        assert self.rest is None or self.rest.shape == self.shape, f"{tuple(self.rest.shape)}, {self.shape}"
 
     @staticmethod
     def sum(terms: Sequence["LowRank"]) -> "LowRank":
         """Return the sum of `terms`, of one shape."""
-        return LowRank(torch.cat([term.left for term in terms], 1), torch.cat([term.right for term in terms], 0))
+        rests = [term.rest for term in terms if term.rest is not None]
+        return LowRank(
+            torch.cat([term.left for term in terms], 1),
+            torch.cat([term.right for term in terms], 0),
+            functools.reduce(torch.add, rests) if rests else None,
+        )
 
     def __add__(self, other: "LowRank") -> "LowRank":
         return LowRank.sum([self, other])
@@ -32,7 +45,16 @@ class LowRank:
         return self + other * -1.0
 
     def __mul__(self, factor: float) -> "LowRank":
-        return LowRank(self.left * factor, self.right)
+        return LowRank(self.left * factor, self.right, None if self.rest is None else self.rest * factor)
+
+    @property
+    def T(self) -> "LowRank":  # as torch names it
+        """The transposed matrix, (in, out)."""
+        return LowRank(self.right.T, self.left.T, None if self.rest is None else self.rest.T)
+
+    def to(self, dtype: torch.dtype) -> "LowRank":
+        """Return the matrix with its parts in another type."""
+        return LowRank(self.left.to(dtype), self.right.to(dtype), None if self.rest is None else self.rest.to(dtype))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -41,17 +63,46 @@ class LowRank:
 
     @property
     def width(self) -> int:
-        """k, the columns of `left`: an upper bound of the rank."""
-        return self.left.shape[1]
+        """An upper bound of the rank: k, the columns of `left`, and with a rest the smaller side."""
+        return self.left.shape[1] if self.rest is None else min(self.shape)
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors by name, `left` and `right`, or `rest`; factors of no width beside a rest are left out."""
+        if self.rest is None:
+            return {"left": self.left, "right": self.right}
+        return {"rest": self.rest} | ({"left": self.left, "right": self.right} if self.left.shape[1] else {})
+
+    @staticmethod
+    def of_parts(parts: Mapping[str, Tensor]) -> "LowRank":
+        """Return the matrix of these parts."""
+        rest = parts.get("rest")
+        if "left" in parts:
+            return LowRank(parts["left"], parts["right"], rest)
+        assert rest is not None, "neither factors nor a rest"
+        return LowRank(rest[:, :0], rest[:0], rest)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of both factors."""
-        return sum(factor.numel() * factor.element_size() for factor in (self.left, self.right))
+        """Bytes of all parts."""
+        return sum(part.numel() * part.element_size() for part in self.parts.values())
 
     def dense(self) -> Tensor:
         """Return the matrix itself."""
-        return self.left @ self.right
+        return self.left @ self.right if self.rest is None else self.rest.addmm(self.left, self.right)
+
+    def compact(self) -> "LowRank":
+        """Return the same matrix in few numbers: as it is while its factors are smaller than the dense matrix, then
+        without the directions that cancelled, then dense.
+        """
+        num_out, num_in = self.shape
+        if self.rest is None:
+            if self.width * (num_out + num_in) <= num_out * num_in:
+                return self
+            small = self.truncated(self.rank())
+            if 2 * small.width * (num_out + num_in) <= num_out * num_in:  # else the next sum would outgrow it again
+                return small
+        return LowRank(self.left[:, :0], self.right[:0], self.dense())
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return U (out, k), S (k,) descending, Vh (k, in): QR of both factors and the SVD of a k x k core.

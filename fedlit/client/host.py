@@ -6,13 +6,13 @@ plan; asking for something never writes.
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from fedlit.adapters import trainable
 from fedlit.algebra.lora_layer import LoraLayer
-from fedlit.algebra.merging import added
+from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
+from fedlit.client.folded import FoldedChanges
 from fedlit.method import Method
 from fedlit.round.jobs import ClientJob, ClientState, LocalPart
 from fedlit.round.payload import MODEL
@@ -34,7 +34,8 @@ class ModelHost:
         self.layers = layers
         # Of all rounds: a plan may train some of them in one round and others in the next.
         self.trained: dict[str, nn.Parameter] = trainable(model)
-        self._masters: Mapping[str, Tensor] = {}
+        self._folded = FoldedChanges(model, layers) if method.rule.folds else None
+        self._of_server: Mapping[str, LowRank] = {}
 
     @property
     def has_private(self) -> bool:
@@ -52,18 +53,15 @@ class ModelHost:
 
     def first_server(self, parts: Sequence[LocalPart], num_clients: int) -> ServerState:
         """Return the server before the first round: the model as it stands, and the first tensors of every group."""
-        rule, parameters = self.method.rule, dict(self.model.named_parameters())
-        weights = [layer.weight for layer in self.layers if rule.folds]
         server = ServerState(
             shared=snapshot(self.method.shared(self.model)),
-            frozen={name: _master(parameters[name]) for name in weights}
-            | snapshot(self.method.adapter.fixed(self.model)),
+            frozen=snapshot(self.method.adapter.fixed(self.model)),
             layers=self.layers,
         )
         for part in parts:
             if part.group:
                 server = server.with_group(part.group, part.first(self.travelling()))
-        return rule.begin(server, num_clients)
+        return self.method.rule.begin(server, num_clients)
 
     def first_state(self, parts: Sequence[LocalPart]) -> ClientState:
         """Return what every client keeps before its first round."""
@@ -76,20 +74,19 @@ class ModelHost:
     def load_server(self, server: ServerState) -> None:
         """Make the model the server's."""
         copy_into(self.method.shared(self.model), server.shared)
-        parameters = dict(self.model.named_parameters())
-        copy_into({name: parameters[name].data for name in server.frozen}, server.frozen)
-        self._masters = server.frozen
+        fixed = self.method.adapter.fixed(self.model)
+        copy_into(fixed, {name: server.frozen[name] for name in fixed})
+        if self._folded is not None:
+            self._of_server = server.changes()
+            self._folded.set(self._of_server)
         self.method.adapter.set_rank(self.model, client_id=None)
 
     def load_client(self, job: ClientJob) -> None:
         """Make the model a client's at the start of its round; its own frozen weights, where it has any, go in too."""
         copy_into(self.method.shared(self.model), job.start.groups[MODEL])
         self.load_private(job.state.private)
-        parameters = dict(self.model.named_parameters()) if job.start.offsets else {}
-        for layer in self.layers:
-            if layer.name in job.start.offsets:
-                own = added(self._masters[layer.weight], layer.oriented(job.start.offsets[layer.name]))
-                parameters[layer.weight].data.copy_(own)
+        if self._folded is not None:
+            self._folded.set(self._of_server, job.start.offsets)
         self.method.adapter.set_rank(self.model, client_id=job.client_id)
         for name, parameter in self.trained.items():
             parameter.requires_grad_(name in job.plan.trains)
@@ -101,8 +98,3 @@ class ModelHost:
     def take(self) -> tuple[TensorDict, TensorDict]:
         """Return copies of the tensors that travel and of those that stay."""
         return snapshot(self.method.shared(self.model)), snapshot(self.method.private(self.model))
-
-
-def _master(weight: Tensor) -> Tensor:
-    """Return a copy in float32, or finer where the weight is: small changes add up only in those."""
-    return weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)

@@ -2,7 +2,7 @@
 
 Every linear layer but the output embedding is stored in 4 bits a weight, one 8-bit constant for 64 weights and one
 32-bit constant for 256 of those, and computed in bfloat16. Such weights cannot be trained, replaced or added to: only
-factors beside them can be.
+factors beside them can be, and what a rule folds, which stands beside them too.
 """
 
 from importlib.util import find_spec
@@ -42,13 +42,12 @@ def quantization_options() -> dict[str, Any]:
     }
 
 
-def require_quantization_fits(run: RunConfig, *, keeps_weights: bool, folds: bool) -> None:
+def require_quantization_fits(run: RunConfig, *, keeps_weights: bool) -> None:
     """Refuse a quantised backbone in a run that would write to its weights.
 
     Args:
         run: the configuration.
         keeps_weights: whether the adapter only stands beside the pretrained weights, as LoRA does.
-        folds: whether the rule adds changes to them.
 
     Raises:
         UserError: says what cannot be done to weights in 4 bits.
@@ -58,8 +57,6 @@ def require_quantization_fits(run: RunConfig, *, keeps_weights: bool, folds: boo
     obstacle = None
     if not keeps_weights:
         obstacle = f"the adapter of method={run.method.name} trains, reads or replaces them; choose one with LoRA"
-    elif folds:
-        obstacle = f"the rule of method={run.method.name} adds to them; choose method.rule=fedavg"
     elif task_spec(run.data.task).has_head:
         obstacle = f"the result of data.task={run.data.task} is a whole model, which needs them; leave it out"
     elif run.run.export == "merged":

@@ -21,7 +21,7 @@ class Start:
     """What a client has from the server when its round begins.
 
     groups: the tensors that travel, as this client takes them up.
-    offsets: by layer name, what this client's frozen weight has more than the server's master; empty for most rules.
+    offsets: by layer name, what this client's frozen weight has more than the server's; empty for most rules.
     """
 
     groups: Payload

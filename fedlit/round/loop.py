@@ -88,6 +88,11 @@ class Federation:
     def _load(self, checkpoint: Path) -> None:
         mine = self.clients or {}
         server, stored = self.checkpoints.load(checkpoint, self.evaluator.fabric.device, set(mine))
+        if any(layer.weight in server.frozen for layer in self.server.layers):
+            raise UserError(
+                f"{checkpoint}: an older version of fedlit folded its rounds into the weights, which this one keeps "
+                "beside them; finish the run with that version, or start it anew in another run.dir"
+            )
         self.server = replace(server, layers=self.server.layers)
         mine.update(stored)
         self.host.load_server(self.server)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from fedlit.algebra.lora_layer import LoraLayer
-from fedlit.algebra.low_rank import LowRank
-from fedlit.algebra.merging import added
+from fedlit.algebra.low_rank import PARTS, LowRank
 from fedlit.algebra.tensors import TensorDict
 from fedlit.round.payload import MODEL
 
@@ -18,15 +17,15 @@ class ServerState:
 
     round_idx: rounds aggregated so far, which is also the index of the next round.
     shared: the tensors that travel, after aggregation.
-    frozen: fp32 masters of backbone weights that a rule folds changes into, and what an adapter derived from data when
-    it was attached; empty for most methods.
+    frozen: what rules have folded into backbone weights, which stays beside them (see `fold`), and what an adapter
+    derived from data when it was attached; empty for most methods.
     optimizer: moments of a server optimizer, as `m/<parameter>` and `v/<parameter>`, and the groups that travel beside
     the model, as `<group>/<parameter>`; empty for most methods.
     clients: what the server keeps of every client, (population, *shape) by parameter name; empty for most rules.
 
     Not part of a checkpoint:
     layers: the LoRA layers behind the shared tensors; empty for other adapters.
-    folded: what the last round added to the masters, by layer name.
+    folded: what the last round changed in that, by layer name, to the last bit.
     """
 
     round_idx: int = 0
@@ -59,10 +58,38 @@ class ServerState:
             return replace(self, shared=dict(tensors))
         return replace(self, optimizer=self.optimizer | {f"{name}/{key}": tensor for key, tensor in tensors.items()})
 
+    def change(self, layer: LoraLayer) -> LowRank | None:
+        """Return all that was folded into a layer's weight (out, in), in the type that holds it; None without any."""
+        names = {part: f"{layer.weight}/{part}" for part in PARTS}
+        parts = {part: self.frozen[name] for part, name in names.items() if name in self.frozen}
+        return LowRank.of_parts(parts) if parts else None
+
+    def changes(self) -> dict[str, LowRank]:
+        """Return all that was folded, by layer name."""
+        found = {layer.name: self.change(layer) for layer in self.layers}
+        return {name: change for name, change in found.items() if change is not None}
+
     def fold(self, changes: Mapping[str, LowRank]) -> "ServerState":
-        """Return a copy whose masters have each layer's change added, computed in the masters' type."""
-        frozen = dict(self.frozen)
+        """Return a copy in which each layer's frozen weight has a change (out, in) more.
+
+        The weight itself stays as it was pretrained: in bfloat16, or in a forward pass that rounds it to that, small
+        changes of it would be lost. They are kept beside it in the type of the layer's factors and take part in every
+        forward pass, as `<weight>/left` and `<weight>/right`, or as `<weight>/rest` where that is smaller.
+        """
+        frozen, folded = dict(self.frozen), {}
         for layer in self.layers:
-            if layer.name in changes:
-                frozen[layer.weight] = added(frozen[layer.weight], layer.oriented(changes[layer.name]))
-        return replace(self, frozen=frozen, folded=dict(changes))
+            if layer.name not in changes:
+                continue
+            dtype = next(self.shared[name].dtype for name in layer.factors if name in self.shared)
+            new, before = changes[layer.name], self.change(layer)
+            total = new if before is None else before.to(new.left.dtype) + new
+            held = (compact := total.compact()).to(dtype)
+            if compact is total:  # what was there is untouched
+                folded[layer.name] = new.to(dtype).to(new.left.dtype)
+            else:
+                whole = held.to(new.left.dtype)
+                folded[layer.name] = whole if before is None else whole - before.to(new.left.dtype)
+            for part in PARTS:
+                frozen.pop(f"{layer.weight}/{part}", None)
+            frozen |= {f"{layer.weight}/{part}": tensor for part, tensor in held.parts.items()}
+        return replace(self, frozen=frozen, folded=folded)

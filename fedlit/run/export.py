@@ -1,11 +1,9 @@
 """The result of a run as files that load without this package: a PEFT adapter, or a whole model of transformers.
 
-A PEFT adapter is W + scaling * B @ A (out, in) over the pretrained W. Where a rule folds changes into the backbone, W
-is no longer that; the accumulated change is then found again as a low-rank matrix and becomes part of the adapter,
-whose rank grows by that of the change.
+A PEFT adapter is W + scaling * B @ A (out, in) over the pretrained W. What a rule folded into W stands beside it and
+becomes part of the adapter, whose rank grows by that of the change.
 """
 
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,15 +16,10 @@ from torch import Tensor, nn
 
 from fedlit.adapters import Adapter
 from fedlit.adapters.peft_files import write_peft_adapter
-from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import copy_into
 from fedlit.models import Backbone
 from fedlit.round.server import ServerState
-from fedlit.seeding import torch_stream
-
-FIRST_WIDTH = 64
-"""Directions that the search for a change's rank begins with."""
 
 
 def export_result(
@@ -45,7 +38,7 @@ def export_result(
     Args:
         adapter: of the method. Without LoRA layers, or with trained tensors beside them, the result is a whole model.
         model: the adapted model with the tensors of the server, or of a client, in it.
-        server: the final state; its fp32 masters count where the model holds a rounded copy of them.
+        server: the final state, with all that was folded into weights.
         folder: where to.
         form: `adapter` for a PEFT adapter, `merged` for a whole model.
         reload: loads the pretrained backbone once more, without an adapter.
@@ -62,13 +55,10 @@ def export_result(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     if form == "adapter" and fits_peft:
-        changes = {}
-        if any(layer.weight in server.frozen for layer in layers):  # else no weight has changed
-            changes = backbone_changes(server, dict(reload().model.named_parameters()))
         path = str(getattr(model, "name_or_path", ""))
-        write_peft_adapter(partial, layers, tensors, changes, backbone_path=path, client_id=client_id)
+        write_peft_adapter(partial, layers, tensors, server.changes(), backbone_path=path, client_id=client_id)
     else:
-        merged = adapter.merged(model) | merged_weights(layers, tensors, server.frozen, client_id) | dict(head or {})
+        merged = adapter.merged(model) | merged_weights(layers, tensors, server.changes(), client_id) | dict(head or {})
         write_merged_model(partial, reload, merged)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -123,45 +113,3 @@ def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Map
     for reader in (backbone.tokenizer, backbone.image_processor):
         if reader is not None:
             reader.save_pretrained(folder)
-
-
-def backbone_changes(server: ServerState, pretrained: Mapping[str, Tensor]) -> dict[str, LowRank]:
-    """Return by layer name what the server's masters have more than the pretrained weights: (out, in), in float64.
-
-    Every fold rounds each entry w of a master by up to u * |w|, with u half the type's eps, which fills the matrix to
-    its full rank. Independent errors of that size have singular values up to u * rms(W) * (sqrt(out) + sqrt(in)) *
-    sqrt(folds); the numerical rank counts those above four times as much. A layer without any is left out.
-    """
-    changes = {}
-    for layer in server.layers:
-        if layer.weight not in server.frozen:
-            continue
-        master = server.frozen[layer.weight]
-        fine = master.double()
-        difference = fine - pretrained[f"{layer.name}.weight"].to(fine)
-        rms = float(fine.square().mean().sqrt())
-        noise = torch.finfo(master.dtype).eps / 2 * rms * sum(map(math.sqrt, master.shape))
-        change = _above(difference, 4 * noise * math.sqrt(max(1, server.round_idx)))
-        if change.width:
-            changes[layer.name] = layer.oriented(change)
-    return changes
-
-
-def _above(matrix: Tensor, tolerance: float) -> LowRank:
-    """Return the part of a matrix (rows, columns) whose singular values are above a tolerance.
-
-    By a randomised SVD of a width that doubles until a singular value falls below the tolerance: the full SVD of a
-    2048 x 2048 matrix takes a hundred times as long as one of width 64.
-    """
-    width = FIRST_WIDTH
-    while 2 * width < min(matrix.shape):
-        with torch_stream(0, "export"):
-            u, s, v = torch.svd_lowrank(matrix, q=width, niter=2)
-        if s[-1] <= tolerance:
-            break
-        width *= 2
-    else:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        v = vh.T
-    rank = int((s > tolerance).sum())
-    return LowRank(u[:, :rank] * s[:rank], v[:, :rank].T)

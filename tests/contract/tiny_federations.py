@@ -1,7 +1,7 @@
 """Federations of one process on the packaged model that train for seconds, and what they and their files compute."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ class Builder:
         config = load_config([*defaults, *options, f"run.dir={self.folder}", f"run.name={name}"], self.config_dir)
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, config.seed)
         plan = assembly.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
-        federation, _ = assembly.assemble(plan, Fabric(accelerator="cpu", devices=1))
+        fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
+        federation, _ = assembly.assemble(plan, fabric)
         for folder in (federation.folder.checkpoints, federation.folder.plots):
             folder.mkdir(parents=True, exist_ok=True)
         federation.resume()
@@ -114,12 +115,18 @@ def differ(left: Federation, right: Federation) -> bool:
 
 
 def effective_weights(federation: Federation, tensors: TensorDict, client_id: int | None = None) -> TensorDict:
-    """Return W + scaling * B @ A (out, in) of every LoRA layer in float64, with `tensors` in place of the model's."""
+    """Return W + scaling * B @ A of every LoRA layer in float64 and W's layout, `tensors` in place of the model's.
+
+    What was folded into W counts if it is among the tensors.
+    """
     everything = {**snapshot(dict(federation.host.model.named_parameters())), **tensors}
-    return {
-        layer.name: everything[layer.weight].double() + layer.oriented(layer.change(everything, client_id)).dense()
-        for layer in federation.host.layers
-    }
+    folded = replace(federation.server, frozen=tensors).changes()
+    weights = {}
+    for layer in federation.host.layers:
+        change = layer.change(everything, client_id)
+        change = change + folded[layer.name].to(torch.float64) if layer.name in folded else change
+        weights[layer.name] = everything[layer.weight].double() + layer.oriented(change).dense()
+    return weights
 
 
 @torch.no_grad()

@@ -257,6 +257,7 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=centralized local.scaffold=true method.optimizer=sgd", "local.scaffold=true"),
         ("method=flexlora local.scaffold=true method.optimizer=sgd", "method.rule=flexlora changes them"),
         ("method=hetlora local.scaffold=true method.optimizer=sgd", "the transform RankScaling changes them"),
+        ("method=fedit local.scaffold=true local.prox_mu=0.1 method.optimizer=sgd", "local.prox_mu=0.1 adds to each"),
         ("method=fedrot_lora local.scaffold=true method.optimizer=sgd", "the transform Rotation changes them"),
         ("method=fedex_lora method.assignment=keep method.residual_rank=2", "leave one of them out"),
     ],

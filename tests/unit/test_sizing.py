@@ -83,3 +83,14 @@ def test_what_a_dry_run_says_is_what_the_tensors_are() -> None:
     assert (found.num_trainable, found.num_frozen) == (1_531_904, 1_100_048_384)
     assert found.memory_bytes["gradients"] == 4 * 1_531_904
     assert found.memory_bytes["optimizer"] == 8 * 1_531_904
+
+
+@pytest.mark.parametrize(
+    ("num_rounds", "square", "flat"), [(2, 2 * 24 * 4096, 2 * 24 * 2304), (60, 2048**2, 256 * 2048)]
+)
+def test_what_is_folded_grows_to_a_dense_matrix_at_most(num_rounds: int, square: int, flat: int) -> None:
+    """Three clients of rank 8 on q (2048, 2048), k and v (256, 2048) of 22 layers, beside what FedIT's server holds."""
+    words = ["method.target_modules=qkv", "method.lora_rank=8", f"num_rounds={num_rounds}"]
+    plain, folding = (sizes("tinyllama", f"method={name}", *words) for name in ("fedit", "fedex_lora"))
+    grown = folding.memory_bytes["server"] - plain.memory_bytes["server"]
+    assert grown == 4 * 22 * (square + 2 * flat)

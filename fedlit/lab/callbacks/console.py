@@ -142,6 +142,10 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     if losses or "clients/train_loss" in record:
         mean = sum(losses) / len(losses) if losses else record["clients/train_loss"]
         parts.append(f"train loss {mean:.4f}")
+    updates = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/update_norm")]
+    updates += [record[key] for key in ("clients/update_norm",) if key in record]  # the mean, where clients are many
+    if updates and not any(updates):
+        parts.append("NO UPDATE: every client sent what it received")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
     if "time/train_s" in record:

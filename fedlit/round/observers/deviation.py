@@ -1,7 +1,8 @@
 """What a round did to the effective weights of a LoRA method, from factors alone.
 
 The effective weight of a client is W_i + scaling * B_i @ A_i, with its own frozen W_i. The ideal server has the
-weighted mean of the clients' effective weights; most rules miss it, which is what their papers are about. Norms are
+weighted mean of the clients' effective weights; most rules miss it, which is what their papers are about. What a rule
+folds into W counts as the model holds it, rounded to the type in which it is kept. Norms are
 Frobenius norms divided by sqrt(out * in), that is root mean squares over a layer's weights, in float64.
 
 The clients' factors wait in a file until the server has stepped, and come back a few layers at a time: a squared norm
@@ -155,7 +156,7 @@ class DeviationObserver(Observer):
         offsets: dict[str, list[LowRank]] = {}
         for client_id in weights:
             for name, offset in self.rule.start(view.before, client_id).offsets.items():
-                offsets.setdefault(name, []).append(offset)
+                offsets.setdefault(name, []).append(offset.to(torch.float64))
         index = 0
         for chunk in self._chunks(len(weights)):
             stacked = self._stack(chunk, tuple(weights))

@@ -12,7 +12,7 @@ from fedlit.round.server import ServerState
 
 @dataclass(frozen=True, kw_only=True)
 class TrafficObserver(Observer):
-    """Counts what every invited client receives and every one that returned sends.
+    """Counts what every invited client receives of a round and every one that returned sends (see the rules' traffic).
 
     groups: names of the groups beside the model, which travel both ways as they are.
     silent: nothing travels: no rule, or data that are pooled.
@@ -34,11 +34,8 @@ class TrafficObserver(Observer):
         if self.silent:
             return 0, 0
         beside = sum(num_bytes(server.group(group)) for group in self.groups)
-        parts = self.rule.traffic(server, returned, trained)
-        lost = sorted(set(invited) - set(returned))
-        # A stack is as wide as those who returned; a lost client is counted with what it alone would receive.
-        alone = [self.rule.traffic(server, [client], trained)[client] for client in lost]
+        parts = self.rule.traffic(server, {client: client in returned for client in invited}, trained).values()
         return (
-            sum(part.uplink_bytes for part in parts.values()) + beside * len(returned),
-            sum(part.downlink_bytes for part in [*parts.values(), *alone]) + beside * len(invited),
+            sum(part.uplink_bytes for part in parts) + beside * len(returned),
+            sum(part.downlink_bytes for part in parts) + beside * len(invited),
         )

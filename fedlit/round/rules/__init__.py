@@ -1,7 +1,7 @@
 """How the server combines what the clients of a round trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +27,7 @@ class AggregationRule(ABC):
     averages: shared is a mean of what clients sent, so that its change is a pseudo-gradient for a server optimizer.
     stacks: the rule calls cohort.stack(), which shows single clients; their tensors are kept until the round ends.
     asks_again: the rule calls cohort.mean_of(), for which they are kept too, though only sums leave a client.
-    folds: the rule changes backbone weights, for which the server holds fp32 masters.
+    folds: the rule changes backbone weights; the server holds the changes beside them (ServerState.fold).
     mixes_ranks: clients may have LoRA factors of different ranks, which a transform brings into one scaling.
     """
 
@@ -55,16 +55,27 @@ class AggregationRule(ABC):
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server's state after the round; the cohort has at least one client."""
 
-    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
-        """Return what every client of a cohort sends and receives in one round, from shapes alone.
+    def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return what every invited client sends and receives in the round that begins from `server`, by shapes alone.
 
-        `trained` names the tensors that clients train in this round. By default a client sends the trained tensors
-        among the shared, and receives the same, at its own rank. Counted is this round: a client that comes back after
-        rounds without it also needs what those folded into the backbone.
+        The convention of all rules: uplink is what clients trained in this round; downlink is this round's result,
+        what the server's step changed, sent to all who were invited, at their ranks. One who is lost sends nothing. A
+        client that comes back after rounds without it also needs theirs; the first model, which all have, is in none.
+
+        clients: those invited, and whether they returned. trained: names of the tensors that train in this round; by
+        default those among the shared travel both ways.
         """
         names = server.shared.keys() & set(trained)
-        sizes = {client_id: payload_bytes(server, names, client_id) for client_id in client_ids}
-        return {client: Traffic(uplink_bytes=size, downlink_bytes=size) for client, size in sizes.items()}
+        sizes = {client_id: payload_bytes(server, names, client_id) for client_id in clients}
+        return both_ways(clients, sizes, sizes)
+
+
+def both_ways(clients: Mapping[int, bool], up: Mapping[int, int], down: Mapping[int, int]) -> dict[int, Traffic]:
+    """Return the traffic of invited clients from their bytes; those who did not return send nothing."""
+    return {
+        client: Traffic(uplink_bytes=up[client] if returned else 0, downlink_bytes=down[client])
+        for client, returned in clients.items()
+    }
 
 
 def payload_bytes(server: ServerState, names: Iterable[str], client_id: int | None = None) -> int:

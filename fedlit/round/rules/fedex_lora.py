@@ -7,9 +7,12 @@ forward pass uses, every mean the same weights p_i.
 Differs from the released code, which adds the residual transposed to nn.Linear weights. The residual travels as
 factors of rank (n - 1) r, one r less than the paper's bound:
     sum_i p_i B_i A_i - B A = sum_{i<n} p_i (B_i - B)(A_i - A_n),  B = sum_i p_i B_i,  A = sum_i p_i A_i.
+
+Differs from it also in where the residual goes: beside W, not into its bits (ServerState.fold). Added to a bfloat16 W,
+as the paper's arithmetic and commonsense runs would, nearly all of it is rounded away.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,7 +24,7 @@ from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import Start
 from fedlit.round.payload import MODEL
-from fedlit.round.rules import AggregationRule, Traffic, payload_bytes
+from fedlit.round.rules import AggregationRule, Traffic, both_ways, payload_bytes
 from fedlit.round.rules.factors import factor_names, mean_changes, other_bytes, other_means, product_bytes, restart
 from fedlit.round.server import ServerState
 
@@ -69,7 +72,8 @@ class FedExLora(AggregationRule):
         if self.assignment != "keep":
             return super().start(server, client_id)
         own = _of_client(server, client_id)
-        offsets = {layer.name: layer.change(own) * -1.0 for layer in server.layers}
+        # In the type that the client's model holds, so that who looks at them sees what it trains on.
+        offsets = {layer.name: (layer.change(own) * -1.0).to(own[layer.b].dtype) for layer in server.layers}
         return Start(groups={MODEL: {**server.shared, **own}}, offsets=offsets)
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
@@ -99,18 +103,18 @@ class FedExLora(AggregationRule):
                 )
         return replace(server.fold(residuals), shared=mean)
 
-    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+    def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
         """Return the factors up; down the means and the residual, or the mean product, as factors."""
         up = payload_bytes(server, server.shared)
-        n = len(client_ids)
+        n = sum(clients.values())
         if self.assignment == "average":
-            widths = [min((n - 1) * layer.rank, self.residual_rank or n * layer.rank) for layer in server.layers]
+            widths = [min(max(0, n - 1) * layer.rank, self.residual_rank or n * layer.rank) for layer in server.layers]
             widths = [0 if self.residual_rank == 0 else width for width in widths]
             down = up
         else:
             widths, down = [n * layer.rank for layer in server.layers], other_bytes(server)
         down += sum(product_bytes(server, layer, width) for layer, width in zip(server.layers, widths, strict=True))
-        return {client_id: Traffic(uplink_bytes=up, downlink_bytes=down) for client_id in client_ids}
+        return both_ways(clients, dict.fromkeys(clients, up), dict.fromkeys(clients, down))
 
 
 def _keep(cohort: Cohort, server: ServerState) -> ServerState:

@@ -4,14 +4,14 @@ Lee et al., FedSVD: Adaptive Orthogonalization for Private Federated Learning wi
 same for all clients the mean of B is exact; B @ A = U S V' gives B = U S and A = V', orthonormal rows.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlit.algebra.low_rank import LowRank
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule, Traffic, payload_bytes
+from fedlit.round.rules import AggregationRule, Traffic, both_ways, payload_bytes
 from fedlit.round.server import ServerState
 
 
@@ -34,16 +34,20 @@ class FedSvd(AggregationRule):
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server with the mean, refactored where it is time; the product stays what it is."""
         shared = cohort.mean()
-        if (server.round_idx + 1) % self.svd_every == 0:
+        if self._refactors(server):
             for layer in server.layers:
                 product = LowRank(shared[layer.b].double(), shared[layer.a].double()).truncated(layer.rank)
                 shared[layer.a] = product.right.to(shared[layer.a])
                 shared[layer.b] = product.left.to(shared[layer.b])
         return replace(server, shared=shared)
 
-    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
-        """Return B up, and down B with A where the server has a new one."""
+    def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
+        """Return B up, and down B, with A where this round makes a new one."""
         trained = server.shared.keys() & set(trained)
         up = payload_bytes(server, trained)
-        down = payload_bytes(server, trained if server.round_idx % self.svd_every else server.shared)
-        return {client_id: Traffic(uplink_bytes=up, downlink_bytes=down) for client_id in client_ids}
+        down = payload_bytes(server, server.shared if self._refactors(server) else trained)
+        return both_ways(clients, dict.fromkeys(clients, up), dict.fromkeys(clients, down))
+
+    def _refactors(self, server: ServerState) -> bool:
+        """Whether the round that begins from this server ends with a factorisation."""
+        return (server.round_idx + 1) % self.svd_every == 0

@@ -7,12 +7,12 @@ every round starts from fresh factors. The effective weights are those of FedEx-
 Differs from the released code in that each client's product carries its own scaling.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule, Traffic, payload_bytes
+from fedlit.round.rules import AggregationRule, Traffic, both_ways, payload_bytes
 from fedlit.round.rules.factors import other_bytes, product_bytes, restart
 from fedlit.round.server import ServerState
 
@@ -32,13 +32,11 @@ class Flora(AggregationRule):
         """Return the server with the stack merged."""
         return restart(cohort, server, self.seed)
 
-    def traffic(self, server: ServerState, client_ids: Collection[int], trained: Collection[str]) -> dict[int, Traffic]:
+    def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
         """Return a client's own factors up and the stack of all clients' factors down."""
         down = other_bytes(server) + sum(
-            product_bytes(server, layer, sum(layer.rank_of(client_id) for client_id in client_ids))
+            product_bytes(server, layer, sum(layer.rank_of(client_id) for client_id in clients if clients[client_id]))
             for layer in server.layers
         )
-        return {
-            client_id: Traffic(uplink_bytes=payload_bytes(server, server.shared, client_id), downlink_bytes=down)
-            for client_id in client_ids
-        }
+        up = {client_id: payload_bytes(server, server.shared, client_id) for client_id in clients}
+        return both_ways(clients, up, dict.fromkeys(clients, down))

@@ -1,16 +1,18 @@
-"""A layer's factors as a change of its weight: ranks, scaling, layout, and what a server folds into its masters."""
+"""A layer's factors as a change of its weight: ranks, scaling, layout, and what a server folds beside its weights."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from factor_rounds import close, dense_weight, make_layers, make_server, random_factors, seeded
+from factor_rounds import SHAPES, close, dense_weight, make_layers, make_server, random_factors, seeded
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.merging import added
+from fedlit.round.server import ServerState
 
 
 def test_the_scaling_is_alpha_over_the_rank_of_whoever_uses_the_factors() -> None:
@@ -61,15 +63,21 @@ def test_single_precision_factors_are_multiplied_in_double() -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_what_is_folded_lands_in_the_stored_layout(transposed: bool) -> None:
+def test_what_is_folded_stands_beside_the_weight_as_out_by_in(transposed: bool) -> None:
     layers = make_layers(transposed=transposed)
     server = make_server(layers, seeded())
     changes = {layer.name: layer.change(server.shared) for layer in layers[:2]}
     after = server.fold(changes)
     for layer in layers[:2]:
         assert close(dense_weight(layer, after), dense_weight(layer, server) + changes[layer.name].dense(), 1e-13)
-    assert after.frozen[layers[2].weight] is server.frozen[layers[2].weight], "a layer without a change keeps its own"
-    assert after.folded == changes
+        held = after.change(layer)
+        assert held is not None
+        assert close(held.dense(), dense_weight(layer, after), 1e-13)
+    last = layers[2]
+    name = f"{last.weight}/left"
+    assert after.frozen[name] is server.frozen[name], "a layer without a change keeps its own"
+    assert after.changes().keys() == {layer.name for layer in layers}
+    assert after.folded.keys() == changes.keys()
     assert after.shared is server.shared
 
 
@@ -82,19 +90,67 @@ def test_a_fold_leaves_the_server_before_it_as_it_was() -> None:
     assert not server.folded
 
 
-@pytest.mark.parametrize(("dtype", "holds"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_only_a_master_adds_up_small_changes(dtype: torch.dtype, holds: bool) -> None:
-    """30 residuals of root mean square 1e-5 into weights of 0.05, against the sum in float64."""
+def small_changes(
+    layers: Sequence[LoraLayer], shapes: Sequence[tuple[int, int]] = SHAPES, size: float = 1e-5
+) -> Iterator[dict[str, LowRank]]:
+    """Yield 30 changes of rank 2 of every layer, of root mean square `size`."""
     generator = seeded()
-    start = (torch.randn(40, 24, generator=generator) * 0.05).bfloat16()
-    weight, exact = start.to(dtype), start.double()
     for _ in range(30):
-        left = torch.randn(40, 6, generator=generator, dtype=torch.float64)
-        change = LowRank(left, torch.randn(6, 24, generator=generator, dtype=torch.float64) * 1e-5 / 6**0.5)
-        weight = added(weight, change)
-        exact = exact + change.dense()
-    assert weight.dtype == dtype
-    moved = (exact - start.double()).norm()
-    lost = float((weight.double() - exact).norm() / moved)
-    assert (lost < 1e-3) is holds, lost
-    assert holds or lost > 0.5, "most of it is lost"
+        yield {
+            layer.name: LowRank(
+                torch.randn(num_out, 2, generator=generator, dtype=torch.float64),
+                torch.randn(2, num_in, generator=generator, dtype=torch.float64) * size / 2**0.5,
+            )
+            for layer, (num_out, num_in) in zip(layers, shapes, strict=True)
+        }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_changes_add_up_beside_the_weight(dtype: torch.dtype) -> None:
+    """30 of them against the sum in float64: as factors first, dense later; what a round changed is told to the bit."""
+    layers = make_layers()
+    server = ServerState(shared=random_factors(layers, seeded(), dtype=dtype), layers=layers)
+    exact = {layer.name: torch.zeros(shape, dtype=torch.float64) for layer, shape in zip(layers, SHAPES, strict=True)}
+    shapes_seen = set()
+    for changes in small_changes(layers):
+        before, server = server, server.fold(changes)
+        for layer in layers:
+            exact[layer.name] += changes[layer.name].dense()
+            held, told = server.change(layer), server.folded[layer.name].dense()
+            assert held is not None
+            assert {part.dtype for part in held.parts.values()} == {dtype}
+            shapes_seen |= {(layer.name, tuple(held.parts))}
+            assert held.num_bytes <= exact[layer.name].numel() * dtype.itemsize, "never more than a dense matrix"
+            old = before.change(layer)
+            difference = held.to(torch.float64).dense() - (0 if old is None else old.to(torch.float64).dense())
+            assert close(told, difference, 1e-16)
+            missed = float((held.to(torch.float64).dense() - exact[layer.name]).norm() / exact[layer.name].norm())
+            assert missed < 2 * torch.finfo(dtype).eps
+    assert shapes_seen >= {("m1", ("left", "right")), ("m1", ("rest",))}
+
+
+def test_a_weight_in_bfloat16_does_not_add_them_up() -> None:
+    """Why they stand beside it: of 30 changes of 1e-5 to weights of 0.05, more than half is lost."""
+    (layer,) = make_layers(shapes=SHAPES[1:2])
+    weight = (torch.randn(SHAPES[1], generator=seeded()) * 0.05).bfloat16()
+    start, exact = weight.double(), weight.double()
+    for changes in small_changes([layer], SHAPES[1:2]):
+        weight, exact = added(weight, changes["m0"]), exact + changes["m0"].dense()
+    assert (weight.double() - exact).norm() > 0.5 * (exact - start).norm()
+
+
+def test_what_cancels_takes_no_room() -> None:
+    """Products that are folded in one round and taken out in the next, as FedEx's `keep` does."""
+    (layer,) = make_layers(3, shapes=[(40, 30)])
+    server = ServerState(shared=random_factors([layer], seeded(), shapes=[(40, 30)]), layers=(layer,))
+    generator = seeded(4)
+    last: LowRank | None = None
+    for _ in range(40):
+        factors = random_factors([layer], generator, shapes=[(40, 30)])
+        new = layer.change(factors)
+        server, last = server.fold({layer.name: new if last is None else new - last}), new
+        held = server.change(layer)
+        assert held is not None
+        assert "rest" not in held.parts
+        assert close(held.dense(), new.dense(), 1e-9)
+    assert held.width * (40 + 30) <= 40 * 30

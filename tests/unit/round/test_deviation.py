@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from factor_rounds import make_plan, seeded
+from factor_rounds import forward_weight, make_plan, seeded
 from torch import Tensor
 
 from fedlit import assembly
@@ -112,13 +112,9 @@ class RandomSteps(Trainer):
     def parameters(self) -> TensorDict:
         return {name: parameter.data for name, parameter in self.host.model.named_parameters()}
 
-    def effective(self, client_id: int | None = None) -> TensorDict:
-        """Return the effective weights of what is loaded in the model."""
-        loaded = self.parameters()
-        return {
-            layer.name: loaded[layer.weight] + product(layer, loaded, client_id, self.ranks)
-            for layer in self.host.layers
-        }
+    def effective(self) -> TensorDict:
+        """Return the effective weights of what is loaded in the model, with all that was folded into them."""
+        return {layer.name: forward_weight(self.host.model, layer) for layer in self.host.layers}
 
     def train(self, jobs: Iterable[ClientJob]) -> Iterator[ClientResult]:
         for job in jobs:
@@ -126,14 +122,14 @@ class RandomSteps(Trainer):
                 yield ClientResult(client_id=job.client_id, payload=None)
                 continue
             self.host.load_client(job)
-            self.started.append(self.effective(job.client_id))
+            self.started.append(self.effective())
             for name, parameter in self.host.trained.items():
                 step = 0.3 * torch.randn(parameter.shape, generator=self.generator, dtype=parameter.dtype)
                 if self.ranks:
                     (step if ".lora_A." in name else step.T)[self.ranks[job.client_id] :] = 0
                 if parameter.requires_grad:
                     parameter.data += step
-            self.ended.append(self.effective(job.client_id))
+            self.ended.append(self.effective())
             loaded = self.parameters()
             self.products.append(
                 {layer.name: product(layer, loaded, job.client_id, self.ranks) for layer in self.host.layers}

@@ -28,6 +28,7 @@ from fedlit.round.payload import MODEL
 from fedlit.round.rules import AggregationRule, Traffic
 from fedlit.round.rules.fedavg import FedAvg
 from fedlit.round.rules.fedex_lora import FedExLora
+from fedlit.round.rules.fedsvd import FedSvd
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.rules.flora import Flora
 from fedlit.round.server import ServerState
@@ -120,7 +121,9 @@ def scalars(
 ) -> dict[int, tuple[float, float]]:
     """Return what every client sends and receives, in units of 4 bytes; the round's record must be their sum."""
     server = replace(federation.server, round_idx=round_idx)
-    parts = federation.host.method.rule.traffic(server, client_ids, federation.host.trains(round_idx))
+    parts = federation.host.method.rule.traffic(
+        server, dict.fromkeys(client_ids, True), federation.host.trains(round_idx)
+    )
     assert parts.keys() == set(client_ids)
     assert federation.record(client_ids, round_idx) == {
         "communication/uplink_bytes": sum(part.uplink_bytes for part in parts.values()),
@@ -277,7 +280,7 @@ def test_the_counts_are_the_scalars_that_are_not_zero(rule: AggregationRule, tra
     server, clients = mixed_round()
     after = aggregated(rule, server, clients, WEIGHTS[3], transform)
     transforms, plan = Transforms([transform]), make_plan(list(clients), WEIGHTS[3])
-    parts = rule.traffic(server, list(clients), server.shared)
+    parts = rule.traffic(server, dict.fromkeys(clients, True), server.shared)
     for client_id, trained in clients.items():
         up = num_nonzero(transforms.on_client({MODEL: trained}, server, plan, client_id)[MODEL].values())
         start = transforms.start(rule.start(after, client_id), after, client_id)
@@ -292,9 +295,47 @@ def test_what_is_folded_is_what_is_received(rule: AggregationRule) -> None:
     server, clients = mixed_round((3, 3, 3, 3, 3) if isinstance(rule, FedExLora) else (2, 4, 3, 1, 4))
     after = aggregated(rule, server, clients, WEIGHTS[3], *([RankScaling()] if rule.mixes_ranks else []))
     means = num_nonzero(after.shared.values()) if "average" in str(rule) else 0
-    for part in rule.traffic(server, list(clients), server.shared).values():
+    for part in rule.traffic(server, dict.fromkeys(clients, True), server.shared).values():
         received = sum(num_nonzero([change.left, change.right]) for change in after.folded.values())
         assert part.downlink_bytes == 8 * (received + means)
+
+
+@pytest.mark.parametrize(
+    "rule", [FedAvg(), FedSvd(), FedSvd(svd_every=2), FlexLora(), FedExLora(), FedExLora(residual_rank=2)], ids=str
+)
+def test_a_round_s_downlink_is_what_its_own_step_changed(rule: AggregationRule) -> None:
+    """Round after round: the shared tensors that are new, and what was folded; never those of the round before."""
+    server, clients = mixed_round((3, 3, 3, 3, 3))
+    trains = {layer.b for layer in server.layers} if isinstance(rule, FedSvd) else set(server.shared)
+    for round_idx in range(4):
+        trained = {
+            client_id: {name: tensors[name] if name in trains else held for name, held in server.shared.items()}
+            for client_id, tensors in clients.items()
+        }
+        after = aggregated(rule, server, trained, WEIGHTS[3])
+        changed = {name for name, held in server.shared.items() if not torch.equal(held, after.shared[name])}
+        folded = sum(num_nonzero([change.left, change.right]) for change in after.folded.values())
+        expected = 8 * (sum(server.shared[name].numel() for name in changed) + folded)
+        told = rule.traffic(server, dict.fromkeys(clients, True), trains)
+        assert {part.downlink_bytes for part in told.values()} == {expected}, round_idx
+        clients = {
+            client: {name: value * 1.5 for name, value in tensors.items()} for client, tensors in clients.items()
+        }
+        server = replace(after, frozen={})
+
+
+@pytest.mark.parametrize("name", ["fedex_lora", "flora"])
+def test_a_lost_client_is_sent_what_the_others_are(name: str) -> None:
+    """The residual, or the stack, of those who returned: two of three."""
+    federation = on_meta("tinyllama", name, {"lora_rank": 8})
+    two = federation.record((0, 2))
+    assert federation.record((0, 1, 2), returned=(0, 2)) == {
+        "communication/uplink_bytes": two["communication/uplink_bytes"],
+        "communication/downlink_bytes": two["communication/downlink_bytes"] * 3 // 2,
+    }
+    none = federation.record((0, 1, 2), returned=())
+    assert none["communication/uplink_bytes"] == 0
+    assert none["communication/downlink_bytes"] == (12 * 22 * (A8 + B8) if name == "fedex_lora" else 0)
 
 
 def mixed_round(ranks: tuple[int, ...] = (2, 4, 3, 1, 4)) -> tuple[ServerState, dict[int, dict[str, torch.Tensor]]]:
@@ -325,7 +366,7 @@ def test_a_classification_head_is_paid_for_both_ways(rule: AggregationRule) -> N
     head = torch.zeros(5, 7, dtype=torch.float32)
     with_head = replace(server, shared={**server.shared, "classifier.weight": head})
     names = [*with_head.shared]
-    before, after = rule.traffic(server, [0, 1], names), rule.traffic(with_head, [0, 1], names)
+    before, after = (rule.traffic(state, {0: True, 1: True}, names) for state in (server, with_head))
     for client_id in (0, 1):
         assert after[client_id].uplink_bytes - before[client_id].uplink_bytes == 4 * 35
         assert after[client_id].downlink_bytes - before[client_id].downlink_bytes == 4 * 35

@@ -90,6 +90,14 @@ def test_what_the_start_lost_and_what_the_aggregate_missed_are_told(summary: Run
     assert "deviation 2.5e-04" in round_line({**RECORDS[1], "lora/deviation": 0.00025}, NAMES)
 
 
+def test_a_round_in_which_no_client_moved_says_so() -> None:
+    """All of them, to the last bit: a rate or a norm so small that every step is rounded away."""
+    still = {**RECORDS[1], "client/0/update_norm": 0.0, "client/1/update_norm": 0.0, "client/2/update_norm": 0.0}
+    assert "NO UPDATE: every client sent what it received" in round_line(still, NAMES)
+    assert "NO UPDATE" not in round_line({**still, "client/1/update_norm": 1e-30}, NAMES)
+    assert "NO UPDATE" not in round_line({"round": 0, "time/evaluate_s": 1.0}, NAMES)
+
+
 def test_the_table_knows_what_is_better(summary: RunSummary) -> None:
     callback, stream = report()
     callback.on_start(summary, [], ["resumed after round 1"])
@@ -138,3 +146,9 @@ def test_no_bar_where_there_is_no_terminal(summary: RunSummary) -> None:
     callback.on_step()
     callback.close()
     assert stream.getvalue() == before
+
+
+def test_a_round_of_many_clients_tells_what_all_of_them_have() -> None:
+    record = {"round": 1, "clients/train_loss": 2.5, "clients/update_norm": 0.25, "time/evaluate_s": 1.0}
+    assert round_line(record, NAMES) == "round   1   train loss 2.5000   evaluate 1.0 s"
+    assert "NO UPDATE" in round_line({**record, "clients/update_norm": 0.0}, NAMES)
