@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlit.arguments import CommandParser
+from fedlit.arguments import CommandParser, positive, require_file, writing
 from fedlit.command import tell, without_traceback
 from fedlit.config import CONFIG_DIR, load_config, run_folder
 from fedlit.config.keys import nearest
@@ -40,8 +40,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("compare.py", __doc__, EXAMPLE)
     parser.add_argument("--methods", default=",".join(METHODS), help="names with commas between them (default: all)")
     parser.add_argument("--lrs", default="", help="learning rates with commas between them (default: local.lr)")
-    parser.add_argument("--devices", type=int, default=1, help="processes of one run (default: 1)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--devices", type=positive, default=1, help="processes of one run (default: 1)")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--score", default="loss", help="score that decides, such as f1_macro (default: loss)")
     parser.add_argument("--output", type=Path, help="file for the table, besides the console")
     parser.add_argument("--picture", type=Path, help="PNG file for the scores per round, a line a method")
@@ -54,8 +54,8 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError(
             f"--score={options.score} is no score{nearest(options.score, SCORES)} Valid: {', '.join(SCORES)}"
         )
-    if min(options.jobs, options.devices) < 1:
-        raise UserError(f"--jobs={options.jobs} --devices={options.devices}: give at least 1 of each")
+    for option in ("output", "picture"):
+        require_file(getattr(options, option), f"--{option}")
     lrs = options.lrs.split(",") if options.lrs else [None]
     cells = [_cell(method, lr, options.overrides) for method in options.methods.split(",") for lr in lrs]
     gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
@@ -97,11 +97,13 @@ def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
     table = markdown(_results(runs, best, options.score), ("loss", *chosen_scores(config.data)))
     print(table)
     if options.output:
-        options.output.write_text(table, encoding="utf-8")
+        with writing(options.output, "--output"):
+            options.output.write_text(table, encoding="utf-8")
         tell(str(options.output))
     if options.picture:
         title = f"{config.data.name}, {config.model.name}, {config.num_clients} clients"
-        _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture, title)
+        with writing(options.picture, "--picture"):
+            _draw({cell.method: runs[cell] for cell in best}, options.score, options.picture, title)
         tell(str(options.picture))
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedlit.arguments import CommandParser, split_targets
+from fedlit.arguments import CommandParser, require_file, split_targets, writing
 from fedlit.command import tell, without_traceback
 from fedlit.errors import UserError
 
@@ -42,13 +42,14 @@ def _build(options: argparse.Namespace) -> int:
             raise UserError(f"--{name}={getattr(options, name)} belongs to --wandb; add it, or leave --{name} out")
     targets, overrides = split_targets(options.targets)
     path = options.output
-    if path is not None and path.is_dir():
-        raise UserError(f"--output={path} is a folder; give the name of a file, {path / 'dashboard.html'}")
+    require_file(path, "--output")
     from fedlit.lab.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
 
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
+    for note in collection.notes:
+        tell(note)
     if options.wandb:
         from fedlit.lab.dashboard.workspace import build_workspace  # noqa: PLC0415
 
@@ -57,10 +58,8 @@ def _build(options: argparse.Namespace) -> int:
     from fedlit.lab.dashboard.page import write_page  # noqa: PLC0415
 
     path = path or collection.folder / "dashboard.html"
-    try:
+    with writing(path, "--output"):
         write_page(collection, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give another file with --output") from error
     print(path)
     return 0
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedlit.arguments import CommandParser, split_targets
+from fedlit.arguments import CommandParser, split_targets, writing
 from fedlit.command import tell, without_traceback
 from fedlit.errors import UserError
 
@@ -37,7 +37,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.round not in ("last", "best"):
         raise UserError(f"--round={options.round} is no round to show; give last or best")
     targets, overrides = split_targets(options.targets)
-    if options.output and options.output.is_file():
+    if options.output and options.output.exists() and not options.output.is_dir():
         raise UserError(f"--output={options.output} is a file; give a folder")
     from fedlit.lab.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
     from fedlit.lab.report.layout import check_scores  # noqa: PLC0415
@@ -45,11 +45,16 @@ def _report(options: argparse.Namespace) -> int:
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
+    for note in collection.notes:
+        tell(note)
     check_scores(collection, options.score)
     from fedlit.lab.report.writing import write_report  # noqa: PLC0415  scipy and matplotlib: seconds, after all mistakes
 
     folder = options.output or collection.folder / "report"
-    text = write_report(collection, folder, scores=options.score, which=options.round, figures=not options.no_figures)
+    with writing(folder, "--output"):
+        text = write_report(
+            collection, folder, scores=options.score, which=options.round, figures=not options.no_figures
+        )
     print(text)
     print(folder)
     return 0

@@ -11,16 +11,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedlit.arguments import CommandParser
+from fedlit.arguments import CommandParser, integer, positive, require_words
 from fedlit.command import USER_ERROR_EXIT_CODE, is_first_process, run_federation, tell
 from fedlit.config import Cell, Sweep, load_sweep
 from fedlit.config.keys import nearest
 from fedlit.config.loading import split_arguments
 from fedlit.config.sweep import load_sweeps
 from fedlit.errors import UserError
+from fedlit.lines import printable
 from fedlit.process import slurm
 from fedlit.process.interrupt import STOPPED_EXIT_CODE, StopRequest
+
+if TYPE_CHECKING:
+    from fedlit.lab.sweeps.cells import CellRun
+    from fedlit.lab.sweeps.placing import Placed
 
 SCRIPT = Path(__file__)
 
@@ -53,6 +59,7 @@ def main(words: Sequence[str]) -> int:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options, the key=value arguments among them wherever they stand."""
+    require_words(words)
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     others = [word for word in words if word not in overrides]
     parser = CommandParser("sweep.py", __doc__, EXAMPLES)
@@ -89,7 +96,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     add("list", list_command, "all sweeps with the number of their cells", "list")
     add("count", count_command, "the number of cells", "count scl_table2 seed=0")
     show = add("show", show_command, "the cells, or the command line of one", "show demo 3")
-    show.add_argument("index", metavar="INDEX", type=int, nargs="?", help="number of a cell from 0")
+    show.add_argument("index", metavar="INDEX", type=integer, nargs="?", help="number of a cell from 0")
     add("status", status_command, "how every cell stands, from the run folders and SLURM's queue", "status demo")
     submit = add(
         "submit",
@@ -107,7 +114,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     how = run.add_mutually_exclusive_group(required=True)
     how.add_argument("--local", action="store_true", help="all cells that are not done, on this machine")
     how.add_argument(
-        "--index", type=int, metavar="N", help="this cell, in this process: under srun or 'fabric run' too"
+        "--index", type=integer, metavar="N", help="this cell, in this process: under srun or 'fabric run' too"
     )
     run.add_argument("--jobs", type=positive, default=1, metavar="K", help="--local: cells at a time (default: 1)")
     run.add_argument(
@@ -116,13 +123,6 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     for name in ("status", "submit", "run"):
         parsers[name].description = f"{parsers[name].description} {REMEMBERED}"
     return parsers
-
-
-def positive(text: str) -> int:
-    """Return a number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no integer of at least 1")
-    return int(text)
 
 
 def list_command(_options: argparse.Namespace) -> int:
@@ -141,6 +141,7 @@ def count_command(options: argparse.Namespace) -> int:
 
 def show_command(options: argparse.Namespace) -> int:
     """Print the cells, or one's command line."""
+    from fedlit.lab.sweeps.placing import place  # noqa: PLC0415  the other commands need none of it
     from fedlit.lab.sweeps.tables import cell_table  # noqa: PLC0415  rich
 
     sweep = load_sweep(options.sweep)
@@ -148,7 +149,7 @@ def show_command(options: argparse.Namespace) -> int:
     if options.index is None:
         show_table(cell_table(cells))
     else:
-        cell = pick(cells, options.index, sweep)
+        cell = place(pick(cells, options.index, sweep))
         print(shlex.join(["python", here("federate.py"), *cell.arguments]))
     return 0
 
@@ -166,6 +167,7 @@ def status_command(options: argparse.Namespace) -> int:
     runs = with_queue(cell_runs(sweep, overrides, jobs), read_submissions(sweep, overrides), jobs)
     show_table(status_table(runs, time.time()))
     print(f"\n{number_of(runs)}: {counts([run.status.state for run in runs])}")
+    tell_others(runs)
     for run in runs:
         if run.status.log and run.status.state in FAILURES:
             print(f"cell {run.index}: {run.status.log}")
@@ -190,6 +192,7 @@ def submit_command(options: argparse.Namespace) -> int:
     busy = [run for run in runs if run.status.state in BUSY]
     at_work = [run for run in busy if run.status.state != "done"]
     chosen = [run for run in runs if run not in busy] if options.only_unfinished else runs
+    tell_others(runs)
     check_cells([run.cell for run in chosen])
     if options.only_unfinished and busy:
         print(f"left out: {counts([run.status.state for run in busy])}")
@@ -240,13 +243,16 @@ def run_command(options: argparse.Namespace) -> int:
     stop = StopRequest()
     stop.install()
     sweep = load_sweep(options.sweep)
-    cell = pick(sweep.cells(options.overrides), options.index, sweep)
+    from fedlit.lab.sweeps.placing import place  # noqa: PLC0415  after the signals are heard
+
+    cell = place(pick(sweep.cells(options.overrides), options.index, sweep))
     return STOPPED_EXIT_CODE if stop.reason else run_federation(cell.arguments)
 
 
 def run_local(options: argparse.Namespace) -> int:
     """Run the cells on this machine."""
     from fedlit.lab.sweeps.local import device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
+    from fedlit.lab.sweeps.placing import placed  # noqa: PLC0415
     from fedlit.lab.sweeps.records import remember  # noqa: PLC0415
     from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
 
@@ -254,17 +260,27 @@ def run_local(options: argparse.Namespace) -> int:
     overrides = arguments_of(sweep, options)
     if devices := split_arguments(overrides).get("compute.devices"):
         raise UserError(f"compute.devices={devices} (command line) is --devices={devices} here; give that")
-    runs = local_runs(sweep.cells(overrides))
+    cells = placed(sweep.cells(overrides))
+    runs = local_runs([entry.cell for entry in cells])
+    tell_others(cells)
     on_cpu = all(run.config.compute.accelerator == "cpu" for run in runs)
     masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))
     remember(sweep, overrides)
-    outcomes = run_locally(runs, masks, options.devices, lambda line: print(line, flush=True))
+    outcomes = run_locally(runs, masks, options.devices, lambda line: print(printable(line), flush=True))
     states = [outcome.state for outcome in outcomes]
     print(f"{number_of(runs)}: {counts(states)}")
     if "stopped" in states:
         print("the same command goes on where they stopped")
     print(sweep.folder(overrides))
     return STOPPED_EXIT_CODE if "stopped" in states else int("failed" in states)
+
+
+def tell_others(cells: "Sequence[CellRun | Placed]") -> None:
+    """Tell of runs under the cells' names that are not theirs."""
+    from fedlit.lab.sweeps.placing import told  # noqa: PLC0415
+
+    for line in told(cells):
+        tell(line)
 
 
 def arguments_of(sweep: Sweep, options: argparse.Namespace) -> list[str]:

@@ -1,12 +1,55 @@
 """Command lines of the scripts under experiments/: help that ends with an example, and every mistake as one line."""
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from fedlit.config.keys import nearest
+from fedlit.config.keys import nearest, show
+from fedlit.config.reading import is_there, require_text
 from fedlit.errors import UserError
+
+
+def integer(text: str) -> int:
+    """Return an integer in decimal digits, for argparse: Python's int takes `1_0` and the digits of other scripts."""
+    if not re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer in decimal digits")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Return an integer of at least 1, for argparse."""
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer of at least 1")
+    return int(text)
+
+
+def require_words(words: Sequence[str]) -> None:
+    """Raise UserError for a word with bytes that are not UTF-8: it could be neither printed nor written down."""
+    for word in words:
+        require_text(word, f"{show(word)} (command line)")
+
+
+def require_file(path: Path | None, option: str) -> None:
+    """Raise UserError unless a file of this name can be written: a device, say, would be replaced by one."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{option}={show(str(path))} is a folder; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{option}={show(str(path))} is no regular file; give the name of a file")
+
+
+@contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """Turn what keeps a file, or a folder, from being written into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"cannot write {show(str(path))} ({reason}); give another place with {option}") from error
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -34,6 +77,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the options; positional words may stand between them."""
+        require_words(words)
         self.refuse_unknown_options(words)
         return self.parse_intermixed_args(words)
 
@@ -44,7 +88,7 @@ def split_targets(words: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         UserError: nothing is named.
     """
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not is_there(word)]
     targets = [word for word in words if word not in overrides]
     if not targets:
         what = f"{overrides[0]} alone names no runs" if overrides else "no runs are named"

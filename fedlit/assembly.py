@@ -25,7 +25,7 @@ from fedlit.process import communication
 from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
-from fedlit.round.evaluation import Evaluator, fixed_subset
+from fedlit.round.evaluation import Evaluator, fixed_subset, sampled_clients
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
@@ -131,8 +131,13 @@ def calibration_batches(plan: Plan, model: nn.Module, task: Task[Any, Any]) -> C
 
 
 def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any]) -> Evaluator:
-    """Return what scores the model on the sets that `eval.on` names, each cut down to `eval.max_examples`."""
-    config = inputs.config
+    """Return what scores the model on the sets that `eval.on` names, each cut down to `eval.max_examples`; of clients,
+    those that `eval.max_clients` leaves. Where the clients' own rows are asked for, all of these have test rows.
+    """
+    config, clients = inputs.config, inputs.shards
+    if config.eval.on != "global":
+        clients = [shard for shard in clients if shard.test]
+    evaluated = sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, config.seed)
 
     def batches(rows: Sequence[Row], client_id: int = -1) -> list[list[Any]]:
         examples = task.evaluation_examples(rows)
@@ -143,8 +148,8 @@ def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
     if config.eval.on != "global":
         own = {
             shard.client_id: batches([inputs.rows[row] for row in shard.test], shard.client_id)
-            for shard in inputs.shards
-            if shard.test
+            for shard in clients
+            if shard.client_id in evaluated
         }
     return Evaluator(
         fabric=fabric,
@@ -152,6 +157,7 @@ def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
         task=task,
         batches=batches(inputs.test_rows) if config.eval.on != "clients" else [],
         own_batches=own,
+        evaluated=None if config.eval.max_clients is None else evaluated,
     )
 
 

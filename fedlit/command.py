@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedlit.config import check_launcher, load_config, no_effect_warnings
 from fedlit.errors import DivergenceError, LostPeer, OutOfMemory, UserError
+from fedlit.lines import one_line
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
 
 USER_ERROR_EXIT_CODE = 2
@@ -38,8 +39,8 @@ def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def tell(line: str) -> None:
-    """Write a line to the console beside the results."""
-    sys.stderr.write(f"{line}\n")
+    """Write a line to the console beside the results; what others wrote in it does nothing to the terminal."""
+    sys.stderr.write(f"{one_line(line)}\n")
 
 
 def without_traceback(action: Callable[[], int]) -> int:

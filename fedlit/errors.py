@@ -5,6 +5,8 @@ more adds a field, and nobody takes a line apart.
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from fedlit.lines import MAX_LINE_CHARACTERS, one_line
+
 SMALLER_LOCAL_STEPS = "lower local.lr or set local.max_grad_norm"
 SMALLER_STEPS = "lower server.lr or local.lr, or set local.max_grad_norm"
 """The remedy where a server optimizer steps too."""
@@ -19,6 +21,9 @@ LESS_MEMORY = (
 
 class UserError(ValueError):
     """A mistake the user can mend. The message is one line: fact, value, remedy."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__(), MAX_LINE_CHARACTERS - len("error: "))
 
 
 @dataclass(kw_only=True, eq=False)

@@ -14,7 +14,8 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fedlit.errors import UserError
 
@@ -66,6 +67,34 @@ def plugin_options() -> dict[str, Any]:
                     continue
                 options.setdefault(field.name, _default(field))
     return options
+
+
+def registered_hints() -> dict[str, Any]:
+    """Return what the options of registered parts accept whose default does not tell, by their annotations: plain
+    values, null and lists of them.
+    """
+    hints: dict[str, Any] = {}
+    for kind in METHOD_KINDS:
+        for factory in _registered[kind].values():
+            annotated = _annotations(factory)
+            for field in _fields(factory):
+                if _default(field) in (None, "???") and _is_plain(hint := annotated.get(field.name)):
+                    hints.setdefault(field.name, hint)
+    return hints
+
+
+def _annotations(factory: Factory) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(factory)
+    except (NameError, TypeError):  # of names that are imported for a type checker alone
+        return {}
+
+
+def _is_plain(hint: Any) -> bool:
+    """Tell whether a type is one that a configuration can hold."""
+    if get_origin(hint) in (UnionType, Union, list):
+        return all(map(_is_plain, get_args(hint)))
+    return hint in (int, float, str, bool, NoneType)
 
 
 def option_names(factory: Factory) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The configuration of a run: a tree of dataclasses, read from YAML and the command line before torch is imported."""
 
-from fedlit.config.checks import check, check_launcher
+from fedlit.config.checks import check
 from fedlit.config.help import help_text
 from fedlit.config.idle import no_effect_warnings
+from fedlit.config.launcher import check_launcher
 from fedlit.config.loading import CONFIG_DIR, load_config
 from fedlit.config.record import differences, fingerprint, load_yaml, read_stored, run_folder, to_yaml
 from fedlit.config.schema import (

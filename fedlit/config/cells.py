@@ -16,9 +16,10 @@ from fedlit.config.grid import (
     naming_keys,
     values_by_key,
 )
-from fedlit.config.keys import Hint, is_section, show, unknown_key
+from fedlit.config.keys import Hint, as_argument, is_section, show, unknown_key
 from fedlit.config.loading import COMMAND_LINE, parse_text, split_arguments
-from fedlit.config.tree import SWITCHED, parse_yaml
+from fedlit.config.reading import parse_yaml
+from fedlit.config.tree import SWITCHED
 from fedlit.errors import UserError
 
 SET_BY_SWEEP = {"experiment": "the sweep names it", "run.name": "every cell has a name of its own"}
@@ -130,8 +131,8 @@ class Sweep:
 
     def _arguments(self, settings: Settings, others: Mapping[str, str]) -> list[str]:
         """Return a cell's command line: the experiment, then overrides < settings < the user's arguments."""
-        above = {**{key: show(value) for key, value in settings.items()}, **others}
-        below = {key: show(value) for key, value in self.base.items() if key not in above}
+        above = {**{key: as_argument(value) for key, value in settings.items()}, **others}
+        below = {key: as_argument(value) for key, value in self.base.items() if key not in above}
         for given, other in SWITCHED.items():
             if given in above:
                 below.pop(other, None)

@@ -1,19 +1,20 @@
 """Ranges, valid values and combinations, checked before any model is loaded."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedlit.config.keys import nearest, show
+from fedlit.config.ranges import LARGEST_COUNT, RANGES
+from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
-from fedlit.config.schema import ComputeConfig, RunConfig
+from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
-from fedlit.process import slurm
+from fedlit.lines import printable
 from fedlit.registry import option_names, registered
 from fedlit.tasks.registry import task_names, task_spec
+from fedlit.tasks.spec import TaskSpec
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "data.source": ("pydoc", "digits", "jsonl", "images", "hub"),
@@ -48,45 +49,14 @@ TARGET_MODULES = ("qkv", "attention", "mlp", "all", "up", "model")
 """Sets of weights with a name (`up` and `model` are the dense adapter's); `method.target_modules` may be a list of
 module names instead."""
 
+NAMES = ("run.name", "run.dir", "data.name", "model.name", "logging.project", "logging.group")
+"""What stands in messages, titles and paths."""
+
+MAX_NAME_BYTES = 200
+"""Of a name; a file's, with what is put before and after it, may have 255 on Linux."""
+
 LOGGERS = ("wandb", "tensorboard", "csv")
 """What `logging.loggers` may name."""
-
-PRECISION_ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "64": "64-true"}
-"""Short names that `fabric run --precision` accepts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The values a number may take, and how to say so."""
-
-    contains: Callable[[float], bool]
-    text: str
-
-
-POSITIVE_COUNT = Range(lambda value: value >= 1, "an integer of at least 1")
-COUNT = Range(lambda value: value >= 0, "an integer of at least 0")
-POSITIVE = Range(lambda value: 0 < value < math.inf, "a finite number above 0")
-NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "a finite number of at least 0")
-FRACTION = Range(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
-
-RANGES: Mapping[str, Range] = {
-    **dict.fromkeys(("num_clients", "num_rounds", "data.sample", "model.max_length_tokens"), POSITIVE_COUNT),
-    **dict.fromkeys(("local.steps", "local.epochs", "local.batch_size", "local.accumulate"), POSITIVE_COUNT),
-    **dict.fromkeys(("partition.classes_per_client", "eval.num_beams", "eval.patience"), POSITIVE_COUNT),
-    **dict.fromkeys(("eval.every", "eval.max_examples", "eval.batch_size", "eval.max_new_tokens"), POSITIVE_COUNT),
-    **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads", "compute.timeout_s"), POSITIVE_COUNT),
-    **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank", "logging.samples_every"), POSITIVE_COUNT),
-    **dict.fromkeys(("seed", "partition.min_test_rows", "eval.no_repeat_ngram_size"), COUNT),
-    "partition.num_topics": Range(lambda value: value >= 2, "an integer of at least 2"),
-    "eval.length_penalty": Range(lambda value: -math.inf < value < math.inf, "a finite number"),
-    **dict.fromkeys(("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"), POSITIVE),
-    **dict.fromkeys(("server.lr", "server.tau"), POSITIVE),
-    **dict.fromkeys(("local.weight_decay", "local.prox_mu"), NOT_NEGATIVE),
-    **dict.fromkeys(("partition.test_fraction", "method.lora_dropout", "local.momentum"), FRACTION),
-    **dict.fromkeys(("local.warmup", "local.label_smoothing"), FRACTION),
-    **dict.fromkeys(("server.beta1", "server.beta2"), FRACTION),
-}
-"""Null passes wherever the key's type allows it. Keys of `method.` apply to the recipes that have them."""
 
 Problem: TypeAlias = tuple[str, str]
 """A dotted key, and what is wrong with its value and what to do."""
@@ -121,9 +91,26 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         each: list[Any] = value if isinstance(value, list) else [value]
         if value is not None and not all(allowed.contains(entry) for entry in each):
             yield key, f"is out of range; give {allowed.text}"
+    yield from _size_problems(values)
     yield from _cohort_problems(values)
     yield from _combination_problems(values)
     yield from _path_problems(values)
+
+
+def _size_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield integers that no tensor's shape could hold, of whatever option; and names with characters that act on a
+    terminal.
+    """
+    for key, value in values.items():
+        entries: list[Any] = value if isinstance(value, list) else [value]
+        integers = [entry for entry in entries if type(entry) is int]
+        if key not in RANGES and any(abs(entry) > LARGEST_COUNT for entry in integers):
+            yield key, f"is out of range; give integers up to {LARGEST_COUNT}"
+    for key in NAMES:
+        if values[key] is not None and printable(values[key]) != values[key]:
+            yield key, "holds a line break or another character that is not printable; leave it out"
+        elif values[key] is not None and key != "run.dir" and len(values[key].encode()) > MAX_NAME_BYTES:
+            yield key, f"is longer than {MAX_NAME_BYTES} bytes; give a shorter name"
 
 
 def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -203,12 +190,33 @@ def _task_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield "data.scores", f"names {name}, no score of data.task={task}. Valid scores: {', '.join(valid)}"
     if values["data.scores"] == []:
         yield "data.scores", f"names no score; give null for the task's own, or some of {', '.join(valid)}"
-    score = values["eval.score"]
-    if score is not None and score.split("/")[0] not in ("loss", *valid):
-        yield "eval.score", f"is no score of data.task={task}. Valid scores: loss, {', '.join(valid)}"
+    if values["eval.score"] is not None:
+        yield from _score_problems(values, spec)
     yield from spec.problems(values)
     if "exact_match" in (values["data.scores"] or ()) and values["data.answer"] is None:
         yield "data.answer", "is not given, and data.scores has exact_match; give text, number, boxed or option"
+
+
+def _score_problems(values: Mapping[str, Any], spec: TaskSpec) -> Iterator[Problem]:
+    """Yield what is wrong with an eval.score that no record will have: patience would wait for it for ever. What only
+    the rows tell, the groups of data.score_by, the first evaluation finds (`round/best_round.py`).
+    """
+    name, slash, _ = values["eval.score"].partition("/")
+    whole = name if name in spec.scores else name.removesuffix("_macro")
+    if whole not in ("loss", *spec.scores):
+        yield "eval.score", f"is no score of data.task={spec.name}. Valid scores: loss, {', '.join(spec.scores)}"
+    own_task = spec.task_class.startswith("fedlit.")  # a task from outside may tell scores apart by itself
+    if (slash or whole != name) and own_task:
+        if whole not in ("exact_match", "accuracy") or spec.has_head:
+            yield "eval.score", f"names a part of {whole}, which has none; give eval.score={whole}"
+        elif values["data.score_by"] is None:
+            yield "eval.score", f"names a part of {whole}, but data.score_by=null; give eval.score={whole}, or a column"
+    if spec.number_scores and (whole in spec.number_scores) != values["data.regression"] and whole != "loss":
+        kept = [score for score in spec.scores if (score in spec.number_scores) == values["data.regression"]]
+        yield (
+            "eval.score",
+            f"is not computed with data.regression={show(values['data.regression'])}; give loss, {', '.join(kept)}",
+        )
 
 
 def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -252,69 +260,20 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     images = task_spec(values["data.task"]).local_source == "images"
     wanted = "an .npz file or a folder of images" if images else "a .jsonl or .jsonl.gz file"
     for key in ("data.path", "data.test_path"):
-        given = None if values[key] is None else Path(values[key]).expanduser()
-        if given is not None and not (given.is_file() or (images and given.is_dir())):
+        given = values[key]
+        if given is not None and not (is_there(given, Path.is_file) or (images and is_there(given, Path.is_dir))):
             yield key, f"is not there (seen from {Path.cwd()}); give the path of {wanted}"
     split = values["partition.path"]
-    if split is not None and not Path(split).expanduser().is_file():
+    if split is not None and not is_there(split, Path.is_file):
         yield "partition.path", f"is not a file (seen from {Path.cwd()}); give a .json or .json.gz file of row numbers"
     if path is None and source in ("jsonl", "images"):
         yield "data.source", f"needs a file; give data.path=<{wanted}>"
     if path is None and values["data.hub_id"] is None and source == "hub":
         yield "data.source", "needs a data set; give data.hub_id=<name on the hub> or data.path=<file.jsonl>"
     model = values["model.path"]
-    if model.startswith(("/", "./", "../")) and not Path(model).is_dir():
+    if model.startswith(("/", "./", "../")) and not is_there(model, Path.is_dir):
         yield "model.path", f"is not a folder (seen from {Path.cwd()}); give a model's folder or its id on the hub"
     for key in ("run.name", "data.name", "model.name"):
         name = values[key]
         if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
             yield key, "is part of a folder's name; give a name without path separators"
-
-
-def check_launcher(environ: Mapping[str, str], compute: ComputeConfig) -> None:
-    """Refuse what a launcher was told and the federation decides for itself, and SLURM tasks that are not one for each
-    device, before torch is imported.
-
-    `fabric run` hands its options on as LT_STRATEGY, LT_PRECISION, ... (lightning/fabric/cli.py).
-    """
-    if strategy := environ.get("LT_STRATEGY"):
-        raise UserError(f"--strategy={strategy}: the federation brings its own strategy; leave out --strategy")
-    asked = environ.get("LT_PRECISION", compute.precision)
-    if PRECISION_ALIASES.get(asked, asked) != compute.precision:
-        raise UserError(
-            f"--precision={asked} disagrees with compute.precision={compute.precision}; "
-            "leave out --precision and give compute.precision=<value> after the script"
-        )
-    if slurm.makes_processes(environ):
-        _check_tasks(environ, compute)
-
-
-def _check_tasks(environ: Mapping[str, str], compute: ComputeConfig) -> None:
-    """Refuse SLURM tasks with which Fabric would hang, raise an error of its own or run another number of processes."""
-    num_tasks, (per_node, num_nodes) = slurm.num_tasks(environ), slurm.task_shape(environ)
-    wanted = compute.devices if compute.devices > 1 else per_node
-    if num_tasks > 1 and not slurm.is_srun_task(environ):
-        raise UserError(
-            f"this is one process of an allocation of {num_tasks} SLURM tasks; "
-            "start it with srun, or with fabric run for processes of its own"
-        )
-    if num_tasks > 1 and "SLURM_NTASKS_PER_NODE" not in environ:
-        raise UserError(
-            f"SLURM started {num_tasks} tasks without a number per node; "
-            f"use --ntasks-per-node={max(num_tasks // num_nodes, 1)} in place of --ntasks"
-        )
-    if num_tasks != per_node * num_nodes:
-        raise UserError(
-            f"SLURM started {num_tasks} tasks, not --ntasks-per-node={per_node} on each of {num_nodes} nodes; "
-            "leave out srun's own --ntasks and --nodes"
-        )
-    if per_node != wanted:
-        raise UserError(
-            f"compute.devices={compute.devices} but SLURM starts {per_node} tasks on a node; "
-            f"use srun --ntasks-per-node={wanted}, or leave out compute.devices"
-        )
-    if compute.num_nodes not in (1, num_nodes):
-        raise UserError(
-            f"compute.num_nodes={compute.num_nodes} but SLURM gives {num_nodes} nodes; "
-            f"use sbatch --nodes={compute.num_nodes}, or leave out compute.num_nodes"
-        )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fedlit.config.keys import show
+from fedlit.config.keys import as_argument
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by dotted key, or by group: `{"model": "roberta-base", "num_rounds": 50}`."""
@@ -93,10 +93,10 @@ def _part(settings: Settings, key: str) -> str:
         return ""
     value, leaf = settings[key], key.rsplit(".", maxsplit=1)[-1]
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    text = str(value) if isinstance(value, str) else f"{leaf}{'' if is_number else '-'}{show(value)}"
+    text = str(value) if isinstance(value, str) else f"{leaf}{'' if is_number else '-'}{as_argument(value)}"
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
 
 
 def written(settings: Settings) -> str:
     """Write settings on one line, as the command line takes them."""
-    return ", ".join(f"{key}={show(value)}" for key, value in settings.items())
+    return ", ".join(f"{key}={as_argument(value)}" for key, value in settings.items())

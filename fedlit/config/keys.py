@@ -1,6 +1,8 @@
 """The dotted keys of the tree: which exist, what each accepts, and which one a misspelt key meant."""
 
 import json
+import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -9,6 +11,8 @@ from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from fedlit.config.schema import MethodConfig, RunConfig
 from fedlit.errors import UserError
+from fedlit.lines import cut
+from fedlit.registry import registered_hints
 
 Hint: TypeAlias = Any
 """A type annotation such as `int`, `str | None` or `list[str]`."""
@@ -17,13 +21,15 @@ TEXT_OR_LIST: Hint = str | list[str]
 """What a recipe's option with a text default accepts: `target_modules: qkv` may become `[q_proj, v_proj]`."""
 
 INT_OR_LIST: Hint = int | list[int]
-"""What an option of PER_CLIENT accepts: one number for all clients, or a list with one for each."""
+"""What an option that may differ between clients accepts: one number for all, or a list with one for each."""
 
-PER_CLIENT = frozenset({"lora_rank"})
-"""Options of recipes that may differ between clients."""
-
-NULLABLE = frozenset({"rank"})
-"""Options of recipes with a number that null turns off."""
+OPTION_HINTS: Mapping[str, Hint] = {
+    "lora_rank": INT_OR_LIST,
+    "rank": int | None,
+    "residual_rank": int | None,
+    "init_lr": float | None,
+}
+"""Options of recipes that accept more than values of their default's type."""
 
 METHOD_FIELDS = frozenset(entry.name for entry in fields(MethodConfig)) - {"options"}
 """The parts of `method.` that every recipe has; whatever else its YAML lists is an option of that recipe."""
@@ -37,13 +43,18 @@ def schema_keys(schema: Any, prefix: str = "") -> dict[str, Hint]:
     return keys
 
 
+_PLAIN = re.compile(r"[^\W\d](?:[\w ./@+-]*[\w./@+-])?")
+_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
+"""Texts that YAML takes for something else."""
+
+
 def option_keys(options: Mapping[str, Any], prefix: str = "method.") -> dict[str, Hint]:
     """Return every dotted key of a recipe's options and what it accepts; a nested mapping is a section of its own."""
     keys: dict[str, Hint] = {}
     for name, default in options.items():
         nested = isinstance(default, Mapping) and default
-        hint = INT_OR_LIST if name in PER_CLIENT else option_hint(default)
-        hint = hint | None if name in NULLABLE else hint
+        known = {**registered_hints(), **OPTION_HINTS}
+        hint = known[name] if name in known and not nested else option_hint(default)
         keys |= option_keys(default, f"{prefix}{name}.") if nested else {f"{prefix}{name}": hint}
     return keys
 
@@ -51,7 +62,8 @@ def option_keys(options: Mapping[str, Any], prefix: str = "method.") -> dict[str
 def option_hint(default: Any) -> Hint:
     """Return what an option accepts, told from its default: the same type.
 
-    A number with a point accepts an integer, a text also a list of texts, and null, `???` or `{}` anything.
+    A number with a point accepts an integer, a text also a list of texts, and null, `???` or `{}` anything; what such
+    an option of the house accepts stands in OPTION_HINTS, and a part from outside says it in its annotations.
     """
     if default in (None, "???", {}):
         return Any
@@ -89,7 +101,7 @@ def unknown_key(key: str, origin: str, keys: Collection[str]) -> UserError:
     names = level_names(section, keys)
     where = f"names in {section}" if section else "names"
     guess = _nearest_keys(parts, depth, keys)
-    return UserError(f"unknown key {key!r} ({origin}){guess} Valid {where}: {', '.join(names)}")
+    return UserError(f"unknown key {cut(key)!r} ({origin}){guess} Valid {where}: {', '.join(names)}")
 
 
 def _nearest_keys(parts: list[str], depth: int, keys: Collection[str]) -> str:
@@ -113,15 +125,42 @@ def nearest(value: object, valid: Iterable[str]) -> str:
 
 
 def show(value: Any) -> str:
-    """Write a value as the command line takes it, on one line."""
+    """Write a value on one line for a person; of a long one the beginning."""
+    if isinstance(value, str) and value and value.isprintable() and value == value.strip() and value != "null":
+        return cut(value)
+    return cut(as_argument(value))
+
+
+def as_argument(value: Any) -> str:
+    """Write a value on one line, whole, so that the command line gives it back."""
     if isinstance(value, str):
-        plain = value.isprintable() and value == value.strip() and value not in ("", "null")
-        return value if plain else json.dumps(value, ensure_ascii=not value.isprintable())
+        plain = value.isprintable() and value == value.strip() and value not in ("", "null") and value[0] not in "'\"["
+        return value if plain else _quoted(value)
+    return _inside(value)
+
+
+def _inside(value: Any) -> str:
+    """Write a value as it stands in a list or a mapping, where a comma in a text would begin the next."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else _quoted(value)
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(show, value))}]"
+        return f"[{', '.join(map(_inside, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {show(part)}' for name, part in value.items())}}}"
+        return f"{{{', '.join(f'{_inside(name)}: {_inside(part)}' for name, part in value.items())}}}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text in double quotes as JSON and YAML have them, every character that is not printable as an escape."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    if quoted.isprintable():
+        return quoted
+    return "".join(
+        char if char.isprintable() else f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+        for char in quoted
+    )
 
 
 def is_list(hint: Hint) -> bool:

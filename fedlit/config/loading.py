@@ -13,9 +13,11 @@ from typing import Any
 
 from fedlit.config.checks import check
 from fedlit.config.keys import METHOD_FIELDS, TEXT_OR_LIST, Hint, is_section, nearest, run_keys, show, unknown_key
+from fedlit.config.reading import parse_yaml, read_file, require_text
 from fedlit.config.schema import RunConfig
-from fedlit.config.tree import Setting, assemble, flatten, parse_yaml, settle_layer
+from fedlit.config.tree import Setting, assemble, flatten, settle_layer
 from fedlit.errors import UserError
+from fedlit.lines import cut
 from fedlit.registry import load_plugins, plugin_options
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -102,17 +104,19 @@ def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
     """Return the text of every key; raises UserError for what is no `key=value` and for a key with two values."""
     texts: dict[str, str] = {}
     for argument in arguments:
+        require_text(argument, f"{show(argument)} ({COMMAND_LINE})")
         key, equals, text = argument.partition("=")
         if key.startswith("-"):
             raise UserError(
-                f"{argument!r} starts with a dash; options of the launcher stand before the script, "
+                f"{cut(argument)!r} starts with a dash; options of the launcher stand before the script, "
                 "those of the run are key=value"
             )
         if not equals or not key:
-            raise UserError(f"{argument!r} is no key=value; write {show(key) if key else '<key>'}=<value>")
+            raise UserError(f"{cut(argument)!r} is no key=value; write {show(key) if key else '<key>'}=<value>")
         if not text.strip():
             raise UserError(
-                f"{key!r} is given an empty value ({COMMAND_LINE}); write {show(key)}=null for none, or leave it out"
+                f"{cut(key)!r} is given an empty value ({COMMAND_LINE}); write {show(key)}=null for none, "
+                "or leave it out"
             )
         if texts.setdefault(key, text) != text:
             raise UserError(
@@ -139,7 +143,7 @@ def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMM
         )
     path = choices[choice]
     origin = f"{config_dir.name}/{group}/{choice}.yaml"
-    content = _parse_file(path.read_text(encoding="utf-8"), origin)
+    content = _parse_file(read_file(path, origin), origin)
     if content is not None and not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
     return GroupFile(origin, content or {})
@@ -185,8 +189,6 @@ def parse_text(text: str, hint: Hint, origin: str) -> Any:
     takes_text = hint in (str, str | None, TEXT_OR_LIST)
     is_list = text.startswith("[") and hint == TEXT_OR_LIST
     if takes_text and text != "null" and text[0] not in "'\"" and not is_list:
-        if "${" in text:
-            raise UserError(f"{origin} holds '${{', which is not expanded here; write the value itself")
         return text
     return parse_yaml(text, origin)
 

@@ -232,6 +232,9 @@ class EvalConfig:
     or `options` (the likeliest of the valid answers)"""
     max_examples: int | None = None
     """size of a fixed random subset of the evaluation set, the same in every round; null for all"""
+    max_clients: int | None = None
+    """clients that are evaluated where each has a model or a test part of its own: a fixed random sample, the same in
+    every round; null for all"""
     batch_size: int = 16
     """rows of one evaluation batch"""
     on: str = "global"

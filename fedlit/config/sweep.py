@@ -32,7 +32,8 @@ from fedlit.config.cells import Cell, Sweep
 from fedlit.config.grid import Axis, Grid, Settings, cell_name, combinations, is_part, single, values_by_key, written
 from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_key
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, all_options, list_choices, read_choice
-from fedlit.config.tree import Setting, flatten, parse_yaml, settle_layer
+from fedlit.config.reading import is_there, parse_yaml, read_file, require_text
+from fedlit.config.tree import Setting, flatten, settle_layer
 from fedlit.errors import UserError
 
 __all__ = ["Cell", "Sweep", "load_sweep", "load_sweeps"]
@@ -85,7 +86,7 @@ class _Files:
 def _load(name: str, files: _Files) -> Sweep:
     name, path, origin = _find(name, files)
     keys = files.keys
-    text = path.read_text(encoding="utf-8")
+    text = read_file(path, origin)
     content = parse_yaml(text, origin)
     if not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
@@ -117,8 +118,9 @@ def _load(name: str, files: _Files) -> Sweep:
 
 def _find(name: str, files: _Files) -> tuple[str, Path, str]:
     """Return the name, the path and the name in messages of a sweep that is given by its name or its path."""
+    require_text(name, f"the sweep {show(name)}")
     choices = files.choices("sweep")
-    path = choices.get(name, Path(name).expanduser())
+    path = choices[name] if name in choices else Path(name).expanduser() if is_there(name) else Path(name[:255])
     for choice, known in choices.items():
         if path == known or (path.is_file() and path.resolve() == known.resolve()):
             return choice.replace("/", "-"), known, f"{files.folder.name}/sweep/{choice}.yaml"

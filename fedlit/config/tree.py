@@ -1,21 +1,21 @@
 """Settings put one after the other into one typed tree by OmegaConf, each with its origin for the error messages."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from functools import partial
 from typing import Any, cast, get_args
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedlit.config.keys import (
     INT_OR_LIST,
     METHOD_FIELDS,
-    NULLABLE,
-    PER_CLIENT,
+    OPTION_HINTS,
     Hint,
+    as_argument,
     describe,
     is_list,
     is_mapping,
@@ -29,6 +29,9 @@ from fedlit.config.keys import (
 from fedlit.config.schema import MethodConfig, RunConfig
 from fedlit.errors import UserError
 
+TEMPLATES = frozenset({"data.template", "data.test_template"})
+"""Keys whose text is a format string: in `${question}$` the column stands between two dollar signs."""
+
 SWITCHED = {"local.steps": "local.epochs", "local.epochs": "local.steps"}
 """Two ways to say how long a client trains: giving one in a file or on the command line puts the other to null."""
 
@@ -40,24 +43,6 @@ class Setting:
     key: str
     value: Any
     origin: str
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """Parse YAML into plain Python values as OmegaConf reads it: 1e-3 is a number, a key given twice is an error.
-
-    Raises UserError with the line of the mistake.
-    """
-    if "${" in text:
-        raise UserError(f"{origin} holds '${{', which is not expanded here; write the value itself")
-    try:
-        parsed = OmegaConf.from_dotlist([f"parsed={text}"])
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{origin}{line}: this is not valid YAML ({error.problem or error.context}); mend it") from None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{origin}: this is not valid YAML ({' '.join(str(error).split())}); mend it") from None
-    return cast(dict[str, Any], OmegaConf.to_container(parsed))["parsed"]
 
 
 def flatten(value: Any, key: str, keys: Mapping[str, Hint], origin: str) -> Iterator[Setting]:
@@ -120,43 +105,50 @@ def _method_class(base: type, options: Mapping[str, Any]) -> type:
             nested = _method_class(object, default)
             members.append((name, nested, field(default_factory=nested)))
         else:
-            hint = Any if isinstance(default, str) or name in PER_CLIENT | NULLABLE else option_hint(default)
+            hint = Any if isinstance(default, str) or name in OPTION_HINTS else option_hint(default)
             members.append((name, hint, field(default_factory=partial(deepcopy, default))))
     return make_dataclass(f"{base.__name__}Options", members, bases=(base,))
 
 
 def _assign(tree: Any, setting: Setting, hint: Hint) -> None:
-    """Put one value into the tree, converted by OmegaConf to the key's type; what is text must be written as text."""
+    """Put one value of the right type into the tree."""
+    _require_unexpanded(setting)
+    value = setting.value
     try:
-        if not _has_kind(setting.value, hint):
+        if not accepts(value, hint):
             raise ValueError
-        OmegaConf.update(tree, setting.key, setting.value, merge=False)
-    except (ValueError, OmegaConfBaseException):
-        unquoted = str in _parts(hint) and isinstance(setting.value, (bool, int, float))
+        if isinstance(value, str):
+            value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf would look for the value of a key
+        OmegaConf.update(tree, setting.key, value, merge=False)
+    except (ValueError, OverflowError, OmegaConfBaseException):
+        unquoted = str in _parts(hint) and isinstance(value, (bool, int, float))
         raise UserError(
             f"{setting.key}={show(setting.value)} ({setting.origin}) has the wrong type; "
             f"expected: {describe(hint)}{', in quotes' if unquoted else ''}"
         ) from None
 
 
-def _has_kind(value: Any, hint: Hint) -> bool:
-    """Refuse numbers and truth values for text (OmegaConf would write them out: `off` would become 'False'), and what
-    OmegaConf is not told of: anything but integers for an integer or a list of them.
+def _require_unexpanded(setting: Setting) -> None:
+    """Refuse `${`, which other programs expand, save in a template, where it is a dollar before a column."""
+    if setting.key not in TEMPLATES and "${" in as_argument(setting.value):
+        raise UserError(
+            f"{setting.key}={show(setting.value)} ({setting.origin}) holds '${{', which is not expanded here; "
+            "write the value itself"
+        )
+
+
+def accepts(value: Any, hint: Hint) -> bool:
+    """Tell whether a value is of a key's type as it stands: no text is taken for a number, no number for a truth value
+    or a text; only an integer is also a number.
     """
-    parts = _parts(hint)
-    if hint is Any:
-        return True
-    if is_mapping(hint):
-        return isinstance(value, dict)
-    if hint == INT_OR_LIST:
-        entries = value if isinstance(value, list) else [value]
-        return bool(entries) and all(type(entry) is int for entry in entries)
-    if hint == int | None:
-        return value is None or type(value) is int
-    if isinstance(value, list):
-        lists = [part for part in parts if is_list(part)]
-        return any(get_args(part) != (str,) or all(isinstance(entry, str) for entry in value) for part in lists)
-    return str not in parts or isinstance(value, str) or (value is None and type(None) in parts)
+    if is_list(hint):
+        return isinstance(value, list) and all(accepts(entry, get_args(hint)[0]) for entry in value)
+    if get_args(hint) and not is_mapping(hint):
+        return any(accepts(value, part) for part in get_args(hint)) and (hint != INT_OR_LIST or value != [])
+    if hint is float:
+        return type(value) in (int, float)
+    kind = dict if is_mapping(hint) else hint
+    return hint is Any or (isinstance(value, kind) and isinstance(value, bool) == (hint is bool))
 
 
 def _parts(hint: Hint) -> tuple[Hint, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedlit.config import RunConfig
+from fedlit.errors import UserError
 from fedlit.run.records import best_record, trained
 from fedlit.scores import main_keys
 
@@ -14,12 +15,14 @@ class BestRound:
     """What a run has reached, known from its records alone, so that a resumed run decides as the uninterrupted one.
 
     keys: of scores in a record; the first that the run's records have decides. patience: evaluations without a better
-    score after which the run ends; None for never. number: round of the best score, by the rule of
-    `fedlit.scores.best_round`, and value its score; None before there is one. num_since: evaluations after it.
+    score after which the run ends; None for never. asked: `eval.score`, which must be in the record. number: round of
+    the best score, by the rule of `fedlit.scores.best_round`, and value its score; None before there is one. num_since:
+    evaluations after it.
     """
 
     keys: tuple[str, ...]
     patience: int | None = None
+    asked: str | None = None
     number: int | None = None
     value: float | None = None
     num_since: int = 0
@@ -28,10 +31,18 @@ class BestRound:
     @classmethod
     def of(cls, config: RunConfig) -> "BestRound":
         """Return the start of a run."""
-        return cls(keys=main_keys(config.data, config.eval), patience=config.eval.patience)
+        return cls(keys=main_keys(config.data, config.eval), patience=config.eval.patience, asked=config.eval.score)
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Take up further records, in order; those that were not evaluated do not count."""
+        """Take up further records, in order; those that were not evaluated do not count.
+
+        Raises:
+            UserError: the untrained model's record, if it is the only one, lacks the score that is asked for: no later
+                one will have it.
+        """
+        records = list(records)
+        if self.asked is not None and not self._scored and [record["round"] for record in records] == [0]:
+            self._require_asked(records[0])
         for record in trained(records):
             scores = {key: record[key] for key in self.keys if key in record}
             if scores:
@@ -44,6 +55,20 @@ class BestRound:
         if best is not None:
             self.number, self.value = best["round"], best[key]
         self.num_since = sum(self.number is None or record["round"] > self.number for record in scored)
+
+    def _require_asked(self, record: Mapping[str, Any]) -> None:
+        (key,) = self.keys
+        place = key.partition("/")[0]
+        names = [
+            name.removeprefix(f"{place}/")
+            for name, value in record.items()
+            if name.startswith(f"{place}/") and isinstance(value, float) and not name.endswith(("_std", "_worst"))
+        ]
+        if key not in record and names:
+            raise UserError(
+                f"eval.score={self.asked} is not in the record of the untrained model, and in none that follows; "
+                f"give one of {', '.join(names)}, or null for the main one"
+            )
 
     @property
     def stalled(self) -> bool:

@@ -50,6 +50,7 @@ class Evaluator:
 
     batches: of the global test set; none if only the clients' own are asked for.
     own_batches: of the test part of every client that has one, by client id; none if only the global set is asked for.
+    evaluated: clients whose own model is scored, where that is not all of them.
     watch: yields the batches; its StopAsked, on whatever process, ends the evaluation on all of them.
     """
 
@@ -58,6 +59,7 @@ class Evaluator:
     task: Task[Any, Any]
     batches: Batches
     own_batches: Mapping[int, Batches] = field(default_factory=dict)
+    evaluated: Collection[int] | None = None
     watch: Callable[[Batches], Iterable[Sequence[Any]]] = iter
 
     @property
@@ -92,13 +94,18 @@ class Evaluator:
     def _score_on_global(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
         """Return `global/...`: the one model's scores, or means and spreads of those under `client/<id>/...`."""
         samples: list[Sample] = []
+        population = [] if models is None else self._evaluated(models.population)
         if models is None or models.mine is None:
             scores, samples = self.together()
-            by_client = {} if models is None else dict.fromkeys(models.population, scores)
+            by_client = dict.fromkeys(population, scores)
         else:
-            by_client = self.of_each_client(models.population, models.mine, models.load)
+            by_client = self.of_each_client(population, models.mine, models.load)
         summary = over_clients(by_client.values()) if by_client else scores
         return _prefixed("client/{}", by_client) | _prefixed("global", {0: summary}), samples
+
+    def _evaluated(self, population: Collection[int]) -> list[int]:
+        kept = [client_id for client_id in population if self.evaluated is None or client_id in self.evaluated]
+        return kept or list(population)  # a pooled method has one client, whatever the sample is
 
     def _score_on_own(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
         """Return `client/<id>/own/...`, and `own/...`: their means, spreads and the worst client's."""
@@ -214,6 +221,15 @@ def fixed_subset(
     rng = numpy_generator(seed, "evaluation", client_id=client_id)
     chosen = rng.choice(len(examples), size=max_examples, replace=False)
     return [examples[row] for row in sorted(chosen)]
+
+
+def sampled_clients(clients: Collection[int], max_clients: int | None, seed: int) -> tuple[int, ...]:
+    """Return a random sample of at most `max_clients`, the same in every round and in every process, in their order."""
+    ordered = sorted(clients)
+    if max_clients is None or max_clients >= len(ordered):
+        return tuple(ordered)
+    chosen = numpy_generator(seed, "evaluated_clients").choice(len(ordered), size=max_clients, replace=False)
+    return tuple(ordered[place] for place in sorted(chosen.tolist()))
 
 
 def over_clients(scores: Collection[Scores], *, lowest_is_worst: Callable[[str], bool] | None = None) -> Scores:

@@ -32,6 +32,7 @@ from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
 from fedlit.round.work import LocalWork, RoundWork
 from fedlit.run.checkpoint import Checkpoints
+from fedlit.run.clients import split_clients
 from fedlit.run.export import Exporter
 from fedlit.run.folder import RunFolder
 from fedlit.run.records import Record
@@ -228,9 +229,10 @@ class Federation:
         record["time/evaluate_s"] = now_s - evaluating_s
         record["time/round_s"] = now_s - started_s
         record["time/devices_s"] = (now_s - started_s) * communication.num_processes()
+        record, clients = split_clients(record, len(self.rows))
         self.best.see([record])
         if communication.process_index() == 0:
-            self.folder.append(record)
+            self.folder.append(record, clients)
         kept = self.best.number if self.config.run.result == "best" else None
         self.checkpoints.save(self.server, self.clients or {}, changed, self.folder.records_path, also_keep=kept)
         self._saved_round = self.server.round_idx

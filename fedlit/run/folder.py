@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,8 @@ from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
 from fedlit.config.record import why_no_more_rounds
 from fedlit.errors import UserError
 from fedlit.run import records
+from fedlit.run.clients import NAME as CLIENTS
+from fedlit.run.clients import append_clients, clients_until
 from fedlit.run.records import Record
 
 
@@ -113,19 +115,26 @@ class RunFolder:
         """Return the records so far."""
         return records.read_records(self.path)
 
-    def append(self, record: Record) -> None:
-        """Add one round to metrics.jsonl."""
+    def append(self, record: Record, clients: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Add one round to metrics.jsonl, and to clients.jsonl the lines of its clients, which are there first."""
+        append_clients(self.path, clients)
         with self.records_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def restore_records(self, copy: Path | None) -> None:
-        """Put metrics.jsonl back to what it was at a checkpoint; None stands for the start of the run."""
+        """Put metrics.jsonl back to what it was at a checkpoint, and clients.jsonl to the same round; None stands for
+        the start of the run.
+        """
         if copy is None:
             self.records_path.unlink(missing_ok=True)
+            (self.path / CLIENTS).unlink(missing_ok=True)
         else:
             write_atomically(self.records_path, copy.read_text(encoding="utf-8"))
+            if (self.path / CLIENTS).is_file():
+                last_round = next(iter(records.newest_first(self.path)))["round"]
+                write_atomically(self.path / CLIENTS, clients_until(self.path, last_round))
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -13,14 +13,15 @@ PACKAGE = REPOSITORY / "fedlit"
 # From the cellar up. A room is a folder or a module of the package; one inside a room has a floor of its own where it
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
-    {"errors", "units", "seeding", "config.schema"},
+    {"lines", "units", "seeding", "config.schema"},
+    {"errors"},
     {"registry", "words", "process.slurm", "process.interrupt"},
     {"data"},
     {"tasks.spec"},
     {"tasks.*.spec"},
     {"tasks.registry"},
     {"scores"},
-    {"config", "run.lock", "run.records"},
+    {"config", "run.clients", "run.lock", "run.records"},
     {"arguments", "process", "algebra"},
     {"run.folder", "run.status"},
     {"data.sources", "metrics", "models"},

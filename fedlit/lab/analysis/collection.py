@@ -9,9 +9,11 @@ from typing import Any
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
 from fedlit.config.keys import show
+from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import cell_runs
+from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.run.records import Record, read_records
 from fedlit.run.status import RunStatus, read_status
@@ -41,7 +43,8 @@ class Collection:
 
     name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
     tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
-    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started.
+    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started. notes: lines about
+    what is left out.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Collection:
     entries: tuple[Entry, ...]
     varied: tuple[str, ...]
     remembered: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +94,7 @@ def collect(targets: Sequence[str], overrides: Sequence[str] = (), config_dir: P
         UserError: nothing of that name; no run in a folder.
     """
     folders = [Path(target) for target in targets]
-    if len(targets) == 1 and not (folders[0].is_dir()):
+    if len(targets) == 1 and not is_there(targets[0], Path.is_dir):
         return _of_sweep(targets[0], overrides, config_dir)
     if overrides:
         raise UserError(f"{overrides[0]} picks cells of a sweep, and {targets[0]} is a folder; leave it out")
@@ -104,12 +108,12 @@ def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collecti
     kept = remembered(sweep, overrides)
     runs = cell_runs(sweep, [*kept, *overrides])
     entries = [_entry(run.cell.name, run.cell.folder, run.cell.settings, run.status) for run in runs]
-    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept)
+    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept, notes=tuple(told(runs)))
 
 
 def _runs_in(folder: Path) -> list[Path]:
     """Return the run folders below a folder, or itself."""
-    if not folder.is_dir():
+    if not is_there(str(folder), Path.is_dir):
         raise UserError(f"{folder} is no folder and no sweep; give the name of a sweep, or run folders")
     found = [folder] if (folder / "config.yaml").is_file() else sorted(p.parent for p in folder.glob("*/config.yaml"))
     if not found:
@@ -126,12 +130,19 @@ def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStat
             folder=folder,
             settings=settings,
             status=status or read_status(folder),
-            config=read_stored(config_path.read_text(encoding="utf-8"), str(config_path)) if has_config else None,
+            config=read_stored(read_file(config_path, str(config_path)), str(config_path)) if has_config else None,
             records=tuple(read_records(folder)),
-            partition=json.loads(partition_path.read_text(encoding="utf-8")) if partition_path.is_file() else None,
+            partition=_partition(partition_path) if partition_path.is_file() else None,
         )
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{folder} has a damaged partition.json ({error}); mend it, or move the folder away") from None
+
+
+def _partition(path: Path) -> Mapping[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not isinstance(content.get("clients", []), list):
+        raise UserError(f"{path} does not hold who has which rows; mend it, or move the folder away")
+    return content
 
 
 def _with_settings(entries: Sequence[Entry]) -> list[Entry]:

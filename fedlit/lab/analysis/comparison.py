@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedlit.lines import printable
 from fedlit.run.records import Record, trained
 from fedlit.scores import goodness, headings
 
@@ -75,7 +76,7 @@ def _best(key: str, values: Sequence[float]) -> str | None:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(printable, cells))} |"
 
 
 def _kilobytes(value: float | None) -> str:

@@ -24,6 +24,7 @@ _CLIENT_COLOURS = ("#CC6677", "#44AA99", "#999933", "#AA4499", "#88CCEE", "#DDCC
 
 _MAIN_LINE: Mapping[str, Any] = {"color": _MAIN_COLOUR, "linewidth": 2.2, "marker": "o", "markersize": 5}
 _WORST_LINE: Mapping[str, Any] = {"color": _MAIN_COLOUR, "linewidth": 1.2, "linestyle": (0, (3, 2))}
+_TRAINING_LINE: Mapping[str, Any] = {"color": MUTED, "linewidth": 1.1, "marker": ".", "markersize": 4}
 _UNTRAINED_MARK: Mapping[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -39,6 +40,7 @@ class _Panel:
     """What one panel shows.
 
     main: values of the global model or means over clients, as `what` says. worst: values of the worst client.
+    training: mean training loss of a run whose records hold no single client.
     """
 
     heading: str
@@ -46,11 +48,12 @@ class _Panel:
     what: str
     main: Points
     worst: Points
+    training: Points
     clients: Mapping[int, Points]
 
     @property
     def all_points(self) -> list[Points]:
-        return [points for points in (self.main, self.worst, *self.clients.values()) if points]
+        return [points for points in (self.main, self.worst, self.training, *self.clients.values()) if points]
 
 
 def plot_curves(
@@ -74,6 +77,8 @@ def plot_curves(
         axes.set_ylabel(panel.unit, fontsize=9, color=MUTED)
         for client_id, points in panel.clients.items():
             axes.plot(*zip(*points, strict=True), **_client_line(client_ids, client_id))
+        if panel.training:
+            axes.plot(*zip(*panel.training, strict=True), **_TRAINING_LINE)
         if panel.worst:
             axes.plot(*zip(*panel.worst, strict=True), **_WORST_LINE, zorder=3)
         _draw_main(axes, panel.main)
@@ -95,7 +100,10 @@ def _panel(records: Sequence[Mapping[str, Any]], score: str) -> _Panel:
         main, place, what = own, "own/", "mean over clients, each on its own test rows"
         worst = points_of(records, f"own/{score}_worst")
     clients = _client_points(records, "train_loss" if score == "loss" else f"{place}{score}")
-    return _Panel(heading=look.heading, unit=look.unit, what=what, main=main, worst=worst, clients=clients)
+    training = points_of(records, "clients/train_loss") if score == "loss" and not clients else []
+    return _Panel(
+        heading=look.heading, unit=look.unit, what=what, main=main, worst=worst, training=training, clients=clients
+    )
 
 
 def _client_points(records: Sequence[Mapping[str, Any]], metric: str) -> dict[int, Points]:
@@ -147,6 +155,8 @@ def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[i
     entries = [(Line2D([], [], **_MAIN_LINE), what) for what in dict.fromkeys(p.what for p in panels if p.main)]
     if any(panel.worst for panel in panels):
         entries.append((Line2D([], [], **_WORST_LINE), "worst client on its own test rows"))
+    if any(panel.training for panel in panels):
+        entries.append((Line2D([], [], **_TRAINING_LINE), "mean of the clients, training"))
     if any(panel.main and panel.main[0][0] == 0 for panel in panels):
         entries.append((Line2D([], [], **_UNTRAINED_MARK), "before training"))
     suffix = "" if any(panel.clients for panel in panels[1:]) else ", training"

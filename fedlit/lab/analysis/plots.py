@@ -4,6 +4,7 @@ Figures are objects of their own: no pyplot, no state that outlives a call.
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from fedlit.lab.analysis.fonts import MISSING_GLYPH, use_installed_fonts
 from fedlit.lab.analysis.palette import GRID, INK, MUTED
 from fedlit.scores import SCORES, Score, number
 
@@ -71,6 +73,13 @@ def save(figure: Figure, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    use_installed_fonts(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=MISSING_GLYPH)  # told once, with a remedy
+        _print(figure, path, temporary)
+
+
+def _print(figure: Figure, path: Path, temporary: Path) -> None:
     try:
         if path.suffix == ".pdf":
             with rc_context({"pdf.fonttype": 42}):  # fonts as they are: journals refuse type 3

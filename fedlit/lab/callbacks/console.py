@@ -6,9 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fedlit.config import DataConfig
 from fedlit.lab.callbacks import Callback, RunSummary
+from fedlit.lines import printable
 from fedlit.run.records import NAME, best_record
 from fedlit.scores import SCORES, chosen_scores, headings
 from fedlit.tasks import Sample
@@ -77,7 +79,7 @@ class ConsoleReport(Callback):
             best = best_record(having, key)
             best_cells = ("", "") if best is None else (f"{best[key]:.4f}", str(best["round"]))
             untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
-            table.add_row(heading, untrained, f"{having[-1][key]:.4f}", *best_cells)
+            table.add_row(Text(printable(heading)), untrained, f"{having[-1][key]:.4f}", *best_cells)
         self._console.print(table)
         if evaluated[-1]["round"] < self._summary.config.num_rounds:
             patience = self._summary.config.eval.patience
@@ -94,7 +96,7 @@ class ConsoleReport(Callback):
             self._progress = None
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(summary: RunSummary) -> list[str]:
@@ -105,6 +107,9 @@ def describe(summary: RunSummary) -> list[str]:
     smallest, largest = min(summary.num_train_examples), max(summary.num_train_examples)
     how = [config.eval.protocol] if task_spec(config.data.task).protocols else []
     how += {"global": [], "clients": ["each client's own"], "both": ["global and each client's own"]}[config.eval.on]
+    if summary.num_private > 0 and num_clients > 1:
+        models = min(num_clients, config.eval.max_clients or num_clients)
+        how.append(f"{models:,} clients' models")
     described = f" ({', '.join(how)})" if how else ""
     cut = f", {summary.num_truncated:,} of them truncated" if summary.num_truncated else ""
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
@@ -134,9 +139,11 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     wanted = [f"{place}/{name}" for place in ("global", "own") for name in names if name in SCORES]
     parts.extend(f"{heading} {record[key]:.4f}" for key, heading in headings(record).items() if key in wanted)
     losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
-    if losses:
-        parts.append(f"train loss {sum(losses) / len(losses):.4f}")
+    if losses or "clients/train_loss" in record:
+        mean = sum(losses) / len(losses) if losses else record["clients/train_loss"]
+        parts.append(f"train loss {mean:.4f}")
     updates = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/update_norm")]
+    updates += [record[key] for key in ("clients/update_norm",) if key in record]  # the mean, where clients are many
     if updates and not any(updates):
         parts.append("NO UPDATE: every client sent what it received")
     if "lora/deviation" in record:

@@ -1,12 +1,11 @@
 """The run as one table for a spreadsheet or pandas: metrics.csv, a row a round."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlit.lab.analysis.costs import cumulative_costs
+from fedlit.lab.analysis.csv_text import csv_text
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.run.folder import write_atomically
 from fedlit.tasks import Sample
@@ -40,8 +39,4 @@ def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
     rows = [{key: value for key, value in record.items() if isinstance(value, int | float | str)} for record in records]
     costs = cumulative_costs(records)
     columns = dict.fromkeys(["round", *(key for row in rows for key in row), *(key for cost in costs for key in cost)])
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, **cost} for row, cost in zip(rows, costs, strict=True))
-    return text.getvalue()
+    return csv_text([{**row, **cost} for row, cost in zip(rows, costs, strict=True)], list(columns))

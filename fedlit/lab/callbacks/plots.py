@@ -79,6 +79,8 @@ def confusion_matrix(record: Mapping[str, Any]) -> tuple[list[list[int]] | None,
     if "global/confusion_matrix" in record:
         return record["global/confusion_matrix"], "global model"
     for place, where in (("", "the global test set"), ("own/", "their own test rows")):
+        if (total := record.get(f"clients/{place}confusion_matrix")) is not None:  # of a run with many clients
+            return total, f"all clients on {where}"
         pattern = re.compile(rf"client/\d+/{place}confusion_matrix")
         found = [value for key, value in record.items() if pattern.fullmatch(key)]
         if found:

@@ -97,5 +97,9 @@ def _drawn(page: PageData) -> dict[str, Any]:
 def _policy(scripts: Iterable[str]) -> str:
     checksums = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{checksum}'" for checksum in checksums)
-    # Styles: plotly.js writes its own. Images: its button that saves a chart.
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    # Styles: plotly.js writes its own. Images: its button that saves a chart. The last two do not fall back to
+    # default-src; frame-ancestors, which does not either, means nothing in a page's own head.
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,13 +1,12 @@
 """A table and its tests as CSV, in the unit of the records, for other programs to read."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fedlit.config.keys import show
+from fedlit.config.keys import as_argument
 from fedlit.lab.analysis.collection import Collection, Group, by_seed
+from fedlit.lab.analysis.csv_text import csv_text
 from fedlit.lab.report.layout import Layout, Place, known_scores
 from fedlit.lab.report.measures import Measure, deciding_key, is_done, measure
 from fedlit.lab.report.published import Column
@@ -49,7 +48,7 @@ def _row(collection: Collection, group: Group, score: str, found: tuple[Place, C
     if not last.values and (found is None or _has_alternative(group, score, found[1])):
         return None
     values = list(last.values.values())
-    settings = {key: show(group.settings[key]) if key in group.settings else "" for key in collection.varied}
+    settings = {key: as_argument(group.settings[key]) if key in group.settings else "" for key in collection.varied}
     deciders = dict.fromkeys(key for entry in group.entries if (key := deciding_key(entry)))
     published, column = (found[0].published, found[1]) if found else (None, None)
     return {
@@ -86,8 +85,4 @@ def _numbers(which: str, found: Measure) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return csv_text(rows, list(dict.fromkeys(key for row in rows for key in row)))

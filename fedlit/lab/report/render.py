@@ -7,6 +7,7 @@ from itertools import pairwise
 from fedlit.lab.report.cells import Cell
 from fedlit.lab.report.significance import MIN_PAIRS, Comparison
 from fedlit.lab.report.table import Table
+from fedlit.lines import printable
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -125,7 +126,7 @@ def _markdown_note(note: str) -> str:
 
 def _escape_markdown(text: str) -> str:
     """Keep a text what it is inside a table: one line, no bar, no tag, no emphasis; an underscore in a word is none."""
-    return re.sub(r"([\\|*`<\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|*`<\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", printable(" ".join(text.split())))
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -142,7 +143,7 @@ def _latex_note(note: str) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    escaped = "".join(_LATEX.get(character, character) for character in printable(" ".join(text.split())))
     quotes = escaped.split('"')  # straight quotes would all close
     return "".join(part + ("``" if i % 2 == 0 else "''") for i, (part, _) in enumerate(pairwise(quotes))) + quotes[-1]
 

@@ -3,7 +3,8 @@
 F. Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1, 1945, as J. Demsar recommends it for
 two classifiers over several data sets (JMLR 7, 2006). A pair is two cells that differ in the contender only, each the
 mean over the seeds that both have: seeds of one cell share data, model and task, so that to count each as a pair of its
-own would make more of them than there is. Differences of zero are left out, the test is two-sided, and the p-values of
+own would make more of them than there is. Differences are rounded, so that equal ones are ties: 0.3 - 0.2 is not 0.1 in
+binary. Those of zero are left out, the test is two-sided, and the p-values of
 one score are corrected for their number by S. Holm's step-down method (Scandinavian Journal of Statistics 6, 1979).
 """
 
@@ -19,6 +20,9 @@ from fedlit.lab.report.cells import Measures
 from fedlit.lab.report.layout import Layout
 from fedlit.lab.report.measures import Measure
 from fedlit.scores import is_lower_better
+
+NUM_DECIMALS = 10
+"""Of a difference; scores are sums of doubles, whose error is some 1e-15 of a score."""
 
 MIN_PAIRS = 6
 """With five pairs no two-sided p-value is below 0.05."""
@@ -77,6 +81,15 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p_holm=corrected.get(i)) for i, c in enumerate(comparisons)]
 
 
+def signed_rank(differences: Sequence[float]) -> Any:
+    """Return scipy's two-sided test of differences without zeros, its `statistic` and `pvalue`.
+
+    Which method it is, scipy decides: from 1.15 on the permutation test for up to 13 pairs with ties, and the tables of
+    `exact`, which are for ranks without ties, never with them.
+    """
+    return wilcoxon(sorted(differences), method="auto")
+
+
 def _families(layout: Layout) -> dict[str, list[int]]:
     """Return the columns that are tested together, by what they are called.
 
@@ -111,10 +124,10 @@ def _compare(score: str, first: str, second: str, cells: dict[str, Cells], *, lo
         seeds = one.values.keys() & other.values.keys()
         if seeds:
             means = [statistics.fmean(found.values[seed].value for seed in seeds) for found in (one, other)]
-            differences.append(scale * (means[0] - means[1]))
+            differences.append(round(scale * (means[0] - means[1]), NUM_DECIMALS))
     nonzero = [difference for difference in differences if difference != 0]
     enough = len(nonzero) >= MIN_PAIRS
-    test = wilcoxon(sorted(nonzero)) if enough else None
+    test = signed_rank(nonzero) if enough else None
     return Comparison(
         score=score,
         first=first,

@@ -1,32 +1,45 @@
 """Every cell of a sweep and how its run stands."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fedlit.config import Cell, RunConfig, Sweep, load_config
 from fedlit.errors import UserError
+from fedlit.lab.sweeps.placing import Placed, placed
 from fedlit.run.status import RunStatus, read_status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellRun:
-    """One cell: its place in the sweep from 0, which is its index in a SLURM array, and how its run stands."""
+    """One cell: its place in the sweep from 0, which is its index in a SLURM array, and how its run stands.
+
+    others: runs of other settings under its name, in words.
+    """
 
     index: int
     cell: Cell
     status: RunStatus
+    others: tuple[str, ...] = ()
 
 
 def cell_runs(sweep: Sweep, overrides: Sequence[str] = (), jobs: Mapping[str, str] | None = None) -> list[CellRun]:
-    """Return the cells of a sweep in its order, with the status of each run folder.
+    """Return the cells of a sweep in its order, with the status of each run folder; a run of other settings is not a
+    cell's, and one that is done and is given more rounds is `stopped`.
 
     jobs: states of the user's SLURM jobs by id, to know at once of runs that were killed on other hosts.
     """
     living = None if jobs is None else {job for job, state in jobs.items() if state != "PENDING"}
     return [
-        CellRun(index=index, cell=cell, status=read_status(cell.folder, living))
-        for index, cell in enumerate(sweep.cells(overrides))
+        CellRun(index=index, cell=entry.cell, status=_status(entry, living), others=entry.others)
+        for index, entry in enumerate(placed(sweep.cells(overrides)))
     ]
+
+
+def _status(entry: Placed, living: Collection[str] | None) -> RunStatus:
+    status = read_status(entry.cell.folder, living)
+    if status.state != "done" or entry.num_rounds is None:
+        return status
+    return replace(status, state="stopped", reason=f"done with num_rounds={entry.num_rounds}, and now given more")
 
 
 def load_cell(index: int, cell: Cell) -> RunConfig:

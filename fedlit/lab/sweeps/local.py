@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from fedlit.config import Cell, RunConfig, differences, load_yaml
+from fedlit.config import Cell, RunConfig, read_stored
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import load_cell
+from fedlit.lab.sweeps.placing import other_settings
 from fedlit.lab.sweeps.tables import duration
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.run.status import JOB_LOG_VARIABLE, read_status
@@ -52,10 +53,10 @@ class LocalRun:
 
     def is_done(self) -> bool:
         """Tell whether the folder holds the whole run, and this one: the rest is for the run itself to refuse."""
-        if read_status(self.folder).state != "done":
+        if read_status(self.folder).state != "done" or not (self.folder / "config.yaml").is_file():
             return False
-        there = load_yaml((self.folder / "config.yaml").read_text(encoding="utf-8"), str(self.folder / "config.yaml"))
-        return not differences(there, self.config)
+        there = read_stored((self.folder / "config.yaml").read_text(encoding="utf-8"), str(self.folder / "config.yaml"))
+        return there.num_rounds >= self.config.num_rounds and not other_settings(self.folder, self.config)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

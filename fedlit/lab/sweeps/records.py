@@ -69,7 +69,7 @@ def remembered(sweep: Sweep, overrides: Sequence[str]) -> tuple[str, ...]:
         kept = json.loads(path.read_text(encoding="utf-8"))["overrides"]
         given = split_arguments(overrides)
         return tuple(str(argument) for argument in kept if argument.partition("=")[0] not in given)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} does not hold the arguments of a sweep; give them, or remove the file") from None
 
 
@@ -83,14 +83,14 @@ def add_submission(sweep: Sweep, submission: Submission) -> Path:
 
 
 def read_submissions(sweep: Sweep, overrides: Sequence[str] = ()) -> list[Submission]:
-    """Return the arrays of a sweep, the oldest first; a line that was cut off is left out."""
+    """Return the arrays of a sweep, the oldest first; a line that was cut off or damaged is left out."""
     path = sweep.folder(overrides) / "submissions.jsonl"
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             content = json.loads(line)
-        except ValueError:
+            lists = {name: tuple(content[name]) for name in ("indices", "cells", "overrides")}
+            found.append(Submission(**{**content, **lists}))
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        lists = {name: tuple(content[name]) for name in ("indices", "cells", "overrides")}
-        found.append(Submission(**{**content, **lists}))
     return found

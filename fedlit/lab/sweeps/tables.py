@@ -12,6 +12,7 @@ from fedlit.config import Cell, Sweep, load_config
 from fedlit.config.keys import show
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import CellRun
+from fedlit.lines import printable
 from fedlit.run.records import newest_first
 from fedlit.run.status import STATES, RunStatus
 from fedlit.scores import SCORES, main_keys, number
@@ -44,7 +45,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Table:
     """Return a line for each sweep: its name, the number of its cells, what it is."""
     table = _table("sweep", "cells", "")
     for sweep in sweeps:
-        table.add_row(Text(sweep.name), str(len(sweep.settings())), Text(sweep.comment))
+        table.add_row(Text(printable(sweep.name)), str(len(sweep.settings())), Text(printable(sweep.comment)))
     return table
 
 
@@ -55,7 +56,7 @@ def cell_table(cells: Sequence[Cell]) -> Table:
     varied = [key for key in keys if len({repr(cell.settings.get(key, ...)) for cell in cells}) > 1]
     for index, cell in enumerate(cells):
         values = [f"{key}={_short(show(cell.settings[key]))}" for key in varied if key in cell.settings]
-        table.add_row(str(index), Text(cell.name), Text("  ".join(values)))
+        table.add_row(str(index), Text(printable(cell.name)), Text(printable("  ".join(values))))
     return table
 
 
@@ -75,13 +76,13 @@ def status_table(runs: Sequence[CellRun], now_s: float) -> Table:
             score_text = f"{score} {score_text}"
         table.add_row(
             str(run.index),
-            Text(run.cell.name),
+            Text(printable(run.cell.name)),
             Text(status.state, style=STYLES.get(status.state, FAILURE_STYLE)),
             _round(status),
             score_text,
             NO_VALUE if status.updated_s is None else f"{duration(now_s - status.updated_s)} ago",
-            Text(status.job or ""),
-            Text(status.reason),
+            Text(printable(status.job or "")),
+            Text(printable(status.reason)),
         )
     return table
 

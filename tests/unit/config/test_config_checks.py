@@ -25,15 +25,19 @@ RANGE_CASES = [
     ("partition.num_topics", "1", "at least 2"),
     *((key, "0", "at least 1") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("compute.timeout_s", "0", "at least 1"),
+    *((key, "0", "at least 1") for key in ("partition.num_shards", "eval.max_clients", "method.residual_rank")),
+    *((key, "2147483648", "up to 2147483647") for key in ("num_rounds", "method.lora_rank", "compute.timeout_s")),
+    *((key, "65537", "up to 65536") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("seed", "-1", "at least 0"),
+    ("seed", "9223372036854775808", "up to 9223372036854775807"),
     ("partition.min_test_rows", "-1", "at least 0"),
     *(
         (key, text, "finite number above 0")
         for key in (
             *("partition.alpha", "local.lr", "local.max_grad_norm", "method.lora_alpha"),
-            *("server.lr", "server.tau"),
+            *("server.lr", "server.tau", "method.init_lr"),
         )
-        for text in ("0", "-1", ".inf", ".nan")
+        for text in ("0", "-1", ".inf", ".nan", "1e-45", "1e39")
     ),
     *(
         (key, text, "at least 0")
@@ -52,7 +56,8 @@ RANGE_CASES = [
 @pytest.mark.parametrize(("key", "text", "remedy"), RANGE_CASES)
 def test_a_value_out_of_range_is_refused(key: str, text: str, remedy: str, config_dir: Path) -> None:
     (config_dir / "method/fedit.yaml").write_text(
-        "name: fedit\nlora_rank: 8\nlora_alpha: 16.0\nlora_dropout: 0.0\n", encoding="utf-8"
+        "name: fedit\nlora_rank: 8\nlora_alpha: 16.0\nlora_dropout: 0.0\ninit_lr: null\nresidual_rank: null\n",
+        encoding="utf-8",
     )
     with pytest.raises(UserError) as caught:
         load_config([f"{key}={text}"], config_dir)
@@ -125,6 +130,23 @@ def test_the_tables_name_keys_that_exist() -> None:
         (["data.scores=[exact_match]"], ["data.answer=null", "number"]),
         (["eval.score=f1"], ["eval.score=f1", "loss, rouge_l"]),
         (["eval.score=nist"], ["eval.score=nist", "not be in the record", "loss, rouge_l, bleu_4"]),
+        (["eval.score=loss/x"], ["eval.score=loss/x", "a part of loss", "give eval.score=loss"]),
+        (["eval.score=loss_macro"], ["eval.score=loss_macro", "a part of loss"]),
+        (["eval.score=rouge_l/x"], ["a part of rouge_l"]),
+        (["eval.score=loss/"], ["a part of loss"]),
+        (["eval.score=own/loss"], ["is no score"]),
+        (["eval.score=loss_worst"], ["is no score"]),
+        (
+            ["data.scores=[exact_match]", "data.answer=text", "eval.score=exact_match/x"],
+            ["a part of exact_match", "data.score_by=null"],
+        ),
+        (
+            ["data.scores=[exact_match]", "data.answer=text", "eval.score=exact_match_macro"],
+            ["a part of exact_match", "data.score_by=null"],
+        ),
+        (["data.task=sequence_classification", "eval.score=accuracy/x"], ["a part of accuracy, which has none"]),
+        (["data.task=sequence_classification", "eval.score=pearson"], ["data.regression=false"]),
+        (["data.task=sequence_classification", "data.regression=true", "eval.score=f1"], ["data.regression=true"]),
         (["data.task=sequence_classification", "data.text=[a, b, c]"], ["data.text=[a, b, c]", "pair"]),
         (["data.regression=true"], ["data.regression=true", "no meaning"]),
         (["eval.protocol=options"], ["eval.protocol=options", "data.options="]),

@@ -197,7 +197,11 @@ def test_the_same_value_twice_is_no_mistake(config_dir: Path) -> None:
         ("data/pydoc.yaml", "name: pydoc\nsample: many\n", ["data.sample=many", "configs/data/pydoc.yaml", "integer"]),
         ("data/pydoc.yaml", "sample: 0\n", ["data.sample=0", "configs/data/pydoc.yaml", "at least 1"]),
         ("data/pydoc.yaml", "- name\n", ["configs/data/pydoc.yaml", "no mapping", "key: value"]),
-        ("data/pydoc.yaml", "name: 007\n", ["data.name=7", "configs/data/pydoc.yaml", "text, in quotes"]),
+        (
+            "data/pydoc.yaml",
+            "name: 007\n",
+            ["007", "configs/data/pydoc.yaml, line 1", "decimal", "in quotes if it is a text"],
+        ),
         ("data/pydoc.yaml", "name: a\nlabel: ${x}\n", ["configs/data/pydoc.yaml", "${", "not expanded"]),
         ("method/fedit.yaml", "lora_rank: 8\n", ["configs/method/fedit.yaml", "name: <recipe>"]),
         ("method/fedit.yaml", "name: fedit\ntop-k: 8\n", ["'top-k'", "configs/method/fedit.yaml", "Python name"]),

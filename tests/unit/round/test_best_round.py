@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fedlit.config import DataConfig, EvalConfig, RunConfig
+from fedlit.errors import UserError
 from fedlit.round.best_round import BestRound
 
 
@@ -55,6 +56,16 @@ def test_the_score_is_the_data_set_s_own_unless_given() -> None:
     named = DataConfig(task="image_classification", scores=["mcc", "accuracy"])
     assert BestRound.of(RunConfig(data=named, eval=EvalConfig(on="clients"))).keys[0] == "own/mcc"
     assert BestRound.of(RunConfig(data=named, eval=EvalConfig(on="both", score="loss"))).keys == ("global/loss",)
+
+
+def test_a_score_that_no_record_will_have_is_told_before_training() -> None:
+    config = RunConfig(eval=EvalConfig(score="accuracy/nosuch", patience=2, protocol="options"))
+    untrained = {"round": 0, "global/loss": 1.0, "global/accuracy": 0.5, "global/accuracy/boolq": 0.5, "time/x": 1.0}
+    with pytest.raises(UserError, match=r"^eval.score=accuracy/nosuch .* one of loss, accuracy, accuracy/boolq, or"):
+        BestRound.of(config).see([untrained])
+    BestRound.of(config).see([{**untrained, "global/accuracy/nosuch": 0.5}])
+    BestRound.of(config).see([untrained, {**untrained, "round": 1}])  # of a run that is there
+    BestRound.of(RunConfig()).see([untrained])
 
 
 def test_a_score_that_the_protocol_cannot_compute_leaves_it_to_the_next() -> None:

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from fedlit.data.collation import Example
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.process import communication
-from fedlit.round.evaluation import Evaluator, fixed_subset, over_clients
+from fedlit.round.evaluation import ClientModels, Evaluator, fixed_subset, over_clients, sampled_clients
 from fedlit.tasks import Sample
 from fedlit.tasks.causal_lm.task import CausalLM
 
@@ -202,3 +202,27 @@ def test_mean_spread_and_worst_are_numpy_s(values: list[tuple[float, float]]) ->
 
 def test_a_score_that_some_clients_lack_is_the_mean_of_the_others() -> None:
     assert over_clients([{"accuracy/boolq": 1.0}, {}, {"accuracy/boolq": 0.5}])["accuracy/boolq"] == 0.75
+
+
+def test_a_sample_of_clients_is_fixed_and_in_order() -> None:
+    chosen = sampled_clients(range(1000), 5, 7)
+    assert chosen == sampled_clients(reversed(range(1000)), 5, 7) == (*sorted(chosen),)
+    assert len(set(chosen)) == 5 and chosen != sampled_clients(range(1000), 5, 8)
+    assert sampled_clients([4, 2], 5, 7) == sampled_clients([4, 2], None, 7) == (2, 4)
+
+
+@pytest.mark.parametrize(("evaluated", "wanted"), [(None, [0, 1, 2, 3]), ((1, 3), [1, 3]), ((9,), [0, 1, 2, 3])])
+def test_only_the_sample_is_evaluated(model: nn.Module, evaluated: tuple[int, ...] | None, wanted: list[int]) -> None:
+    loaded: list[int] = []
+
+    def load(client_id: int) -> None:
+        loaded.append(client_id)
+        nn.init.constant_(model.weight, float(client_id))  # type: ignore[arg-type]
+
+    some = dataclasses.replace(evaluator(model, Counting()), evaluated=evaluated)
+    record, _ = some.score("global", ClientModels(population=range(4), mine=range(4), load=load))
+    assert loaded == wanted
+    assert {key for key in record if key.startswith("client/")} == {f"client/{client}/loss" for client in wanted}
+    assert record["global/loss"] == pytest.approx(3.0 * sum(wanted) / len(wanted))
+    untrained, _ = some.score("global", ClientModels(population=range(4), mine=None, load=load))
+    assert {key for key in untrained if key.startswith("client/")} == {f"client/{client}/loss" for client in wanted}

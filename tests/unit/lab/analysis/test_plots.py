@@ -168,6 +168,15 @@ def test_means_of_private_models_are_called_so(tmp_path: Path, drawn: list[Figur
     assert legend_of(drawn[0]) == ["mean of the clients' models, evaluation"]
 
 
+def test_of_many_clients_the_mean_training_loss_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
+    records = run_records(3, 0)
+    for record in records[1:]:
+        record["clients/train_loss"] = 2.0 / record["round"]
+    plot_curves(records, tmp_path / "curves.png")
+    assert [(1, 2.0), (2, 1.0), (3, 2 / 3)] in lines(panel(drawn[0], "Loss"))
+    assert "mean of the clients, training" in legend_of(drawn[0])
+
+
 def test_missing_values_are_left_out_and_later_lines_count(tmp_path: Path, drawn: list[Figure]) -> None:
     records: list[Record] = [
         {"round": 2, "global/loss": 1.0},

@@ -66,7 +66,7 @@ def test_the_start_tells_all_sizes(summary: RunSummary) -> None:
         "2 processes on cpu",
         "40 to 42 a client",
         "12 for testing",
-        "9 evaluated (generate), 3 of them truncated",
+        "9 evaluated (generate, 3 clients' models), 3 of them truncated",
         "1,500 trainable (1,000 shared, 500 private)",
         "1,000,000 frozen",
         "4.0 kB up",
@@ -126,6 +126,18 @@ def test_a_classification_shows_its_own_scores(summary: RunSummary) -> None:
     assert "stopped  after round 2: no better score for eval.patience=2" in text
 
 
+def test_names_do_nothing_to_the_terminal(summary: RunSummary) -> None:
+    """Names of a run, of a note and of a group of rows, with what clears a screen and what rich takes for markup."""
+    callback, stream = report()
+    summary = dataclasses.replace(summary, folder=Path("runs/\x1b[2Ja"))
+    callback.on_start(summary, [], ["note \x07\r[/red]"])
+    records = [{**record, "global/accuracy/\x1b[31m[/b][red]": 0.5, "global/accuracy": 0.5} for record in RECORDS]
+    callback.on_end(records)
+    text = stream.getvalue()
+    assert not {"\x1b", "\x07", "\r"} & set(text)
+    assert "runs/\\x1b[2Ja" in text and "note \\x07\\r[/red]" in text and "\\x1b[31m[/b][red]" in text
+
+
 def test_no_bar_where_there_is_no_terminal(summary: RunSummary) -> None:
     callback, stream = report()
     callback.on_start(summary, [], [])
@@ -134,3 +146,9 @@ def test_no_bar_where_there_is_no_terminal(summary: RunSummary) -> None:
     callback.on_step()
     callback.close()
     assert stream.getvalue() == before
+
+
+def test_a_round_of_many_clients_tells_what_all_of_them_have() -> None:
+    record = {"round": 1, "clients/train_loss": 2.5, "clients/update_norm": 0.25, "time/evaluate_s": 1.0}
+    assert round_line(record, NAMES) == "round   1   train loss 2.5000   evaluate 1.0 s"
+    assert "NO UPDATE" in round_line({**record, "clients/update_norm": 0.0}, NAMES)

@@ -109,6 +109,10 @@ def test_the_policy_lets_only_the_pages_own_scripts_run(plain: tuple[str, PageDa
     assert {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code} == allowed
     assert policies[0].startswith("default-src 'none'; script-src 'sha256-")
     assert "http" not in policies[0]
+    directives = dict(part.strip().split(" ", 1) for part in policies[0].split(";"))
+    assert {name: directives[name] for name in ("base-uri", "form-action")} == dict.fromkeys(
+        ("base-uri", "form-action"), "'none'"
+    )  # neither falls back to default-src
 
 
 def test_nothing_is_loaded_from_elsewhere(plain: tuple[str, PageData]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -16,7 +16,7 @@ from fedlit.lab.analysis.collection import Collection
 from fedlit.lab.report.cells import measure_all
 from fedlit.lab.report.layout import make_layout
 from fedlit.lab.report.published import load_published
-from fedlit.lab.report.significance import Comparison, compare_all, holm
+from fedlit.lab.report.significance import Comparison, compare_all, holm, signed_rank
 
 CELLS = [
     {"method": method, "data": data, "num_clients": n, "seed": seed}
@@ -121,6 +121,43 @@ def test_tasks_are_pairs_of_one_test(make_sweep: Callable[..., Collection]) -> N
     )
     (result,) = compare(collection, ())
     assert (result.score, result.num_pairs) == ("all columns", 12)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1.0, 1.0, 2.0, 2.0, 3.0, -1.0], 0.125),  # 0.09375 by scipy before 1.15, and by method="exact"
+        ([1.0, 2.0, 3.0, 4.0, 5.0, -6.0], 0.4375),
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.03125),
+        ([1.0, 1.0, -1.0, -1.0, 2.0, -2.0], 1.0),
+    ],
+)
+def test_with_ties_the_p_value_is_that_of_all_signs(differences: list[float], p: float) -> None:
+    assert float(signed_rank(differences).pvalue) == pytest.approx(p) == exact_p(differences)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0]), min_size=6, max_size=11))
+def test_any_ties_among_few_pairs_are_counted_out(differences: list[float]) -> None:
+    assert float(signed_rank(differences).pvalue) == pytest.approx(exact_p(differences))
+
+
+def test_differences_that_are_equal_but_for_rounding_are_ties_and_zeros(
+    make_collection: Callable[..., Collection],
+) -> None:
+    """Of eight pairs 0.1 + 0.2 - 0.3 twice, and 0.1 in four ways that differ in their last bit."""
+    base = {"a": (0.2, 0.3), "b": (0.7, 0.8), "c": (0.1, 0.2), "d": (0.3, 0.3)}
+
+    def scorer(settings: Any, number: int) -> dict[str, float]:
+        low, high = base[settings["data"]]
+        if settings["data"] == "d":
+            return {"global/rouge_l": 0.1 + 0.2 if settings["method"] == "scl" else 0.3}
+        sign = settings["data"] == "c" and settings["num_clients"] == 4
+        return {"global/rouge_l": high if (settings["method"] == "scl") != sign else low}
+
+    (result,) = compare(make_collection(CELLS, scorer))
+    assert (result.num_pairs, result.num_nonzero) == (8, 6)
+    assert result.p == pytest.approx(exact_p([-0.1] * 5 + [0.1]))
 
 
 def comparison(p: float | None) -> Comparison:

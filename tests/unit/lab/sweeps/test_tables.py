@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -99,3 +100,11 @@ def test_every_state_is_counted() -> None:
 )
 def test_lengths_of_time(length_s: float, text: str) -> None:
     assert duration(length_s) == text
+
+
+def test_names_and_reasons_do_nothing_to_the_terminal(make_run: Callable[..., CellRun]) -> None:
+    run = make_run(0, "failed", reason="\x1b[2J[/red]", job="7\x07")
+    named = replace(run, cell=replace(run.cell, name="a\x1b]0;t\x07"))
+    (_, line) = lines(status_table([named], 0.0))
+    assert not {"\x1b", "\x07"} & set(line)
+    assert "\\x1b[2J[/red]" in line and "a\\x1b]0;t\\x07" in line
