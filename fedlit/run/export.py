@@ -21,7 +21,7 @@ from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import copy_into
-from fedlit.models import Backbone
+from fedlit.models import Backbone, untie
 from fedlit.round.server import ServerState
 from fedlit.seeding import torch_stream
 
@@ -56,15 +56,14 @@ def export_result(
     layers = adapter.layers(model)
     server = replace(server, layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-    factors = {name for layer in layers for name in layer.factors}
-    fits_peft = layers and not head and adapter.shared(model).keys() | adapter.private(model).keys() <= factors
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if form == "adapter" and fits_peft:
+    if form == "adapter" and fits_peft(adapter, model, head):
         changes = {}
         if any(layer.weight in server.frozen for layer in layers):  # else no weight has changed
-            changes = backbone_changes(server, dict(reload().model.named_parameters()))
+            # A tied weight under each of its names: the layer that was trained has one of its own.
+            changes = backbone_changes(server, dict(reload().model.named_parameters(remove_duplicate=False)))
         path = str(getattr(model, "name_or_path", ""))
         write_peft_adapter(partial, layers, tensors, changes, backbone_path=path, client_id=client_id)
     else:
@@ -72,6 +71,14 @@ def export_result(
         write_merged_model(partial, reload, merged)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def fits_peft(adapter: Adapter, model: nn.Module, head: Mapping[str, Tensor] | None = None) -> bool:
+    """Return whether all that was trained are LoRA factors, so that a PEFT adapter holds it."""
+    layers = adapter.layers(model)
+    factors = {name for layer in layers for name in layer.factors}
+    trained = adapter.shared(model).keys() | adapter.private(model).keys()
+    return bool(layers) and not head and trained <= factors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +110,15 @@ class Exporter:
 def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor]) -> None:
     """Write the pretrained model with the `merged` weights in it, and its tokenizer or image processor.
 
-    A classifier's classes are in its config.json, as Purpose names them. The files are in the finest type among the
-    backbone's and the merged weights': what training adds to a bfloat16 weight is mostly below its last bit.
+    A weight that was tied to another and is no longer equal to it is written beside it. A classifier's classes are in
+    its config.json, as Purpose names them. The files are in the finest type among the backbone's and the merged
+    weights': what training adds to a bfloat16 weight is mostly below its last bit.
     """
     backbone = reload()
     model: Any = backbone.model
     model.to(reduce(torch.promote_types, {tensor.dtype for tensor in merged.values()}, model.dtype))
+    if not merged.keys() <= dict(model.named_parameters()).keys():
+        untie(model)
     parameters = dict(model.named_parameters())
     assert merged.keys() <= parameters.keys(), f"no such weights: {sorted(merged.keys() - parameters.keys())[:3]}"
     copy_into({name: parameters[name] for name in merged}, merged)
