@@ -106,4 +106,16 @@ def _num_rows(model: nn.Module) -> int:
 def _put_by_itself(tokenizer: Any) -> set[int | None]:
     """Return the ids that a tokenizer puts around texts or in place of what it does not know."""
     around = {*tokenizer("").input_ids, *tokenizer("", "").input_ids}
-    return around | {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    return around | {tokenizer.bos_token_id, tokenizer.eos_token_id, _unknown(tokenizer)}
+
+
+def _unknown(tokenizer: Any) -> int | None:
+    """Return the id for what a tokenizer does not know; None where there is nothing that it does not know.
+
+    `unk_token` may be a name that transformers gave to a tokenizer that spells everything in bytes.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer.unk_token_id  # type: ignore[no-any-return]
+    token = getattr(backend.model, "unk_token", None)
+    return None if token is None else backend.token_to_id(token)
