@@ -167,7 +167,7 @@ def _require_flash_attention(config: ModelConfig) -> None:
 def _require_length(config: ModelConfig, model: nn.Module) -> None:
     """Refuse texts longer than the model has positions for."""
     longest = getattr(model.config, "max_position_embeddings", None)
-    if longest is None:
+    if longest is None or longest < 1:  # XLNet says -1 for no limit
         return
     offset: int | None = next(
         (module.padding_idx for name, module in model.named_modules() if name.endswith("position_embeddings")), None
