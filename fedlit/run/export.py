@@ -68,7 +68,7 @@ def export_result(
         write_peft_adapter(partial, layers, tensors, changes, backbone_path=path, client_id=client_id)
     else:
         merged = adapter.merged(model) | merged_weights(layers, tensors, server.frozen, client_id) | dict(head or {})
-        write_merged_model(partial, reload, merged)
+        write_merged_model(partial, reload, merged, pad_token_id=_pad_token_id(model) if head else None)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -107,12 +107,21 @@ class Exporter:
         )
 
 
-def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor]) -> None:
+def _pad_token_id(model: nn.Module) -> int | None:
+    """Return the id by which a model tells padding, which its task may have set; None if it has no such id."""
+    config: Any = getattr(model, "config", None)
+    return None if config is None else getattr(config.get_text_config(), "pad_token_id", None)
+
+
+def write_merged_model(
+    folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor], pad_token_id: int | None = None
+) -> None:
     """Write the pretrained model with the `merged` weights in it, and its tokenizer or image processor.
 
     A weight that was tied to another and is no longer equal to it is written beside it. A classifier's classes are in
     its config.json, as Purpose names them. The files are in the finest type among the backbone's and the merged
-    weights': what training adds to a bfloat16 weight is mostly below its last bit.
+    weights': what training adds to a bfloat16 weight is mostly below its last bit. pad_token_id: the padding of the
+    run, by which a decoder's classifier finds the end of a text.
     """
     backbone = reload()
     model: Any = backbone.model
@@ -122,6 +131,10 @@ def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Map
     parameters = dict(model.named_parameters())
     assert merged.keys() <= parameters.keys(), f"no such weights: {sorted(merged.keys() - parameters.keys())[:3]}"
     copy_into({name: parameters[name] for name in merged}, merged)
+    if pad_token_id is not None:
+        model.config.get_text_config().pad_token_id = pad_token_id
+        if backbone.tokenizer is not None and backbone.tokenizer.pad_token_id is None:
+            backbone.tokenizer.pad_token_id = pad_token_id
     if model.can_generate():
         # Backbones come without generation settings; without these, who loads the files generates past a text's end.
         for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
