@@ -24,29 +24,32 @@ _LFS = b"version https://git-lfs"
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
-def require_files(path: str, key: str, spec: TaskSpec, *, weights: bool) -> None:
-    """Refuse a folder or model whose files cannot be what a run needs.
+def require_files(path: str, key: str) -> None:
+    """Refuse a folder whose weights cannot be read; a model of the hub is what transformers finds there.
 
     Args:
         path: a folder, or a model id of the hub.
         key: how messages name it, such as `model.path=x`.
-        spec: the task that it is for.
-        weights: whether its weights are read too.
 
     Raises:
-        UserError: pointers of Git LFS in place of files, an adapter, quantised weights, a missing shard, or an
-            architecture that does not do the task.
+        UserError: pointers of Git LFS in place of files, an adapter, or a missing shard.
     """
     folder = Path(path)
-    require_no_pointers(path, key, "config.json")
-    if folder.is_dir() and weights:
-        require_no_pointers(path, key, "*.safetensors", "*.bin", "*.index.json")
-        if (folder / "adapter_config.json").is_file():
-            raise UserError(
-                f"{key} holds adapter_config.json, a PEFT adapter and no model of its own; give the model that it "
-                "belongs to, or merge the two first (peft: merge_and_unload)"
-            )
-        _require_shards(folder, key)
+    require_no_pointers(path, key, "*.safetensors", "*.bin", "*.index.json")
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{key} holds adapter_config.json, a PEFT adapter and no model of its own; give the model that it belongs "
+            "to, or merge the two first (peft: merge_and_unload)"
+        )
+    _require_shards(folder, key)
+
+
+def require_architecture(path: str, key: str, spec: TaskSpec, *, weights: bool) -> None:
+    """Refuse a model that, by its config.json, does not do a task or, with `weights`, has some that cannot be trained.
+
+    Raises:
+        UserError: an encoder in place of a decoder, or quantised weights.
+    """
     described = description(path, "config.json")
     if weights:
         _require_plain_weights(described, key)
@@ -80,7 +83,8 @@ def description(path: str, name: str) -> dict[str, Any]:
     try:
         found = Path(path) / name
         if not Path(path).is_dir():
-            cached = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
+            # What has been loaded is in the cache; a network that is gone would be asked for half a minute.
+            cached = cached_file(path, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
             if cached is None:
                 return {}
             found = Path(cached)

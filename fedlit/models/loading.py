@@ -52,7 +52,10 @@ def load_backbone(config: ModelConfig, purpose: Purpose = LANGUAGE_MODEL, *, wei
     tokenizer: Any = None
     image_processor: Any = None
     path, key = location(config.path), f"model.path={config.path}"
-    folder.require_files(path, key, purpose.spec, weights=config.weights == "pretrained")
+    pretrained = config.weights == "pretrained"
+    folder.require_no_pointers(path, key, "config.json")
+    if pretrained:
+        folder.require_files(path, key)
     if purpose.spec.reads_text:
         tokenizer = load_tokenizer(config)
     else:
@@ -61,6 +64,7 @@ def load_backbone(config: ModelConfig, purpose: Purpose = LANGUAGE_MODEL, *, wei
         raise UserError(
             f"the tokenizer of {config.path} has no end-of-text token; choose a model whose tokenizer has one"
         )
+    folder.require_architecture(path, key, purpose.spec, weights=pretrained)
     model = _load_model(config, purpose, weights=weights)
     model.requires_grad_(False)
     if purpose.spec.generates:
@@ -75,7 +79,7 @@ def load_backbone(config: ModelConfig, purpose: Purpose = LANGUAGE_MODEL, *, wei
             f"the head of architecture {model.config.model_type} of {key} is not known, so that it would stay as it "
             f"is; choose another model (known are heads called {', '.join(HEADS)})"
         )
-    if not weights and config.weights == "pretrained":
+    if pretrained and not weights:
         folder.require_weights_fit(path, key, model)
     _feed_head_in_its_type(model)
     if config.gradient_checkpointing:
@@ -132,6 +136,10 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
 def _architecture(path: str, purpose: Purpose) -> Any:
     """Return the model's configuration, with the classes of a classification in it."""
     architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    text = architecture.get_text_config()
+    padding, num_rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if padding is not None and num_rows is not None and padding >= num_rows:
+        text.pad_token_id = None  # padding is masked, but no embedding could be built with an id beyond its rows
     if purpose.spec.has_head:
         architecture.num_labels = purpose.num_outputs
         if purpose.classes:

@@ -97,6 +97,16 @@ def test_padding_is_masked_and_stops_nobody(tmp_path: Path) -> None:
     torch.testing.assert_close(loss, sum(x * n for x, n in zip(one, counts, strict=True)) / sum(counts))
 
 
+@pytest.mark.parametrize("weights", [True, False])
+def test_padding_beyond_the_embedding_in_config_json_stops_nobody(weights: bool, tmp_path: Path) -> None:
+    """No embedding could be built with it."""
+    folder = padded_beyond(tmp_path)
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**described, "pad_token_id": 2048}))
+    model: Any = load(folder, weights=weights).model
+    assert model.config.pad_token_id is None
+
+
 def test_padding_of_a_classifier(tokenizer: Any, tmp_path: Path) -> None:
     folder = padded_beyond(tmp_path / "bert", "bert")
     backbone = load_backbone(ModelConfig(path=str(folder), max_length_tokens=32), purpose_of("bert"))
