@@ -1,10 +1,11 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
 from fedlit.run.checkpoint import Checkpoints
 from fedlit.run.export import Exporter
+from fedlit.run.export_proof import pretrained_shapes, require_exportable
 from fedlit.run.folder import RunFolder
 from fedlit.seeding import numpy_generator, torch_stream
 from fedlit.tasks import Task, task_class
@@ -111,6 +113,34 @@ def attach_adapter(
     return plan.method.adapter.layers(backbone.model), facts
 
 
+def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, ...]:
+    """Put the adapter into the run's model on the meta device, show that its result can be written, return its layers.
+
+    Args:
+        plan: the run.
+        backbone: on the meta device; built here without one.
+
+    Raises:
+        UserError: what the model, the adapter or the texts would end the run with later.
+    """
+    backbone = backbone or load_backbone(plan.inputs.config.model, purpose(plan), weights=False)
+    backbone.require_readable(_texts(plan.inputs))
+    pretrained = pretrained_shapes(backbone.model)
+    with torch.device("meta"):  # peft would draw the factors of a large model for seconds
+        layers, _ = attach_adapter(plan, backbone)
+    require_exportable(plan.method.adapter, backbone.model, pretrained, plan.method.head(backbone.model))
+    return layers
+
+
+def _texts(inputs: Inputs) -> Iterator[str]:
+    """Yield all words that may be read: the templates and what stands in the rows."""
+    data = inputs.config.data
+    yield from filter(None, (data.template, data.test_template))
+    columns = task_spec(data.task).columns(data)
+    for row in (*inputs.rows, *inputs.own_test_rows):
+        yield from (str(row[column]) for column in columns if column in row)
+
+
 def calibration_batches(plan: Plan, model: nn.Module, task: Task[Any, Any]) -> Calibration:
     """Return the losses of the model as it stands on a few batches, drawn over all clients' training rows.
 
@@ -165,6 +195,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
     inputs, config, method = plan.inputs, plan.inputs.config, plan.method
     wanted = purpose(plan)
+    rehearse(plan)
     backbone = load_backbone(config.model, wanted)
     task = make_task(plan, backbone)
     layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
@@ -213,7 +244,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         best=BestRound.of(config),
     )
     trainer.on_step = federation.on_step
-    return federation, _summary(plan, federation, traffic)
+    return federation, replace(_summary(plan, federation, traffic), notices=backbone.notices)
 
 
 def make_schedule(plan: Plan, host: ModelHost) -> Schedule:

@@ -120,7 +120,7 @@ def _run(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
 
     _on_first_process(prepare)
     try:
-        notices, folder = federation.resume(), federation.folder
+        notices, folder = (*summary.notices, *federation.resume()), federation.folder
         start = partial(federation.tell, lambda callback: callback.on_start(summary, folder.records(), notices))
         _on_first_process(start)
         federation.run()

@@ -9,12 +9,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_bytes, num_parameters
-from fedlit.assembly import Plan, attach_adapter, first_traffic, make_traffic, purpose
+from fedlit.assembly import Plan, first_traffic, make_traffic, purpose, rehearse
 from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.models import load_backbone
@@ -26,7 +25,7 @@ from fedlit.units import readable_bytes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """Parameter counts, and bytes of one device's memory by purpose."""
+    """Parameter counts, bytes of one device's memory by purpose, and what a person should know of the model."""
 
     num_trainable: int
     num_shared: int
@@ -35,16 +34,16 @@ class Sizes:
     uplink_bytes: int
     downlink_bytes: int
     memory_bytes: dict[str, int]
+    notices: tuple[str, ...] = ()
 
 
 def measure(plan: Plan) -> Sizes:
     """Return the sizes of a run from a model on the meta device."""
     method, config = plan.method, plan.inputs.config
     backbone = load_backbone(config.model, purpose(plan), weights=False)
-    small = {id(weight) for weight in quantizable_weights(backbone.model)} if config.model.quantization else set()
-    with torch.device("meta"):  # peft would draw the factors of a large model for seconds
-        layers, _ = attach_adapter(plan, backbone)
     model = backbone.model
+    small = {id(weight) for weight in quantizable_weights(model)} if config.model.quantization else set()
+    layers = rehearse(plan, backbone)
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
     host = ModelHost(model, method, layers)
@@ -70,6 +69,7 @@ def measure(plan: Plan) -> Sizes:
             + (_folded_bytes(server, plan) if method.rule.folds else 0),
             "activations": _activation_bytes(model, config),
         },
+        notices=backbone.notices,
     )
 
 
@@ -134,4 +134,5 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "
         "a client in the first round",
         f"  memory     about {readable_bytes(sum(sizes.memory_bytes.values()))} a device: {memory}",
+        *(f"  note       {notice}" for notice in sizes.notices),
     ]

@@ -42,6 +42,8 @@ class Dense(Adapter):
             UserError: a target is not known, or is no module with parameters of this model.
         """
         chosen = list(self._parameters(model, projections))
+        if not chosen:
+            raise UserError("method.target_modules=[] names no module; give up, model, or names of modules")
         model.requires_grad_(False)
         for parameter in chosen:
             parameter.data = parameter.data.float() if parameter.data.itemsize < 4 else parameter.data

@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import nn
 
 from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters.targets import is_conv1d, linear_targets
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import TensorDict
@@ -27,7 +28,7 @@ class Lora(Adapter):
 
     lora_rank: the rank of all clients, or a list with one for each client.
     lora_alpha, lora_dropout, use_rslora: as in peft; alpha is divided by each client's own rank.
-    target_modules: see Projections.select and Projections.find.
+    target_modules: see Projections.select and Projections.find; linear layers alone, the output projection among them.
     trains, shares: `AB`, `A` or `B`: the factors that are trained and those that travel. A factor that is not trained
     keeps its initial value, which every process draws from the same stream, unless the server sends another.
     alternates: one factor is trained in a round, B in the first (as B starts at zero, A has no gradient), then A, ...
@@ -77,18 +78,9 @@ class Lora(Adapter):
         """Return the equal configuration of peft, the target modules by their whole paths.
 
         Raises:
-            UserError: a target is not known, or is no module of this model.
+            UserError: as targets.linear_targets.
         """
-        targets: dict[str, nn.Module] = {}
-        for target in projections.select(self.target_modules):
-            found = projections.find(model, target)
-            if not found:
-                # peft is content with a list of which one name exists; a misspelt one would go untrained without a word
-                raise UserError(
-                    f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "
-                    "give names of linear layers of this model"
-                )
-            targets |= found
+        targets = linear_targets(model, projections, self.target_modules)
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.lora_alpha,
@@ -96,7 +88,7 @@ class Lora(Adapter):
             use_rslora=self.use_rslora,
             target_modules=list(targets),
             # GPT-2's layers store their weights as (in, out); peft says so on the console unless it is told.
-            fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in targets.values()),
+            fan_in_fan_out=any(map(is_conv1d, targets.values())),
             # peft would look for the methods of a language model, and put a copy beside a classifier's head.
             task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
         )
@@ -110,6 +102,8 @@ class Lora(Adapter):
             with warnings.catch_warnings():
                 # peft asks transformers by an old name; nothing a user of this package could change.
                 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+                # Targets of both layouts, GPT-2's blocks and its output projection: each layer is told apart by itself.
+                warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
                 get_peft_model(model, config)  # in place; the shell it returns is not needed
         except ValueError as error:
             raise UserError(

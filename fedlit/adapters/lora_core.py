@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters.targets import is_conv1d, linear_targets
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import TensorDict
@@ -155,25 +156,16 @@ class LoraCore(Adapter):
 
     def _targets(self, model: nn.Module, projections: Projections) -> dict[str, Any]:
         """Return the layers to wrap by name, every one linear and of at least rank r."""
-        found: dict[str, Any] = {}
-        modules = dict(model.named_modules())
-        for target in projections.select(self.target_modules):
-            named = projections.find(model, target)
-            if not named or not all(_is_linear(module) for module in named.values()):
-                raise UserError(
-                    f"method.target_modules={self.target_modules}: this model has no linear layer {target}; "
-                    "give names of linear layers of this model"
-                )
-            found |= named
+        found: dict[str, Any] = linear_targets(model, projections, self.target_modules)
         for name, layer in found.items():
             if self.lora_rank > (side := min(layer.weight.shape)):
                 raise UserError(
                     f"method.lora_rank={self.lora_rank} but {name} has {side} orthogonal directions; lower it"
                 )
-        return {name: module for name, module in modules.items() if name in found}
+        return {name: module for name, module in model.named_modules() if name in found}
 
     def _wrap(self, model: nn.Module, name: str, base: nn.Module) -> CoreLayer:
-        layer = CoreLayer(base, self.lora_rank, self.lora_alpha / self.lora_rank, transposed=_is_transposed(base))
+        layer = CoreLayer(base, self.lora_rank, self.lora_alpha / self.lora_rank, transposed=is_conv1d(base))
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
         return layer
@@ -261,15 +253,6 @@ def _top_singular(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _wrapped(model: nn.Module) -> dict[str, CoreLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, CoreLayer)}
-
-
-def _is_transposed(module: nn.Module) -> bool:
-    """Whether a module is transformers' Conv1D, a linear layer whose weight is stored as (in, out)."""
-    return type(module).__name__ == "Conv1D"
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or _is_transposed(module)
 
 
 def _fine(dtype: torch.dtype) -> torch.dtype:

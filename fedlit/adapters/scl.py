@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters.targets import is_conv1d
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
@@ -43,7 +44,7 @@ class CompressedLinear(nn.Module):
         if bias is not None:
             assert isinstance(bias, Tensor)
             self.projection.bias = nn.Parameter(bias.detach().to(w_2.dtype), requires_grad=False)
-        self.transposed = _is_conv1d(replaced)
+        self.transposed = is_conv1d(replaced)
         self.pretrained_dtype = _weight(replaced).dtype
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ def _down_projections(model: nn.Module, projections: Projections) -> dict[str, n
         name: module
         for name, module in projections.find(model, down).items()
         if all(f"{name.removesuffix(down)}{other}" in modules for other in others)
-        and (isinstance(module, nn.Linear) or _is_conv1d(module))
+        and (isinstance(module, nn.Linear) or is_conv1d(module))
     }
     if not found:
         raise UserError(
@@ -202,16 +203,11 @@ def _down_projections(model: nn.Module, projections: Projections) -> dict[str, n
     return found
 
 
-def _is_conv1d(module: nn.Module) -> bool:
-    """Return whether the layer is transformers' Conv1D, which stores its weight as (in, out)."""
-    return type(module).__name__ == "Conv1D"
-
-
 def _weight(layer: nn.Module) -> Tensor:
     """Return W (m, M), whatever the layout in which it is stored."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.detach().T if _is_conv1d(layer) else weight.detach()
+    return weight.detach().T if is_conv1d(layer) else weight.detach()
 
 
 def _compressed_layers(model: nn.Module) -> dict[str, CompressedLinear]:

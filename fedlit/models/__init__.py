@@ -1,7 +1,9 @@
 """Pretrained backbones: loading them, and the names of what is inside."""
 
-from fedlit.models.loading import PACKAGED, Backbone, Purpose, load_backbone, load_tokenizer
+from fedlit.models.backbone import PACKAGED, Backbone, Purpose
+from fedlit.models.loading import load_backbone, load_tokenizer
 from fedlit.models.projections import HEADS, PROJECTIONS, Projections, head_parameters
+from fedlit.models.tying import is_tied, untie
 
 __all__ = [
     "HEADS",
@@ -11,6 +13,8 @@ __all__ = [
     "Projections",
     "Purpose",
     "head_parameters",
+    "is_tied",
     "load_backbone",
     "load_tokenizer",
+    "untie",
 ]

@@ -1,9 +1,6 @@
 """Load a pretrained backbone with its tokenizer or image processor, or build it without weights."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -17,77 +14,48 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
-from fedlit.config import DataConfig, ModelConfig
+from fedlit.config import ModelConfig
 from fedlit.errors import UserError
-from fedlit.models.projections import HEADS, PROJECTIONS, Projections
+from fedlit.models import folder, vocabulary
+from fedlit.models.backbone import LANGUAGE_MODEL, Backbone, Purpose, location, tokenizer_key
+from fedlit.models.notices import notices, quiet
+from fedlit.models.projections import HEADS, PROJECTIONS, Projections, head_parameters
 from fedlit.models.quantization import quantization_options
 from fedlit.seeding import torch_stream
-from fedlit.tasks.registry import task_spec
-from fedlit.tasks.spec import TaskSpec
-
-_PACKAGE = Path(__file__).parents[1]
-PACKAGED = {"tiny": _PACKAGE / "tiny"} | {
-    path.parent.name: path.parent for path in sorted((_PACKAGE / "backbones").glob("*/config.json"))
-}
-"""Models inside the package by name; those below `backbones` come without weights."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Purpose:
-    """What a backbone is loaded for.
-
-    task: `data.task`. classes: their names in order, of a classification. regression: one number in place of classes.
-    seed: root of the streams from which new weights are drawn: a new head, or all of a model without weights.
-    """
-
-    task: str = DataConfig.task
-    classes: tuple[str, ...] = ()
-    regression: bool = False
-    seed: int = 0
-
-    @property
-    def spec(self) -> TaskSpec:
-        """What the task needs of a backbone."""
-        return task_spec(self.task)
-
-    @property
-    def num_outputs(self) -> int:
-        """Outputs of the classification head; 0 for a language model."""
-        return 1 if self.regression else len(self.classes)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Backbone:
-    """A pretrained model, all of it frozen, with its tokenizer (text) or its image processor (images)."""
-
-    model: nn.Module
-    tokenizer: Any = None
-    image_processor: Any = None
-    projections: Projections
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
     """Return the tokenizer of a backbone."""
-    path = _location(config.tokenizer or config.path)
+    key = tokenizer_key(config)
+    path = location(config.tokenizer or config.path, key)
+    folder.require_no_pointers(path, key, "*.json", "*.txt", "*.model", "*.jinja")
     try:
-        with _quiet():
-            return AutoTokenizer.from_pretrained(path)
+        with quiet():
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
-        raise _not_loadable(config, "tokenizer", error) from error
+        raise _not_loadable(path, key, "tokenizer", error) from error
 
 
-def load_backbone(config: ModelConfig, purpose: Purpose = Purpose(), *, weights: bool = True) -> Backbone:
+def load_backbone(config: ModelConfig, purpose: Purpose = LANGUAGE_MODEL, *, weights: bool = True) -> Backbone:
     """Return a backbone with every parameter frozen; with weights=False it is built on the meta device, without memory.
 
     On the meta device neither quantisation nor an attention kernel makes a difference, and what they need is not asked
     for: sizes can be computed on any machine.
 
+    Code that comes with a model is never run and nobody is asked to allow it.
+
     Raises:
-        UserError: the model, its tokenizer or its image processor cannot be loaded, its weights lack more than a head,
-            its projections are not known, or the device cannot do what the configuration asks for.
+        UserError: the model, its tokenizer or its image processor cannot be loaded or needs code of its own, its
+            weights lack more than a head, its tokenizer has more tokens than it, its projections are not known, or the
+            device cannot do what the configuration asks for.
     """
     tokenizer: Any = None
     image_processor: Any = None
+    path, key = location(config.path), f"model.path={config.path}"
+    pretrained = config.weights == "pretrained"
+    folder.require_no_pointers(path, key, "config.json")
+    if pretrained:
+        folder.require_files(path, key)
     if purpose.spec.reads_text:
         tokenizer = load_tokenizer(config)
     else:
@@ -96,24 +64,43 @@ def load_backbone(config: ModelConfig, purpose: Purpose = Purpose(), *, weights:
         raise UserError(
             f"the tokenizer of {config.path} has no end-of-text token; choose a model whose tokenizer has one"
         )
+    folder.require_architecture(path, key, purpose.spec, weights=pretrained)
     model = _load_model(config, purpose, weights=weights)
     model.requires_grad_(False)
     if purpose.spec.generates:
         # A checkpoint may come with generation settings, a repetition penalty say, under which decoding is not greedy.
         model.generation_config = GenerationConfig()
+    unwritten: Mapping[str, int] = {}
     if purpose.spec.reads_text:
         _require_length(config, model)
+        unwritten = vocabulary.without_rows(tokenizer, model, tokenizer_key(config))
+    if purpose.spec.has_head and not head_parameters(model):
+        raise UserError(
+            f"the head of architecture {model.config.model_type} of {key} is not known, so that it would stay as it "
+            f"is; choose another model (known are heads called {', '.join(HEADS)})"
+        )
+    if pretrained and not weights:
+        folder.require_weights_fit(path, key, model)
     _feed_head_in_its_type(model)
     if config.gradient_checkpointing:
         _enable_checkpointing(config, model)
-    projections = _projections(config, model)
-    return Backbone(model=model, tokenizer=tokenizer, image_processor=image_processor, projections=projections)
+    return Backbone(
+        model=model,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        projections=_projections(config, model),
+        notices=tuple(notices(config, purpose, model, tokenizer, unwritten)),
+        unwritten=unwritten,
+    )
 
 
 def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
     """Return the model with the head that `purpose` needs, new weights drawn from streams with names."""
-    path, auto_class = _location(config.path), getattr(transformers, purpose.spec.auto_class)
-    options: dict[str, Any] = {"dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]}
+    path, auto_class = location(config.path), getattr(transformers, purpose.spec.auto_class)
+    options: dict[str, Any] = {
+        "dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype],
+        "trust_remote_code": False,
+    }
     flash = config.attention_implementation == "flash_attention_2"
     if weights and flash:
         _require_flash_attention(config)
@@ -122,7 +109,7 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
     # Before anything is read, and outside the error that says what cannot be read.
     quantized = quantization_options() if config.quantization and weights else {}
     try:
-        with _quiet():
+        with quiet():
             architecture = _architecture(path, purpose)
             if not weights:
                 with torch.device("meta"):
@@ -140,7 +127,7 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
                     **quantized,
                 )
     except Exception as error:
-        raise _not_loadable(config, "model", error) from error
+        raise _not_loadable(path, f"model.path={config.path}", "model", error) from error
     lacking = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
     _require_complete(config, model, lacking)
     return model
@@ -148,7 +135,11 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
 
 def _architecture(path: str, purpose: Purpose) -> Any:
     """Return the model's configuration, with the classes of a classification in it."""
-    architecture = AutoConfig.from_pretrained(path)
+    architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    text = architecture.get_text_config()
+    padding, num_rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if padding is not None and num_rows is not None and padding >= num_rows:
+        text.pad_token_id = None  # padding is masked, but no embedding could be built with an id beyond its rows
     if purpose.spec.has_head:
         architecture.num_labels = purpose.num_outputs
         if purpose.classes:
@@ -184,7 +175,7 @@ def _require_flash_attention(config: ModelConfig) -> None:
 def _require_length(config: ModelConfig, model: nn.Module) -> None:
     """Refuse texts longer than the model has positions for."""
     longest = getattr(model.config, "max_position_embeddings", None)
-    if longest is None:
+    if longest is None or longest < 1:  # XLNet says -1 for no limit
         return
     offset: int | None = next(
         (module.padding_idx for name, module in model.named_modules() if name.endswith("position_embeddings")), None
@@ -223,31 +214,12 @@ def _enable_checkpointing(config: ModelConfig, model: Any) -> None:
 
 def _load_image_processor(config: ModelConfig) -> Any:
     """Return the image processor of a backbone."""
+    path = location(config.path)
     try:
-        with _quiet():
-            return AutoImageProcessor.from_pretrained(_location(config.path), backend="pil")
+        with quiet():
+            return AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
     except Exception as error:
-        raise _not_loadable(config, "image processor", error) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' reports of new heads and of token ids off the console: what matters of them is an error."""
-    verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)
-
-
-def _location(path: str) -> str:
-    if path in PACKAGED:
-        return str(PACKAGED[path])
-    looks_local = path.startswith((".", "/", "~"))
-    if looks_local and not Path(path).expanduser().is_dir():
-        raise UserError(f"model.path={path} is not a folder; give a local folder or a Hugging Face model id")
-    return str(Path(path).expanduser()) if looks_local else path
+        raise _not_loadable(path, f"model.path={config.path}", "image processor", error) from error
 
 
 def _projections(config: ModelConfig, model: nn.Module) -> Projections:
@@ -264,11 +236,17 @@ def _projections(config: ModelConfig, model: nn.Module) -> Projections:
     )
 
 
-def _not_loadable(config: ModelConfig, what: str, error: Exception) -> UserError:
+def _not_loadable(path: str, key: str, what: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
+    if "trust_remote_code" in str(error):
+        file, code = next(folder.own_code(path), ("one of its files", "auto_map"))
+        return UserError(
+            f"{key} needs code of its own, which is never run: {file} names {code[:120]}; choose a model whose "
+            "architecture and tokenizer transformers knows"
+        )
     remedy = "check the name, or download it first and give its folder"
     if "attention implementation" in reason:  # an architecture without torch's fused kernel
         remedy = "give model.attention_implementation=eager"
-    return UserError(
-        f"the {what} of model.path={config.path} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
-    )
+    if "Unrecognized configuration class" in reason:  # followed by the names of all architectures that do
+        reason, remedy = "its architecture does not do this data.task", "choose another model or another data.task"
+    return UserError(f"the {what} of {key} cannot be loaded ({type(error).__name__}: {reason}); {remedy}")

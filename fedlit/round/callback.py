@@ -29,6 +29,8 @@ class RunSummary:
     num_evaluated: int
     num_truncated: int
     classes: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+    """Lines that a person should read about the model."""
 
 
 class Callback:

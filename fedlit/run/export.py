@@ -18,7 +18,7 @@ from fedlit.adapters import Adapter
 from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import copy_into
-from fedlit.models import Backbone
+from fedlit.models import Backbone, untie
 from fedlit.round.server import ServerState
 
 
@@ -49,19 +49,25 @@ def export_result(
     layers = adapter.layers(model)
     server = replace(server, layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-    factors = {name for layer in layers for name in layer.factors}
-    fits_peft = layers and not head and adapter.shared(model).keys() | adapter.private(model).keys() <= factors
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if form == "adapter" and fits_peft:
+    if form == "adapter" and fits_peft(adapter, model, head):
         path = str(getattr(model, "name_or_path", ""))
         write_peft_adapter(partial, layers, tensors, server.changes(), backbone_path=path, client_id=client_id)
     else:
         merged = adapter.merged(model) | merged_weights(layers, tensors, server.changes(), client_id) | dict(head or {})
-        write_merged_model(partial, reload, merged)
+        write_merged_model(partial, reload, merged, pad_token_id=_pad_token_id(model) if head else None)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def fits_peft(adapter: Adapter, model: nn.Module, head: Mapping[str, Tensor] | None = None) -> bool:
+    """Return whether all that was trained are LoRA factors, so that a PEFT adapter holds it."""
+    layers = adapter.layers(model)
+    factors = {name for layer in layers for name in layer.factors}
+    trained = adapter.shared(model).keys() | adapter.private(model).keys()
+    return bool(layers) and not head and trained <= factors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +96,34 @@ class Exporter:
         )
 
 
-def write_merged_model(folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor]) -> None:
+def _pad_token_id(model: nn.Module) -> int | None:
+    """Return the id by which a model tells padding, which its task may have set; None if it has no such id."""
+    config: Any = getattr(model, "config", None)
+    return None if config is None else getattr(config.get_text_config(), "pad_token_id", None)
+
+
+def write_merged_model(
+    folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor], pad_token_id: int | None = None
+) -> None:
     """Write the pretrained model with the `merged` weights in it, and its tokenizer or image processor.
 
-    A classifier's classes are in its config.json, as Purpose names them. The files are in the finest type among the
-    backbone's and the merged weights': what training adds to a bfloat16 weight is mostly below its last bit.
+    A weight that was tied to another and is no longer equal to it is written beside it. A classifier's classes are in
+    its config.json, as Purpose names them. The files are in the finest type among the backbone's and the merged
+    weights': what training adds to a bfloat16 weight is mostly below its last bit. pad_token_id: the padding of the
+    run, by which a decoder's classifier finds the end of a text.
     """
     backbone = reload()
     model: Any = backbone.model
     model.to(reduce(torch.promote_types, {tensor.dtype for tensor in merged.values()}, model.dtype))
+    if not merged.keys() <= dict(model.named_parameters()).keys():
+        untie(model)
     parameters = dict(model.named_parameters())
     assert merged.keys() <= parameters.keys(), f"no such weights: {sorted(merged.keys() - parameters.keys())[:3]}"
     copy_into({name: parameters[name] for name in merged}, merged)
+    if pad_token_id is not None:
+        model.config.get_text_config().pad_token_id = pad_token_id
+        if backbone.tokenizer is not None and backbone.tokenizer.pad_token_id is None:
+            backbone.tokenizer.pad_token_id = pad_token_id
     if model.can_generate():
         # Backbones come without generation settings; without these, who loads the files generates past a text's end.
         for token in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -357,8 +357,8 @@ def test_what_is_not_finite_ends_the_run_in_one_line(
 def test_a_backbone_with_a_nan_is_told_before_anything_is_trained(
     command: Command, options: str, place: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: Any) -> Backbone:
-        backbone = packaged_backbone(*arguments)
+    def broken(*arguments: Any, **options: Any) -> Backbone:
+        backbone = packaged_backbone(*arguments, **options)
         backbone.model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
         return backbone
 

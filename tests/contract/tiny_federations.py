@@ -71,13 +71,13 @@ class Builder:
 
 
 @cache
-def _pretrained() -> Backbone:
-    return load_backbone(ModelConfig())
+def _pretrained(weights: bool) -> Backbone:
+    return load_backbone(ModelConfig(), weights=weights)
 
 
-def packaged_backbone(_config: ModelConfig, _purpose: Purpose | None = None) -> Backbone:
+def packaged_backbone(_config: ModelConfig, _purpose: Purpose | None = None, *, weights: bool = True) -> Backbone:
     """Return what load_backbone returns for the packaged model, without reading it again."""
-    backbone = _pretrained()
+    backbone = _pretrained(weights)
     return Backbone(model=copy.deepcopy(backbone.model), tokenizer=backbone.tokenizer, projections=backbone.projections)
 
 

@@ -40,7 +40,7 @@ def purpose_of(kind: str, seed: int = 0) -> Purpose:
 
 def write_folder(kind: str, folder: Path, tokenizer: Any, *, with_weights: bool = True, **given: Any) -> Path:
     """Write a pretrained model whose biases are not zero, and whose head has as many outputs as `num_labels` says."""
-    config = AutoConfig.for_model(kind, **CONFIGS[kind], **{"num_labels": 5, **given})
+    config = AutoConfig.for_model(kind, **{**CONFIGS[kind], "num_labels": 5, **given})
     if kind in IMAGES:
         processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 12, "width": 12}}
         folder.mkdir(parents=True, exist_ok=True)

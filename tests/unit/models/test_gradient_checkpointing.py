@@ -97,7 +97,9 @@ def test_an_encoder_has_the_same_gradients(kind: str, tokenizer: Any, tmp_path: 
 
 
 def test_an_architecture_that_cannot_is_refused(tokenizer: Any, tmp_path: Path) -> None:
-    config = AlbertConfig(vocab_size=64, hidden_size=16, num_attention_heads=2, intermediate_size=24, embedding_size=8)
+    config = AlbertConfig(
+        vocab_size=2048, hidden_size=16, num_attention_heads=2, intermediate_size=24, embedding_size=8
+    )
     AlbertForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     given = ModelConfig(path=str(tmp_path), gradient_checkpointing=True)

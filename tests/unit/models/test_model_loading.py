@@ -227,7 +227,7 @@ def test_random_weights_are_those_of_the_seed(kind: str, tokenizer: Any, tmp_pat
 def test_flash_attention_says_what_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the weights are read; without weights it is not needed."""
     given: dict[str, Any] = {"path": str(folder), "attention_implementation": "flash_attention_2"}
-    (folder / "model.safetensors").write_bytes(b"no tensors")
+    (folder / "model.safetensors").rename(folder / "model.gone")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert message_of(**given).endswith("flash_attention_2 needs a CUDA device and there is none; choose sdpa")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -1,0 +1,28 @@
+"""Weights that two modules share, as a language model's output projection and its embedding often do."""
+
+from typing import Any
+
+from torch import nn
+
+
+def is_tied(model: nn.Module, path: str) -> bool:
+    """Return whether the weight of the module at `path` is that of another module too."""
+    weight = model.get_submodule(path).weight
+    return sum(parameter is weight for _, parameter in model.named_parameters(remove_duplicate=False)) > 1
+
+
+def untie(model: Any) -> None:
+    """Give every module of a transformers model tensors of its own, with the values that they shared.
+
+    The model's configuration says so from then on, in memory and in the files that it is stored as: whoever loads them
+    finds all tensors there.
+    """
+    seen: set[int] = set()
+    for path, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) in seen:
+            parent, _, name = path.rpartition(".")
+            own = nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+            setattr(model.get_submodule(parent), name, own)
+        seen.add(id(parameter))
+    model.config.tie_word_embeddings = False
+    model.all_tied_weights_keys = {}
