@@ -100,6 +100,12 @@ def make_shards(
         return [Shard(client_id=client_id, train=tuple(part), test=()) for client_id, part in enumerate(parts)]
     identity = task_spec(data.task).identity
     prompts = [identity(row, data) for row in rows]
+    if len(set(prompts)) == 1 and len(rows) > 1 and smallest_part(partition) > 1:
+        key = next(iter(task_spec(data.task).columns(data).values()))
+        raise UserError(
+            f"all {len(rows)} rows have one input ({key}), and training and test share none; give a test set with "
+            f"data.test_path and eval.on=global, or let {key} tell the rows apart"
+        )
     test_prompts = draw_test_prompts(parts, prompts, partition, seed)
     shards = []
     for client_id, part in enumerate(parts):

@@ -17,7 +17,8 @@ from PIL import Image
 
 from fedlit.config.schema import DataConfig
 from fedlit.data import images as images_module
-from fedlit.data.images import ImageFile, check_cell, digest, open_digits, open_images, pixels
+from fedlit.data.image_sources import open_digits, open_images
+from fedlit.data.images import ImageFile, check_cell, digest, pixels
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.errors import UserError
 from fedlit.partition.shards import rows_checksum
