@@ -44,7 +44,9 @@ def gather_inputs(config: RunConfig) -> Inputs:
     spec = task_spec(config.data.task)
     classes = spec.class_names(all_rows, config.data)  # a sample may lack a rare one
     own_test_rows = load_test_rows(config.data, classes)
-    notices = folder.notices() + row_notices(all_rows, own_test_rows, config.data, list(spec.columns(config.data)))
+    notices = folder.notices() + row_notices(
+        all_rows, own_test_rows, config.data, columns=list(spec.columns(config.data)), classes=classes
+    )
     folder.require_same_rows("rows_sha256", rows_checksum(rows))
     if own_test_rows:
         folder.require_same_rows("test_rows_sha256", rows_checksum(own_test_rows))

@@ -1,7 +1,7 @@
 r"""A row becomes a prompt and a response: the prompt by a template, the response from its column.
 
 A template is a Python format string with plain `{column}` fields only, so that a prompt never depends on attributes,
-indices or number formats. A blank column leaves no gap: the newlines on its two sides collapse to one blank line, and
+indices or number formats; `${column}$` is the column between dollar signs, and braces of LaTeX are doubled. A blank column leaves no gap: the newlines on its two sides collapse to one blank line, and
 what the columns themselves contain stays as it is.
 """
 
