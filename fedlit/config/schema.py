@@ -54,7 +54,7 @@ class DataConfig:
     target: str = "label"
     """classification: column that holds the class, as its number from 0 or its name, or the number to predict"""
     classes: list[str] | None = None
-    """classification: names of the classes in the order of their numbers; null to collect them from the training rows"""
+    """classification: names of the classes in the order of their numbers; null for those of the training rows"""
     regression: bool = False
     """sequence_classification: the target is a number, not a class"""
     label: str | None = "label"
