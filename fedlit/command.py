@@ -65,6 +65,8 @@ def run_federation(arguments: Sequence[str]) -> int:
         from fedlit.inputs import gather_inputs  # noqa: PLC0415  other commands need `tell` alone, not numpy
 
         inputs = gather_inputs(config)
+        for notice in inputs.notices if first else ():
+            tell(f"warning: {notice}")
         from fedlit.launch import dry_run, federate  # noqa: PLC0415  torch and Fabric: seconds
 
         if not config.dry_run:

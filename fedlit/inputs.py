@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from fedlit.config import RunConfig
+from fedlit.data.notices import row_notices
 from fedlit.data.prompts import Row
-from fedlit.data.sources import load_rows, load_test_rows
+from fedlit.data.sources import load_test_rows, read_rows, sample_rows
 from fedlit.metrics.meteor_jar import require_meteor
 from fedlit.partition.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
 from fedlit.run.folder import RunFolder
@@ -18,6 +19,7 @@ class Inputs:
     labels: of every row, as the partition sees them; None for rows without labels.
     own_test_rows: those of a test set that belongs to no client; none if the data set has none.
     classes: names of the classes in the order of their numbers; none without a classification.
+    notices: lines about the rows that a person should read.
     """
 
     config: RunConfig
@@ -26,6 +28,7 @@ class Inputs:
     labels: RowLabels | None = None
     own_test_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def test_rows(self) -> list[Row]:
@@ -41,8 +44,14 @@ def gather_inputs(config: RunConfig) -> Inputs:
     folder.require_same_run()
     if "meteor_15" in (config.data.scores or ()):
         require_meteor()
-    rows, own_test_rows = load_rows(config.data, config.seed), load_test_rows(config.data)
-    classes = task_spec(config.data.task).class_names([*rows, *own_test_rows], config.data)
+    all_rows = read_rows(config.data)
+    rows = sample_rows(all_rows, config.data, config.seed)
+    spec = task_spec(config.data.task)
+    classes = spec.class_names(all_rows, config.data)  # a sample may lack a rare one
+    own_test_rows = load_test_rows(config.data, classes)
+    notices = folder.notices() + row_notices(
+        all_rows, own_test_rows, config.data, columns=list(spec.columns(config.data)), classes=classes
+    )
     folder.require_same_rows("rows_sha256", rows_checksum(rows))
     if own_test_rows:
         folder.require_same_rows("test_rows_sha256", rows_checksum(own_test_rows))
@@ -58,5 +67,11 @@ def gather_inputs(config: RunConfig) -> Inputs:
     )
     folder.require_same_rows("shards_sha256", shards_checksum(shards))
     return Inputs(
-        config=config, rows=rows, shards=shards, labels=labels, own_test_rows=tuple(own_test_rows), classes=classes
+        config=config,
+        rows=rows,
+        shards=shards,
+        labels=labels,
+        own_test_rows=tuple(own_test_rows),
+        classes=classes,
+        notices=tuple(notices),
     )

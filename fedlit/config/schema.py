@@ -37,7 +37,8 @@ class DataConfig:
     test_columns: list[str] = field(default_factory=list)
     """columns that the test set calls otherwise, each as `<name here>=<name there>`"""
     template: str = "{prompt}\n"
-    """causal_lm: prompt as a Python format string over the row's columns; the response follows it directly"""
+    """causal_lm: prompt as a Python format string over the row's columns; the response follows it directly. In
+    `${prompt}$` the column stands between dollar signs; braces that are no column are doubled"""
     prompt: str | None = None
     """causal_lm: column that is the prompt as it stands, with a line break after it, in place of a template"""
     test_template: str | None = None
@@ -53,7 +54,7 @@ class DataConfig:
     target: str = "label"
     """classification: column that holds the class, as its number from 0 or its name, or the number to predict"""
     classes: list[str] | None = None
-    """classification: names of the classes in the order of their numbers; null to collect them from the rows"""
+    """classification: names of the classes in the order of their numbers; null for those of the training rows"""
     regression: bool = False
     """sequence_classification: the target is a number, not a class"""
     label: str | None = "label"

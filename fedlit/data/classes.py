@@ -7,17 +7,21 @@ say), an integer in a row is always a name, so that 1 cannot mean two things.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row
+from fedlit.data.values import looks, shown
 from fedlit.errors import UserError
 
 if TYPE_CHECKING:
     from fedlit.config.schema import DataConfig
 
+OTHER_LABEL = "correct the row or data.classes"
+OTHER_CLASSES = "correct the row, or name all classes with data.classes=[...]: those of a test set define none"
+UNLABELLED = "an unlabelled split? give a test set with its labels (data.test_path or data.hub_test_split)"
 NUMBER_LIMIT = 2**15
 """A number to predict is smaller in magnitude: squared errors are averaged in fixed point below 2**31."""
 
@@ -25,17 +29,20 @@ NUMBER_LIMIT = 2**15
 def class_names(rows: Sequence[Row], config: DataConfig) -> tuple[str, ...]:
     """Return the names of the classes in the order of their numbers.
 
-    They are `data.classes`, or else the values of the target column: integers in numeric order, or names in that of
-    their characters.
+    They are `data.classes`, or else the values of the target column of the training rows: integers in numeric order, or
+    names in that of their characters. Test rows define none: those of an unlabelled split all hold -1.
 
     Raises:
-        UserError: fewer than two classes, a name twice or blank, or integers and names in one column.
+        UserError: fewer than two classes, a name twice or blank, integers and names in one column, or names that look
+            alike.
     """
     return _collected_names(rows, config) if config.classes is None else given_names(config.classes)
 
 
-def class_index(row: Row, classes: Sequence[str], config: DataConfig, *, place: str = "a row") -> int:
-    """Return the number of a row's class, from 0; `place` names the row in errors.
+def class_index(
+    row: Row, classes: Sequence[str], config: DataConfig, *, place: str = "a row", remedy: str = OTHER_LABEL
+) -> int:
+    """Return the number of a row's class, from 0; `place` names the row in errors, which end in `remedy`.
 
     Raises:
         UserError: the target column holds no class, or none of `classes`.
@@ -46,8 +53,8 @@ def class_index(row: Row, classes: Sequence[str], config: DataConfig, *, place: 
         what = "label out of range" if isinstance(value, int) else "unknown label"
         valid = f"{_shown(classes)}" if _has_integer_names(classes) else f"{_shown(classes)} or 0 to {len(classes) - 1}"
         raise UserError(
-            f"{place}: {what}: column {config.target!r} (data.target) holds {value!r}, and the classes are {valid}; "
-            "correct the row or data.classes"
+            f"{place}: {what}: {_holds(value, config)}, and the classes are {valid}; "
+            f"{UNLABELLED if str(value) == '-1' else remedy}"
         )
     return number
 
@@ -60,12 +67,24 @@ def class_value(row: Row, config: DataConfig, place: str) -> int | str:
     """
     value = row[config.target]
     if isinstance(value, bool) or not isinstance(value, (int, str)) or (isinstance(value, str) and not value.strip()):
-        remedy = "for numbers to predict, give data.regression=true" if isinstance(value, float) else "fill it in"
         raise UserError(
-            f"{place}: column {config.target!r} (data.target) holds {value!r}, neither a class's number from 0 nor "
-            f"its name; {remedy}, or choose another data.target"
+            f"{place}: {_holds(value, config)}, neither a class's number from 0 nor "
+            f"its name; {_remedy(value)}, or choose another data.target"
         )
     return value
+
+
+def _remedy(value: Any) -> str:
+    """Return what to do about a value that names no class."""
+    if isinstance(value, bool):
+        return f'write {int(value)}, or "{str(value).lower()}" in quotes'
+    if isinstance(value, float) and value.is_integer():
+        return f"write {int(value)} without a fraction; for numbers to predict, give data.regression=true"
+    if isinstance(value, float) and math.isfinite(value):
+        return "for numbers to predict, give data.regression=true"
+    if isinstance(value, list | tuple):
+        return "give a row one class"
+    return "fill it in, or take the row out (an unlabelled split?)"
 
 
 def target_number(row: Row, config: DataConfig, *, place: str = "a row") -> float:
@@ -78,15 +97,41 @@ def target_number(row: Row, config: DataConfig, *, place: str = "a row") -> floa
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if not is_number and not (isinstance(value, float) and math.isfinite(value)):
         raise UserError(
-            f"{place}: column {config.target!r} (data.target) holds {value!r}, not a finite number; write a number, or "
+            f"{place}: {_holds(value, config)}, not a finite number; write a number, or "
             "give data.regression=false for classes"
         )
     if abs(value) >= NUMBER_LIMIT:
         raise UserError(
-            f"{place}: column {config.target!r} (data.target) holds {value!r}, {NUMBER_LIMIT} or more in magnitude; "
+            f"{place}: {_holds(value, config)}, {NUMBER_LIMIT} or more in magnitude; "
             "scale the numbers, to about 0 to 1 say"
         )
     return float(value)
+
+
+def check_test_targets(rows: Sequence[Row], places: Sequence[str], classes: Sequence[str], config: DataConfig) -> None:
+    """Check a test set's targets: classes of the training rows, or numbers that are not all one.
+
+    Raises:
+        UserError: there is another; `places` name the rows. Where all are one such value, or one number, the message
+            asks whether this is an unlabelled split.
+    """
+    if config.regression:
+        numbers = [target_number(row, config) for row in rows]
+        if len(numbers) > 1 == len(set(numbers)):
+            raise UserError(
+                f"{places[0]}: {_holds(rows[0][config.target], config)} here and in all {len(rows)} test rows; "
+                f"{UNLABELLED}"
+            )
+        return
+    values = [class_value(row, config, place) for row, place in zip(rows, places, strict=True)]
+    for value, row, place in zip(values, rows, places, strict=True):
+        if classes and _number_of(value, classes) is None:
+            if len(values) > 1 == len(set(values)):
+                raise UserError(
+                    f"{place}: {_holds(value, config)} here and in all {len(values)} test rows, and the classes of the "
+                    f"training rows are {_shown(classes)}; {UNLABELLED}, or name all classes with data.classes"
+                )
+            class_index(row, classes, config, place=place, remedy=OTHER_CLASSES)
 
 
 def check_target(row: Row, place: str, config: DataConfig) -> None:
@@ -130,8 +175,17 @@ def _collected_names(rows: Sequence[Row], config: DataConfig) -> tuple[str, ...]
     if len(names) < 2:
         raise UserError(
             f"column {config.target!r} (data.target) holds one class only ({_shown(names)}) and there is nothing to "
-            "learn; choose another data.target or other rows"
+            f"learn; choose another data.target or other rows{' (an unlabelled split?)' if names == ('-1',) else ''}"
         )
+    alike = defaultdict(list)
+    for name in names:
+        alike[looks(name)].append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            raise UserError(
+                f"{_holds(same[0], config)} and {shown(same[1])}, which look alike and would be two classes; write one "
+                "of them in all rows, or name the classes with data.classes"
+            )
     return names
 
 
@@ -143,8 +197,12 @@ def _number_of(value: int | str, classes: Sequence[str]) -> int | None:
 
 
 def _has_integer_names(classes: Sequence[str]) -> bool:
-    return any(name.removeprefix("-").isdecimal() for name in classes)
+    return any(name.isascii() and name.removeprefix("-").isdecimal() for name in classes)
+
+
+def _holds(value: Any, config: DataConfig) -> str:
+    return f"column {config.target!r} (data.target) holds {shown(value)}"
 
 
 def _shown(names: Sequence[Any], limit: int = 5) -> str:
-    return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
+    return ", ".join(str(name)[:40] for name in names[:limit]) + (", ..." if len(names) > limit else "")

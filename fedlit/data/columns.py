@@ -3,8 +3,10 @@
 import difflib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from fedlit.data.prompts import Row
+from fedlit.data.values import looks, require_encodable, shown
 from fedlit.errors import UserError
 
 
@@ -37,6 +39,27 @@ def label_text(row: Row, column: str, place: str, key: str) -> str:
     is_label = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
     if not is_label or not str(value).strip():
         raise UserError(
-            f"{place}: column {column!r} ({key}) holds {value!r}, not a label; fill it in or choose another {key}"
+            f"{place}: column {column!r} ({key}) holds {shown(value)}, not a label; fill it in or choose another {key}"
         )
+    require_encodable(str(value), place, f"column {shown(column)}")
     return str(value)
+
+
+def label_notices(rows: Sequence[Row], column: str, key: str) -> list[str]:
+    """Return a line where labels that look alike are taken for several ("pos" and "pos "), and one where values of two
+    kinds (1 and "1") are taken for one. The labels are checked already; arguments as of `column_values`.
+    """
+    by_looks: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, dict[type, Any]] = {}
+    for row in rows:
+        value = row[column]
+        by_looks.setdefault(looks(value), {})[str(value)] = value
+        kinds.setdefault(str(value), {})[type(value)] = value
+    notices = []
+    for what, groups in (("different labels", by_looks), ("one label", kinds)):
+        found = [list(group.values()) for group in groups.values() if len(group) > 1]
+        if found:
+            pair = " and ".join(map(shown, found[0][:2]))
+            more = f", and {len(found) - 1} more such pairs" if len(found) > 1 else ""
+            notices.append(f"column {shown(column)} ({key}) holds {pair}{more}, which are taken for {what}")
+    return notices

@@ -1,8 +1,9 @@
 r"""A row becomes a prompt and a response: the prompt by a template, the response from its column.
 
 A template is a Python format string with plain `{column}` fields only, so that a prompt never depends on attributes,
-indices or number formats. A blank column leaves no gap: the newlines on its two sides collapse to one blank line, and
-what the columns themselves contain stays as it is.
+indices or number formats. `${column}$` is the column between dollar signs; braces of LaTeX are doubled. A blank column
+leaves no gap: the newlines on its two sides collapse to one blank line, and what the columns themselves contain stays
+as it is.
 """
 
 from __future__ import annotations

@@ -3,19 +3,18 @@
 Every row is checked as it is read, before a model is loaded, so that a mistake in line 16,000 shows at once.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlit.config.schema import DataConfig
+from fedlit.data import pydoc
 from fedlit.data.columns import column_values
-from fedlit.data.images import open_digits, open_images
+from fedlit.data.hub import open_hub
+from fedlit.data.image_sources import open_digits, open_images
+from fedlit.data.json_files import read_json_lines
 from fedlit.data.prompts import Row
-from fedlit.data.pydoc import read_rows
 from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
 from fedlit.tasks.registry import task_spec
@@ -23,42 +22,67 @@ from fedlit.tasks.registry import task_spec
 Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
 
-def load_rows(config: DataConfig, seed: int) -> list[Row]:
-    """Return the rows of a data set in their original order, each with every column that the configuration needs.
+def read_rows(config: DataConfig) -> list[Row]:
+    """Return all rows of a data set in their original order, each with every column that the configuration needs.
 
-    See the `check` of the task's spec for what they hold. `config.sample` rows are drawn in proportion to the labels,
-    from the stream (seed, "sample").
+    See the `check` of the task's spec for what they hold.
 
     Raises:
         UserError: file, line, column or option that is wrong, and what to do about it.
     """
     task_spec(config.task).columns(config)  # a template that is none is told before a file is read
-    source, records = _open_source(config)
-    rows = _checked_rows(source, records, config)
-    if config.sample is None:
-        return rows
-    return [rows[i] for i in _sample(rows, config, seed, source)]
+    rows, _ = _checked_rows(*_open_source(config), config)
+    return rows
 
 
-def load_test_rows(config: DataConfig) -> list[Row]:
-    """Return the rows of the data set's own test set, none if it has none.
+def sample_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> list[Row]:
+    """Return `config.sample` of the rows, drawn in proportion to the labels from the stream (seed, "sample"), or all.
 
     Raises:
-        UserError: as load_rows.
+        UserError: there are not so many, or a label is none.
+    """
+    return list(rows) if config.sample is None else [rows[i] for i in _sample(rows, config, seed)]
+
+
+def load_rows(config: DataConfig, seed: int) -> list[Row]:
+    """Return the rows of a data set that take part: all of `read_rows`, or a sample of them.
+
+    Raises:
+        UserError: as `read_rows` and `sample_rows`.
+    """
+    return sample_rows(read_rows(config), config, seed)
+
+
+def load_test_rows(config: DataConfig, classes: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of the data set's own test set, none if it has none.
+
+    `classes` are those of the training rows, which alone say what there is to predict; without them a row's class is
+    held against `data.classes` at most.
+
+    Raises:
+        UserError: as `read_rows`, or a class that is none of `classes`, or the split that is trained on.
     """
     if config.test_path is None and (config.hub_test_split is None or config.path is not None):
         return []
     test = replace(config, path=config.test_path, hub_split=config.hub_test_split or config.hub_split)
     if config.hub_test_id is not None:
         test = replace(test, hub_id=config.hub_test_id, hub_config=config.hub_test_config)
-    source, records = _open_source(test)
+    if test.path == config.path and (test.path is not None or test == config):
+        what = "data.hub_test_split" if test.path is None else "data.test_path"
+        raise UserError(
+            f"{what}={test.path or config.hub_test_split}: the rows that are trained on; give others, or {what}=null "
+            "to test on a part of every client's rows"
+        )
+    source, records = _open_source(test, "data.test_path")
     # The partition's label is of no use in a test set, which may lack it; and it has no further test set.
     of_test = replace(config, label=None, test_path=None, hub_test_split=None)
-    return _checked_rows(source, _renamed(records, config), of_test)
+    rows, places = _checked_rows(source, _renamed(records, config), of_test)
+    task_spec(config.task).check_test_rows(rows, places, classes, config)
+    return rows
 
 
-def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:
-    """Yield the records of the test set with the names of the training set's columns."""
+def _other_names(config: DataConfig) -> list[tuple[str, str]]:
+    """Return the columns that the test set calls otherwise, as pairs (here, there)."""
     names: list[tuple[str, str]] = []
     for entry in config.test_columns:
         here, equals, there = entry.partition("=")
@@ -67,6 +91,12 @@ def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:
                 f"data.test_columns={config.test_columns}: {entry!r} is no pair of names; write <here>=<there>"
             )
         names.append((here, there))
+    return names
+
+
+def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:
+    """Yield the records of the test set with the names of the training set's columns."""
+    names = _other_names(config)
     for place, record in records:
         renamed = record
         if isinstance(record, Mapping):
@@ -80,100 +110,65 @@ def _renamed(records: Iterable[Record], config: DataConfig) -> Iterator[Record]:
         yield place, renamed
 
 
-def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) -> list[Row]:
+def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) -> tuple[list[Row], list[str]]:
+    """Return the rows and the place of each."""
     spec = task_spec(config.task)
     rows: list[Row] = []
+    places: list[str] = []
     num_read = 0
     for place, record in records:
         num_read += 1
         row = spec.check_row(record, place, config)
         if row is not None:
             rows.append(row)
+            places.append(place)
     if not num_read:
         raise UserError(f"{source}: no rows; check data.path or data.hub_split")
     if not rows:
         raise UserError(f"{source}: all {num_read} rows have an empty {config.response!r}; check data.response")
-    return rows
+    return rows, places
 
 
-def _open_source(config: DataConfig) -> tuple[str, Iterator[Record]]:
-    """Return the name of the source, for errors, and its records."""
-    readers: dict[str, Callable[[DataConfig], tuple[str, Iterator[Record]]]] = {
+def _open_source(config: DataConfig, key: str = "data.path") -> tuple[str, Iterator[Record]]:
+    """Return the name of the source, for errors, and its records; `key` is the option that named a local file."""
+    spec = task_spec(config.task)
+    readers: dict[str, Callable[[], tuple[str, Iterator[Record]]]] = {
         "pydoc": _open_pydoc,
-        "digits": open_digits,
-        "jsonl": _open_jsonl,
-        "images": open_images,
-        "hub": _open_hub,
+        "digits": lambda: open_digits(config),
+        "jsonl": lambda: _open_jsonl(config, key),
+        "images": lambda: open_images(config, key),
+        "hub": lambda: open_hub(config, [*spec.read_columns(config), *(there for _, there in _other_names(config))]),
     }
     if config.source not in readers:
         raise UserError(f"data.source={config.source}: not a source; choose one of {', '.join(readers)}")
-    source = config.source if config.path is None else task_spec(config.task).local_source
-    return readers[source](config)
+    return readers[config.source if config.path is None else spec.local_source]()
 
 
-def _open_jsonl(config: DataConfig) -> tuple[str, Iterator[Record]]:
+def _open_jsonl(config: DataConfig, key: str) -> tuple[str, Iterator[Record]]:
     if config.path is None:
         raise UserError("data.source=jsonl without a file; give data.path=<file>.jsonl or <file>.jsonl.gz")
-    return config.path, _read_jsonl(Path(config.path).expanduser())
+    return config.path, _read_jsonl(Path(config.path).expanduser(), key)
 
 
-def _open_pydoc(config: DataConfig) -> tuple[str, Iterator[Record]]:
-    return "pydoc", _numbered("pydoc", read_rows())
+def _open_pydoc() -> tuple[str, Iterator[Record]]:
+    return "pydoc", ((f"pydoc, row {i}", row) for i, row in enumerate(pydoc.read_rows()))
 
 
-def _open_hub(config: DataConfig) -> tuple[str, Iterator[Record]]:
-    if config.hub_id is None:
-        raise UserError("data.source=hub without a data set; give data.hub_id=<owner/name>, or data.path=<local file>")
-    import datasets  # noqa: PLC0415 (slow, and needed for this source only)
-
-    source = f"{config.hub_id}[{config.hub_split}]"
-    try:
-        dataset = datasets.load_dataset(config.hub_id, config.hub_config, split=config.hub_split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        fact = " ".join(str(error).split()) or type(error).__name__
+def _read_jsonl(path: Path, key: str) -> Iterator[Record]:
+    """Yield the objects of a .jsonl or .jsonl.gz file with their line numbers from 1."""
+    if path.is_dir():
+        files = sorted(file.name for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")))
+        shown = f" (it has {', '.join(files[:3])})" if files else ""
         raise UserError(
-            f"data.hub_id={config.hub_id}, data.hub_split={config.hub_split}: {fact}; "
-            "check the name and the network, or give a local file with data.path=<file>.jsonl"
-        ) from error
-    return source, _numbered(source, dataset)
-
-
-def _numbered(source: str, records: Iterable[Any]) -> Iterator[Record]:
-    for i, record in enumerate(records):
-        yield f"{source}, row {i}", record
-
-
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    """Yield the objects of a .jsonl or .jsonl.gz file with their line numbers from 1; blank lines are passed over."""
+            f"{key}={path}: a folder, and one file is read; give a file in it{shown}, with data.path= for training and "
+            "data.test_path= for a test set"
+        )
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"data.path={path}: not a .jsonl or .jsonl.gz file; write one JSON object per line")
-    line_idx = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for line_idx, line in enumerate(file, start=1):
-                place = f"{path}, line {line_idx}"
-                if line.strip():
-                    yield place, _parse(line, place)
-    except FileNotFoundError as error:
-        raise UserError(f"data.path={path}: no such file; check the path") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: broken gzip file after line {line_idx} ({error}); fetch or write it again") from error
-    except OSError as error:
-        raise UserError(f"data.path={path}: {error.strerror}; check the path") from error
+        raise UserError(f"{key}={path}: not a .jsonl or .jsonl.gz file; write one JSON object per line")
+    yield from read_json_lines(path, key)
 
 
-def _parse(line: bytes, place: str) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))  # -sig: some editors begin a file with a byte order mark
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 ({error.reason}, byte {error.start}); save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON ({error.msg}, column {error.colno}); write one object per line") from error
-    except ValueError as error:
-        raise UserError(f"{place}: not JSON ({error}); write one object per line") from error
-
-
-def _sample(rows: Sequence[Row], config: DataConfig, seed: int, source: str) -> list[int]:
+def _sample(rows: Sequence[Row], config: DataConfig, seed: int) -> list[int]:
     """Draw `config.sample` row numbers in proportion to the labels, in ascending order.
 
     Shares are made whole by largest remainder, in integers: a label gets floor(count * n / N) rows, and the largest
@@ -182,7 +177,10 @@ def _sample(rows: Sequence[Row], config: DataConfig, seed: int, source: str) -> 
     assert config.sample is not None
     num = config.sample
     if not 1 <= num <= len(rows):
-        raise UserError(f"data.sample={num}: {source} has {len(rows)} rows; choose 1 to {len(rows)}, or null for all")
+        raise UserError(
+            f"data.sample={num}: {config.path or config.hub_id or config.source} has {len(rows)} rows; "
+            f"choose 1 to {len(rows)}, or null for all"
+        )
     labels = [""] * len(rows) if config.label is None else column_values(rows, config.label, "data.label")
     members: dict[str, list[int]] = {label: [] for label in sorted(set(labels))}
     for i, label in enumerate(labels):

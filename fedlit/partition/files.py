@@ -8,16 +8,15 @@ others, of which `partition.key` chooses one; authors publish theirs like this.
 Row numbers count from 0 in the order in which the data set is read. Under the name `unassigned` stand rows of nobody.
 """
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlit.config.schema import DataConfig, PartitionConfig
+from fedlit.data.json_files import read_json_file
+from fedlit.data.values import shown
 from fedlit.errors import UserError
 
 UNASSIGNED = "unassigned"
@@ -47,7 +46,7 @@ def read_partition_file(
     if partition.path is None:
         raise UserError("partition.name=file without a file; give partition.path=<file>.json or <file>.json.gz")
     path = Path(partition.path).expanduser()
-    content = _read(path)
+    content = read_json_file(path, "partition.path", "write row numbers of every client")
     if isinstance(content, dict) and "rows_sha256" in content:
         return _of_run(content, path, partition.key, num_clients, num_rows, rows_sha256)
     option = "data.sample" if data.sample is not None else "data.drop_empty=true" if data.drop_empty else None
@@ -64,20 +63,6 @@ def read_partition_file(
     return FilePartition(rows=[parts[name] for name in names], test=None)
 
 
-def _read(path: Path) -> Any:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return json.loads(file.read())
-    except FileNotFoundError as error:
-        raise UserError(f"partition.path={path}: no such file; check the path") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"partition.path={path}: broken gzip file ({error}); fetch or write it again") from error
-    except OSError as error:
-        raise UserError(f"partition.path={path}: {error.strerror}; check the path") from error
-    except ValueError as error:
-        raise UserError(f"partition.path={path}: not JSON ({error}); write row numbers of every client") from error
-
-
 def _of_run(
     record: Mapping[str, Any], path: Path, key: str | None, num_clients: int, num_rows: int, rows_sha256: str
 ) -> FilePartition:
@@ -85,8 +70,9 @@ def _of_run(
     if key is not None:
         raise UserError(f"partition.key={key}: {path} is a run's partition.json and holds one split; leave the key out")
     if record["rows_sha256"] != rows_sha256:
+        told = f"{str(record.get('num_rows'))[:20]} of data.name={str(record.get('data'))[:40]}"
         raise UserError(
-            f"{path} is of other rows ({record.get('num_rows')} of data.name={record.get('data')}) than this run's "
+            f"{path} is of other rows ({told}) than this run's "
             f"{num_rows}; give the data options and, with data.sample, the seed of that run"
         )
     clients = record.get("clients")
@@ -141,8 +127,9 @@ def _is_part(value: Any) -> bool:
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Order client_2 before client_10."""
-    pieces = re.split(r"(\d+)", name)
-    return [(int(piece), "") if i % 2 else (-1, piece) for i, piece in enumerate(pieces)], name
+    pieces = re.split("([0-9]+)", name)
+    keys = [(len(digits := piece.lstrip("0")), digits) if i % 2 else (-1, piece) for i, piece in enumerate(pieces)]
+    return keys, name  # of two numbers the longer is the larger: int() takes no more than 4,300 digits
 
 
 def _check_clients(names: Sequence[str], path: Path, num_clients: int) -> None:
@@ -159,7 +146,7 @@ def _row_numbers(part: Any, place: str, num_rows: int, *, may_be_empty: bool = F
     for entry in part:
         if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < num_rows:
             raise UserError(
-                f"{place}: {entry!r} is not the number of a row; the data set as it is read has rows 0 to "
+                f"{place}: {shown(entry)} is not the number of a row; the data set as it is read has rows 0 to "
                 f"{num_rows - 1}"
             )
     return sorted(part)

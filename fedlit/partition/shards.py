@@ -107,11 +107,7 @@ def make_shards(
         train = tuple(i for i in part if prompts[i] not in test_prompts)
         assert train, f"client {client_id} has no training row"
         if len(test) < partition.min_test_rows:
-            raise UserError(
-                f"client {client_id}: its {len(part)} rows have too few prompts for partition.min_test_rows="
-                f"{partition.min_test_rows} ({len(test)} found), since training and test share none; "
-                "lower partition.min_test_rows or use fewer clients"
-            )
+            raise _too_few_prompts(f"client {client_id}", part, len(test), prompts, data, partition)
         shards.append(Shard(client_id=client_id, train=train, test=test))
     return shards
 
@@ -215,6 +211,29 @@ def _deal(
     raise UserError(
         f"partition.name={partition.name}: not a partition; choose one of dirichlet, quantity, pathological, natural, "
         "topics, iid, file"
+    )
+
+
+def _too_few_prompts(
+    client: str,
+    part: Sequence[int],
+    num_found: int,
+    prompts: Sequence[str],
+    data: DataConfig,
+    partition: PartitionConfig,
+) -> UserError:
+    """Return what to tell of a client whose rows cannot be kept apart; where no two differ, no partition would help."""
+    if len(set(prompts)) == 1:
+        key = "data.template" if data.prompt is None else "data.prompt"
+        if not task_spec(data.task).generates:
+            key = next(iter(task_spec(data.task).columns(data).values()))
+        return UserError(
+            f"all {len(prompts)} rows have one prompt ({key}), and training and test share none; give a test set with "
+            f"data.test_path=<file> (and eval.on=global), or another {key}"
+        )
+    return UserError(
+        f"{client}: its {len(part)} rows have too few prompts for partition.min_test_rows={partition.min_test_rows} "
+        f"({num_found} found), since training and test share none; lower partition.min_test_rows or use fewer clients"
     )
 
 

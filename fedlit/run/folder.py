@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
 from fedlit.config.record import why_no_more_rounds
+from fedlit.data.json_files import parse_json
 from fedlit.errors import UserError
 from fedlit.run import records
 from fedlit.run.clients import NAME as CLIENTS
 from fedlit.run.clients import append_clients, clients_until
 from fedlit.run.records import Record
+
+PARTITION = "partition.json"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -34,6 +37,58 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+class DamagedPartition(UserError):
+    """A run's partition.json is no JSON, or no object."""
+
+
+def read_partition(folder: Path) -> dict[str, Any] | None:
+    """Return what a run's partition.json holds (`fedlit.partition.shards.partition_record`); None if there is none.
+
+    Raises:
+        DamagedPartition: it is not what a run writes.
+        UserError: there is a folder in its place.
+    """
+    path = folder / PARTITION
+    if path.is_dir():
+        raise UserError(f"{path} is a folder where a run keeps a file; move it away")
+    if not path.is_file():
+        return None
+    remedy = "mend it, or take it away: the run's next start writes it anew"
+    try:
+        content = parse_json(path.read_bytes(), f"{folder} has a damaged {PARTITION}", remedy)
+    except UserError as error:
+        raise DamagedPartition(str(error)) from None
+    if not _is_partition(content):
+        raise DamagedPartition(f"{folder} has a damaged {PARTITION} (not what a run writes there); {remedy}")
+    return cast(dict[str, Any], content)
+
+
+def _is_partition(content: Any) -> bool:
+    """Tell whether a reader may go through clients and their counts; a key that an older run lacks is no damage."""
+    if not isinstance(content, dict) or not isinstance(content.get("heterogeneity", {}), dict):
+        return False
+    clients = content.get("clients", [])
+    if not isinstance(clients, list) or not all(isinstance(client, dict) for client in clients):
+        return False
+    counts = [client.get(key, {}) for client in clients for key in ("train_labels", "test_labels")]
+    sizes = [client.get(key, 0) for client in clients for key in ("num_train", "num_test")]
+    numbers = [number for count in counts if isinstance(count, dict) for number in count.values()]
+    whole = all(isinstance(count, dict) for count in counts) and all(type(each) is int for each in sizes + numbers)
+    skews = content.get("heterogeneity", {}).values()
+    return whole and all(skew is None or isinstance(skew, int | float) for skew in skews)
+
+
+def _same_shape(value: Any, like: Any) -> bool:
+    """Tell whether JSON holds what it should, as far as names and types tell."""
+    if type(value) is not type(like):
+        return False
+    if isinstance(like, dict):
+        return all(key in value and _same_shape(value[key], entry) for key, entry in like.items())
+    if isinstance(like, list) and like:
+        return all(_same_shape(entry, model) for entry, model in zip(value, like, strict=False))
+    return True
 
 
 class RunFolder:
@@ -77,10 +132,7 @@ class RunFolder:
         """Raise a UserError if the folder's run began with other rows, or other shards of them: an edited file, another
         Python's docstrings, another version of what clusters texts. `key` is that of the checksum in partition.json.
         """
-        stored = self.path / "partition.json"
-        if not stored.is_file():
-            return
-        before = json.loads(stored.read_text(encoding="utf-8")).get(key)
+        before = (self._partition() or {}).get(key)
         if before is not None and before != checksum:
             what = {"test_rows_sha256": "other test rows", "shards_sha256": "other shards of the rows"}.get(
                 key, "other rows"
@@ -90,19 +142,34 @@ class RunFolder:
                 "bring the data back, or choose another run.name"
             )
 
+    def notices(self) -> list[str]:
+        """Return a line where partition.json is there and cannot be understood."""
+        stored = self.path / PARTITION
+        if not stored.exists() or self._partition() is not None:
+            return []
+        return [f"{stored} is damaged; it is written anew from today's rows, which the run may not have begun with"]
+
+    def _partition(self) -> dict[str, Any] | None:
+        """Return partition.json; None if it is not there or damaged: it follows from the rows and is written anew."""
+        try:
+            return read_partition(self.path)
+        except DamagedPartition:
+            return None
+
     def prepare(self, partition: Mapping[str, Any], device: str) -> None:
-        """Write config.yaml, environment.json and partition.json unless the folder has them; a run that is given more
-        rounds (`require_same_run`) gets their number into its config.yaml.
+        """Write config.yaml, environment.json and partition.json unless the folder has them whole; a run that is given
+        more rounds (`require_same_run`) gets their number into its config.yaml.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         contents: dict[str, Callable[[], str]] = {
             # First of all, since a folder without it is taken for somebody else's.
             "config.yaml": lambda: to_yaml(self.config),
             "environment.json": lambda: json.dumps(environment(device), indent=2) + "\n",
-            "partition.json": lambda: json.dumps(partition) + "\n",
+            PARTITION: lambda: json.dumps(partition) + "\n",
         }
+        is_whole = _same_shape(self._partition(), partition)
         for name, content in contents.items():
-            if not (self.path / name).exists():
+            if not (self.path / name).exists() or (name == PARTITION and not is_whole):
                 write_atomically(self.path / name, content())
         stored = self.path / "config.yaml"
         in_folder = load_yaml(stored.read_text(encoding="utf-8"), str(stored))

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedlit.data.classes import class_names
+from fedlit.data.classes import check_test_targets, class_names
 from fedlit.data.columns import label_text
 from fedlit.data.prompts import Row
+from fedlit.data.values import require_encodable, shown
 from fedlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +91,26 @@ class TaskSpec(ABC):
             return None
         if data.label is not None:
             label_text(row, data.label, place, "data.label")
+        for column in self.read_columns(data):
+            if isinstance(value := row.get(column), str):
+                require_encodable(value, place, f"column {shown(column)}")
         return row
+
+    def read_columns(self, data: DataConfig) -> list[str]:
+        """Return every column of a row that is looked at, each once: those of the task, of the partition, of groups."""
+        others = (data.label, data.score_by)
+        return list(dict.fromkeys([*self.columns(data), *(column for column in others if column is not None)]))
+
+    def check_test_rows(
+        self, rows: Sequence[Row], places: Sequence[str], classes: Sequence[str], data: DataConfig
+    ) -> None:
+        """Check the rows of a test set together, which the training rows, with these classes, know nothing of.
+
+        Raises:
+            UserError: as fedlit.data.classes.check_test_targets; `places` name the rows.
+        """
+        if self.has_head:
+            check_test_targets(rows, places, classes, data)
 
     def class_names(self, rows: Sequence[Row], data: DataConfig) -> tuple[str, ...]:
         """Return the names of the classes in the order of their numbers; none without a classification.

@@ -51,6 +51,23 @@ CASES = {
         ["data=jsonl", "data.path=good.jsonl", "partition.name=file", "partition.path=split.json"],
         ["split.json", "40", "39"],
     ),
+    "surrogate": (["data=jsonl", "data.path=surrogate.jsonl"], ["surrogate.jsonl", "line 3", "'prompt'", "surrogate"]),
+    "name twice": (["data=jsonl", "data.path=twice.jsonl"], ["twice.jsonl, line 3", "'label'", "twice"]),
+    "deep row": (["data=jsonl", "data.path=deep.jsonl"], ["deep.jsonl, line 3", "100 deep"]),
+    "pointer": (["data=jsonl", "data.path=pointer.jsonl.gz"], ["pointer.jsonl.gz", "git lfs pull"]),
+    "deep split": (
+        ["data=jsonl", "data.path=good.jsonl", "partition.name=file", "partition.path=deep.json"],
+        ["deep.json", "100 deep"],
+    ),
+    "unlabelled test set": (
+        ["data=texts", "data.path=classes.jsonl", "data.test_path=unlabelled.jsonl"],
+        ["unlabelled.jsonl, line 1", "-1", "unlabelled split?"],
+    ),
+    "training file as test file": (
+        ["data=jsonl", "data.path=good.jsonl", "data.test_path=good.jsonl"],
+        ["data.test_path=good.jsonl", "trained on"],
+    ),
+    "one prompt": (["data=jsonl", "data.path=one-prompt.jsonl"], ["one prompt", "data.test_path"]),
     "model": (["model.path=./no-such-model"], ["model.path", "no-such-model"]),
 }
 
@@ -63,6 +80,14 @@ def files(command_line: CommandLine) -> CommandLine:
     jsonl(folder / "column.jsonl", [*GOOD_ROWS[:4], {"prompt": "p", "label": "a"}])
     jsonl(folder / "empty.jsonl.gz", [*GOOD_ROWS[:6], {"prompt": "p", "response": " ", "label": "a"}])
     jsonl(folder / "one-label.jsonl", [{**row, "label": "a"} for row in GOOD_ROWS])
+    jsonl(folder / "surrogate.jsonl", [*GOOD_ROWS[:2], {**GOOD_ROWS[2], "prompt": "cut \ud83d"}])
+    jsonl(folder / "twice.jsonl", [*GOOD_ROWS[:2], '{"prompt": "p", "response": "r", "label": "a", "label": "b"}'])
+    jsonl(folder / "deep.jsonl", [*GOOD_ROWS[:2], "[" * 100_000])
+    (folder / "pointer.jsonl.gz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    (folder / "deep.json").write_text("[" * 100_000)
+    jsonl(folder / "classes.jsonl", [{"text": f"t{number}", "label": number % 3} for number in range(40)])
+    jsonl(folder / "unlabelled.jsonl", [{"text": f"u{number}", "label": -1} for number in range(9)])
+    jsonl(folder / "one-prompt.jsonl", [{**row, "prompt": "p"} for row in GOOD_ROWS])
     jsonl(folder / "class.jsonl", [{"text": f"t{number}", "label": min(number, 2)} for number in range(40)])
     jsonl(folder / "refs.jsonl", [{"lin": "name : a", "ref": "a"}, {"lin": "name : a", "ref": ""}])
     (folder / "split.json").write_text(json.dumps([[0, 1, 2], [3, 4], [40]]))

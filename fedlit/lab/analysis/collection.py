@@ -15,6 +15,7 @@ from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import cell_runs
 from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
+from fedlit.run.folder import read_partition
 from fedlit.run.records import Record, read_records
 from fedlit.run.status import RunStatus, read_status
 
@@ -122,7 +123,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
-    config_path, partition_path = folder / "config.yaml", folder / "partition.json"
+    config_path = folder / "config.yaml"
     has_config = config_path.is_file()
     try:
         return Entry(
@@ -132,17 +133,10 @@ def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStat
             status=status or read_status(folder),
             config=read_stored(read_file(config_path, str(config_path)), str(config_path)) if has_config else None,
             records=tuple(read_records(folder)),
-            partition=_partition(partition_path) if partition_path.is_file() else None,
+            partition=read_partition(folder),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{folder} has a damaged partition.json ({error}); mend it, or move the folder away") from None
-
-
-def _partition(path: Path) -> Mapping[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not isinstance(content.get("clients", []), list):
-        raise UserError(f"{path} does not hold who has which rows; mend it, or move the folder away")
-    return content
+        raise UserError(f"{folder} has a damaged file ({error}); mend it, or move the folder away") from None
 
 
 def _with_settings(entries: Sequence[Entry]) -> list[Entry]:

@@ -13,20 +13,26 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from fedlit.lab.analysis.label_quantiles import plot_quantiles
 from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
 from fedlit.lab.analysis.plots import add_legend, save, style, text_colour
 
 OTHER_COLOUR = "#D0D0D0"
 MAX_LABELS = 2 * len(PALETTE)
+MAX_CLIENTS = 200
+"""With a bar each, 5,000 clients would be a picture of 127 million pixels."""
 
 
 def plot_label_distribution(counts: Sequence[Mapping[str, int]], path: Path, *, title: str) -> None:
     """Draw one horizontal bar per client, in order, stacked by label, and write a PNG, atomically.
 
     `counts[i]` maps a label to its number of rows in the shard of client i. Labels stand in the order of their totals;
-    beyond 20 the rarest are drawn together as "other".
+    beyond 20 the rarest are drawn together as "other". Of more than 200 clients sizes and quantiles are drawn.
     """
     labels, rows = _grouped(counts)
+    if len(rows) > MAX_CLIENTS:
+        plot_quantiles(rows, labels, path, title=title)
+        return
     bar_inches = min(0.36, max(0.13, 5.0 / max(len(rows), 1)))
     height = max(2.6, len(rows) * bar_inches + 1.3)
     num_columns = max(1, math.ceil(len(labels) / int((height - 0.9) / 0.21)))

@@ -9,17 +9,20 @@ from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.dashboard.series import rounded
 
 MAX_LABELS = 20
+MAX_CLIENTS = 200
+"""Of more clients every k-th is shown: a page draws them one by one."""
 NO_LABEL = "rows"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shards:
-    """One partition. counts: rows by client, then by label in the order of its data set. skew: the Jensen-Shannon
-    divergence of the clients' labels that partition.json tells.
+    """One partition. clients: those that are shown. counts: rows by client, then by label in the order of its data set.
+    skew: the Jensen-Shannon divergence of the clients' labels that partition.json tells.
     """
 
     title: str
     seeds: list[int]
+    clients: list[int]
     counts: list[list[int]]
     skew: float | None
 
@@ -64,10 +67,11 @@ def _labelled(data: str, column: str, groups: Sequence[Sequence[Entry]]) -> Labe
             Shards(
                 title=_title(entries),
                 seeds=sorted({int(entry.settings["seed"]) for entry in entries if "seed" in entry.settings}),
+                clients=list(range(0, len(clients), _step(len(clients)))),
                 counts=[
                     [client.get(label, 0) for label in kept]
                     + ([sum(client.get(label, 0) for label in rest)] if has_other else [])
-                    for client in clients
+                    for client in clients[:: _step(len(clients))]
                 ],
                 skew=_skew(entries[0].partition or {}),
             )
@@ -85,6 +89,10 @@ def _counts(partition: Mapping[str, Any]) -> list[dict[str, int]]:
     return clients
 
 
+def _step(num_clients: int) -> int:
+    return -(-num_clients // MAX_CLIENTS) or 1
+
+
 def _title(entries: Sequence[Entry]) -> str:
     """Return how many clients there are and how the rows were dealt to them."""
     num_clients = len((entries[0].partition or {}).get("clients", ()))
@@ -92,7 +100,9 @@ def _title(entries: Sequence[Entry]) -> str:
     dealt = config.partition.name if config else ""
     if config and dealt in {"dirichlet", "quantity", "topics"}:
         dealt = f"{dealt}, alpha {config.partition.alpha:g}"
-    return " · ".join(part for part in (f"{num_clients} client{'s' if num_clients != 1 else ''}", dealt) if part)
+    num_shown = len(range(0, num_clients, _step(num_clients)))
+    shown = "" if num_shown == num_clients else f"{num_shown} of "
+    return " · ".join(part for part in (f"{shown}{num_clients} client{'s' if num_clients != 1 else ''}", dealt) if part)
 
 
 def _skew(partition: Mapping[str, Any]) -> float | None:

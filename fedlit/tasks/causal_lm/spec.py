@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row, prompt_template, render, required_columns, template_columns
+from fedlit.data.values import shown
 from fedlit.errors import UserError
 from fedlit.tasks.spec import TaskSpec
 from fedlit.words import require_word
@@ -56,8 +58,11 @@ class CausalLMSpec(TaskSpec):
             if row[column] is None:
                 row[column] = ""
             if not isinstance(row[column], str):
+                remedy = "write it as a string"
+                if isinstance(row[column], date):
+                    remedy = "a reader took the texts for dates: give the file itself, as .jsonl, with data.path"
                 raise UserError(
-                    f"{place}: column {column!r} ({key}) holds {row[column]!r}, not a string; write it as a string"
+                    f"{place}: column {column!r} ({key}) holds {shown(row[column])}, not a string; {remedy}"
                 )
         if not row[data.response].strip():
             if data.drop_empty:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedlit.data.classes import check_target
 from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row
+from fedlit.data.values import shown
 from fedlit.errors import UserError
 from fedlit.tasks.spec import TaskSpec
 
@@ -51,8 +52,8 @@ class SequenceClassificationSpec(TaskSpec):
             require_column(row, column, place, "data.text")
             if not isinstance(row[column], str) or not row[column].strip():
                 raise UserError(
-                    f"{place}: column {column!r} (data.text) holds {row[column]!r}, not a text to read; write a string "
-                    "that is not blank, or choose another data.text"
+                    f"{place}: column {column!r} (data.text) holds {shown(row[column])}, not a text to read; write a "
+                    "string that is not blank, or choose another data.text"
                 )
         check_target(row, place, data)
         return True

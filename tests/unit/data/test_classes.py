@@ -71,9 +71,14 @@ def test_a_number_or_a_name() -> None:
         (9, tuple("abcdefgh"), ["a, b, c, d, e, ... or 0 to 7"]),
         (None, ("no", "yes"), ["holds None", "fill it in"]),
         (" ", ("no", "yes"), ["holds ' '", "fill it in"]),
-        (True, ("no", "yes"), ["holds True"]),
-        (1.0, ("no", "yes"), ["holds 1.0", "data.regression=true"]),
-        ([1], ("no", "yes"), ["holds [1]"]),
+        (True, ("no", "yes"), ["holds True", 'write 1, or "true" in quotes']),
+        (False, ("no", "yes"), ["holds False", 'write 0, or "false" in quotes']),
+        (1.0, ("no", "yes"), ["holds 1.0", "write 1 without a fraction", "data.regression=true"]),
+        (1.5, ("no", "yes"), ["holds 1.5", "give data.regression=true"]),
+        (float("nan"), ("no", "yes"), ["holds nan", "fill it in, or take the row out"]),
+        ([1], ("no", "yes"), ["holds [1]", "give a row one class"]),
+        (-1, ("a", "b"), ["an unlabelled split? give a test set with its labels"]),
+        ("x" * 5000, ("a", "b"), ["unknown label", "..."]),
     ],
 )
 def test_no_class(value: Any, classes: tuple[str, ...], parts: list[str]) -> None:
@@ -91,6 +96,9 @@ def test_no_class(value: Any, classes: tuple[str, ...], parts: list[str]) -> Non
     [
         (rows_of("a", "a"), {}, ["one class only (a)", "data.target"]),
         (rows_of(3), {}, ["one class only (3)", "data.target"]),
+        (rows_of(-1, -1), {}, ["one class only (-1)", "(an unlabelled split?)"]),
+        (rows_of("pos", "neg", "pos "), {}, ["'pos' and 'pos ', which look alike", "data.classes"]),
+        (rows_of("caf\u00e9", "cafe\u0301"), {}, ["which look alike"]),
         (rows_of("a", 0), {}, ["numbers (0) and names (a)", "data.classes"]),
         (rows_of("a", None), {}, ["row 1", "holds None", "data.target"]),
         (rows_of(0), {"classes": ["a", "b", "a"]}, ["data.classes names 'a' twice"]),
@@ -104,6 +112,11 @@ def test_no_classes(rows: list[dict[str, Any]], options: dict[str, Any], parts: 
         class_names(rows, config(**options))
     for part in parts:
         assert part in str(error.value)
+
+
+def test_names_that_look_alike_may_be_given() -> None:
+    assert class_names(rows_of("pos", "pos "), config(classes=["pos", "pos "])) == ("pos", "pos ")
+    assert class_names(rows_of("a", "A"), config()) == ("A", "a")
 
 
 def test_a_number_to_predict() -> None:

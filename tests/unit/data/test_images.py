@@ -17,7 +17,8 @@ from PIL import Image
 
 from fedlit.config.schema import DataConfig
 from fedlit.data import images as images_module
-from fedlit.data.images import ImageFile, check_cell, digest, open_digits, open_images, pixels
+from fedlit.data.image_sources import open_digits, open_images
+from fedlit.data.images import ImageFile, check_cell, digest, pixels
 from fedlit.data.sources import load_rows, load_test_rows
 from fedlit.errors import UserError
 from fedlit.partition.shards import rows_checksum
@@ -443,3 +444,19 @@ def test_the_digits() -> None:
 def test_your_own_images(folder: Path) -> None:
     assert [row["label"] for row in load_rows(from_yaml("images", path=str(folder)), seed=0)] == ["a", "b", "b"]
     told(lambda: load_rows(from_yaml("images"), seed=0), "give data.path=<folder>")
+
+
+def test_a_folder_with_the_parts_of_a_data_set(tmp_path: Path) -> None:
+    for part in ("train", "Test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.fromarray(some_pixels(8, 8)).save(tmp_path / part / name / "1.png")
+    fails(tmp_path, f"data.path={tmp_path / 'train'} data.test_path={tmp_path / 'Test'}", "train and Test")
+    assert [row["label"] for row in load_rows(config(tmp_path / "train"), 0)] == ["cat", "dog"]
+
+
+def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(some_pixels(8, 8)).save(tmp_path / name / "1.png")
+    assert [row["label"] for row in load_rows(config(tmp_path), 0)] == ["test", "train"]

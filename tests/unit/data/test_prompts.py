@@ -84,3 +84,11 @@ def test_a_column_as_it_stands() -> None:
     assert required_columns(config) == ["two words"]
     config.test_template = "{r}?"
     assert render(row, config, test=True)[0] == "R?", "what is given for evaluation alone wins there"
+
+
+def test_a_column_between_dollar_signs() -> None:
+    """LaTeX around a column needs nothing special; braces of its own are doubled."""
+    config = DataConfig(template="${prompt}$ and $\\frac{{1}}{{2}}$ of ${{{prompt}}}$\n")
+    row = {"prompt": "x^2", "response": "y"}
+    assert render(row, config) == ("$x^2$ and $\\frac{1}{2}$ of ${x^2}$\n", "y")
+    assert template_columns("${prompt}$") == ["prompt"]

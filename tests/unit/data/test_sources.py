@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def test_missing_file_folder_and_wrong_ending(tmp_path: Path) -> None:
     fails(DataConfig(path=str(tmp_path / "none.jsonl")), "none.jsonl", "no such file", "check the path")
     fails(DataConfig(path=str(tmp_path / "none.jsonl.gz")), "no such file")
     (tmp_path / "folder.jsonl").mkdir()
-    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "Is a directory", "check the path")
+    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "folder.jsonl: a folder", "data.test_path=")
+    write(tmp_path / "folder.jsonl" / "train.jsonl", [row()])
+    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "give a file in it (it has train.jsonl)")
     fails(DataConfig(path=str(tmp_path / "rows.csv")), "not a .jsonl or .jsonl.gz file", "one JSON object per line")
 
 
@@ -192,6 +195,38 @@ def test_hub_folder(tmp_path: Path, kind: str) -> None:
     fails(config, "set[train], row 1: column 'response'", "data.drop_empty=true")
     config.hub_split = "test"
     fails(config, "data.hub_split=test", "train", "data.path=")
+
+
+@pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize("form", ["train.jsonl", "train.json", "train.jsonl.gz"])
+def test_dates_in_quotes_stay_as_they_are_written(tmp_path: Path, form: str) -> None:
+    """The hub's reader takes them for timestamps and would lose how they were written."""
+    texts = ["2020-01-01", "2021-05-05T11:11", "2021-05-05 11:11:00"]
+    rows = [{"prompt": text, "response": text, "label": text, "seen": text} for text in texts]
+    (tmp_path / "set").mkdir()
+    if form == "train.json":
+        (tmp_path / "set" / form).write_text(json.dumps(rows))
+    else:
+        write(tmp_path / "set" / form, rows)
+    found = load_rows(DataConfig(source="hub", hub_id=str(tmp_path / "set")), 0)
+    assert [(row["prompt"], row["response"], row["label"]) for row in found] == [(text, text, text) for text in texts]
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_dates_that_are_dates_are_told(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    table = pyarrow.table({"prompt": [datetime(2020, 1, 1)], "response": ["r"], "label": ["a"]})
+    pyarrow.parquet.write_table(table, tmp_path / "set" / "train.parquet")
+    fails(DataConfig(source="hub", hub_id=str(tmp_path / "set")), "row 0: column 'prompt'", "with data.path")
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_the_split_that_is_trained_on_is_no_test_set(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "train.jsonl", [row(0), row(1)])
+    config = DataConfig(source="hub", hub_id=str(tmp_path / "set"), hub_test_split="train")
+    with pytest.raises(UserError, match=r"data\.hub_test_split=train: the rows that are trained on"):
+        load_test_rows(config)
 
 
 @pytest.mark.usefixtures("hub_cache")

@@ -109,7 +109,7 @@ def test_mistakes_in_the_path(tmp_path: Path) -> None:
     fails("no such file; check the path", str(tmp_path / "none.json"))
     fails("Is a directory; check the path", str(tmp_path))
     (tmp_path / "latin.json").write_bytes(b'{"\xe9": [1]}')
-    fails("not JSON", str(tmp_path / "latin.json"))
+    fails("not UTF-8 .*save the file as UTF-8", str(tmp_path / "latin.json"))
 
 
 @pytest.mark.parametrize(

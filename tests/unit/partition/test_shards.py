@@ -158,8 +158,10 @@ def test_a_client_needs_a_training_row() -> None:
 
 
 def test_a_client_with_one_prompt_has_no_test_part() -> None:
+    two = rows_of(["same"] * 19 + ["other"])
+    fails(r"client \d: its 10 rows have too few prompts for partition\.min_test_rows=8 \(0 found\)", two, name="iid")
     rows = rows_of(["same"] * 20)
-    fails(r"client 0: its 10 rows have too few prompts for partition\.min_test_rows=8 \(0 found\)", rows, name="iid")
+    fails(r"all 20 rows have one prompt \(data\.template\).*give a test set with data\.test_path=", rows, name="iid")
     partition = PartitionConfig(name="iid", min_test_rows=0)
     assert [shard.test for shard in make_shards(rows, DATA, partition, 2, 0)] == [(), ()]
 

@@ -50,6 +50,25 @@ def test_prepare_overwrites_nothing(folder: RunFolder) -> None:
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", '"text"', "[]", "[" * 100_000, "{}", '{"clients": [1]}', '{"clients": [{"train": "x"}]}', "null"],
+)
+def test_a_damaged_partition_is_written_anew(folder: RunFolder, content: str) -> None:
+    (folder.path / "partition.json").write_text(content)
+    folder.require_same_rows("rows_sha256", "abc")
+    folder.prepare(PARTITION, "cpu")
+    assert json.loads((folder.path / "partition.json").read_text()) == PARTITION
+    assert folder.notices() == []
+
+
+def test_a_folder_in_place_of_the_partition_is_told(folder: RunFolder) -> None:
+    (folder.path / "partition.json").unlink()
+    (folder.path / "partition.json").mkdir()
+    with pytest.raises(UserError, match=r"partition\.json is a folder where a run keeps a file; move it away"):
+        folder.require_same_rows("rows_sha256", "abc")
+
+
 def test_the_same_configuration_may_come_back(folder: RunFolder, config: RunConfig) -> None:
     folder.require_same_run()
     elsewhere = dataclasses.replace(config, compute=dataclasses.replace(config.compute, devices=4), dry_run=True)

@@ -188,7 +188,8 @@ function labelFill(page, data, index, colours) {
 function labelsChart(page, data, shards, colours) {
   const bar = Math.max(9, Math.min(26, 460 / shards.counts.length));
   const layout = baseLayout(colours, 52 + bar * shards.counts.length);
-  const clients = shards.counts.map((_, i) => i);
+  const isSample = shards.clients.at(-1) >= shards.clients.length;
+  const clients = isSample ? shards.clients.map(String) : shards.clients;
   const traces = data.labels
     .map((label, index) => ({ label, index, counts: shards.counts.map((row) => row[index]) }))
     .filter((part) => part.counts.some((count) => count > 0))
@@ -203,8 +204,8 @@ function labelsChart(page, data, shards, colours) {
   Object.assign(layout, { barmode: "stack", bargap: 0.18 });
   layout.xaxis.title.text = "rows";
   layout.xaxis.nticks = 5;
-  layout.yaxis = { ...layout.yaxis, autorange: "reversed", showgrid: false, tickprefix: "client ", nticks: Math.min(shards.counts.length, 26), tickformat: "d", dtick: shards.counts.length <= 26 ? 1 : undefined };
+  layout.yaxis = { ...layout.yaxis, type: isSample ? "category" : undefined, autorange: "reversed", showgrid: false, tickprefix: "client ", nticks: Math.min(shards.counts.length, 26), tickformat: isSample ? undefined : "d", dtick: shards.counts.length <= 26 ? 1 : undefined };
   const totals = shards.counts.map((row) => row.reduce((a, b) => a + b, 0));
-  const text = `Rows of each client by label, ${shards.title}: ${totals.map((total, i) => `client ${i} ${total}`).join(", ")}`;
+  const text = `Rows of each client by label, ${shards.title}: ${totals.map((total, i) => `client ${clients[i]} ${total}`).join(", ")}`;
   return { traces, layout, text, isEmpty: !traces.length };
 }

@@ -92,3 +92,27 @@ def test_arguments_pick_cells_of_a_sweep_only() -> None:
     write_run(Path("runs/a"), RunConfig())
     with pytest.raises(UserError, match=r"seed=0 picks cells of a sweep, and runs is a folder"):
         collect(["runs"], ["seed=0"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        '"text"',
+        "[1]",
+        "[" * 100_000,
+        '{"clients": 3}',
+        '{"clients": [3]}',
+        '{"clients": [], "heterogeneity": "x"}',
+        '{"clients": [{"num_train": "x"}]}',
+        '{"clients": [{"train_labels": [1]}]}',
+        '{"clients": [{"train_labels": {"a": "b"}}]}',
+        '{"heterogeneity": {"jensen_shannon": "x"}}',
+    ],
+)
+def test_a_damaged_partition_is_one_line(content: str) -> None:
+    write_run(Path("runs/a"), RunConfig())
+    Path("runs/a/partition.json").write_text(content)
+    with pytest.raises(UserError, match=r"^runs/a has a damaged partition\.json.*writes it anew$") as caught:
+        collect(["runs"])
+    assert "\n" not in str(caught.value)

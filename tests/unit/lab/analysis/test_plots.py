@@ -230,6 +230,29 @@ def test_every_number_of_clients_and_labels_fits(
     assert figure.axes[0].get_window_extent().width > 0.35 * area.width
 
 
+@pytest.mark.parametrize("num_labels", [0, 1, 2, 40])
+def test_the_picture_of_many_clients_is_no_larger(tmp_path: Path, drawn: list[Figure], num_labels: int) -> None:
+    counts = [{f"label {j}": (i * j) % 5 for j in range(num_labels)} for i in range(2000)]
+    plot_label_distribution(counts, tmp_path / "labels.png", title="labels")
+    (figure,) = drawn
+    width, height = (tmp_path / "labels.png").read_bytes()[16:20], (tmp_path / "labels.png").read_bytes()[20:24]
+    assert int.from_bytes(width) * int.from_bytes(height) < 4_000_000
+    names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert len(names) == min(num_labels - 1 if num_labels > 1 else 0, MAX_LABELS + 1)  # "label 0" has no row
+
+
+def test_many_clients_are_their_sizes_and_quantiles(tmp_path: Path, drawn: list[Figure]) -> None:
+    counts = [{"a": 1 + i, "b": 3 * (1 + i)} for i in range(300)]
+    plot_label_distribution([*counts, {}], tmp_path / "labels.png", title="labels")
+    sizes, shares = drawn[0].axes
+    assert drawn[0].get_suptitle() == "labels, 301 clients"
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["b", "a"]
+    (_, medians) = shares.collections
+    assert medians.get_offsets().tolist() == [[0.75, 0.0], [0.25, 1.0]]
+    heights = sizes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.max(), heights.min()) == (1200, 0)
+
+
 def test_names_are_shown_as_they_are(tmp_path: Path, drawn: list[Figure]) -> None:
     broken = r"$\frac{$"  # matplotlib raises if it reads this as mathematics
     plot_label_distribution([{"_x": 2, "": 1, broken: 1}], tmp_path / "labels.png", title=broken)

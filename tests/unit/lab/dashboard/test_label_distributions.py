@@ -70,3 +70,14 @@ def test_rows_without_labels_are_one_colour() -> None:
     clients = [{"num_train": 5, "num_test": 2, "train_labels": {}, "test_labels": {}}]
     (data,) = label_distributions([entry({"data": "d", "label": None, "clients": clients}), entry(None)])
     assert (data.labels, data.column, data.shards[0].counts) == ([NO_LABEL], "", [[7]])
+
+
+def test_of_many_clients_every_kth_is_shown() -> None:
+    clients = [{"num_train": 1 + i, "num_test": 0, "train_labels": {"a": 1 + i}} for i in range(1000)]
+    (data,) = label_distributions([entry({"data": "d", "label": "kind", "clients": clients})])
+    (shards,) = data.shards
+    assert shards.clients == list(range(0, 1000, 5))
+    assert shards.counts == [[1 + i] for i in range(0, 1000, 5)]
+    assert shards.title == "200 of 1000 clients"
+    (few,) = label_distributions([entry({"data": "d", "label": "kind", "clients": clients[:200]})])[0].shards
+    assert (few.clients, few.title) == (list(range(200)), "200 clients")

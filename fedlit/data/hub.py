@@ -1,0 +1,81 @@
+"""Rows of the Hugging Face hub, or of a folder in its form, by the library `datasets`.
+
+Its reader of JSON takes a column whose first texts look like dates for timestamps, and how they were written is lost.
+Such a column is read once more, from the file as it was fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlit.data.json_files import parse_json, read_json_lines
+from fedlit.errors import UserError
+
+if TYPE_CHECKING:
+    from fedlit.config.schema import DataConfig
+
+Record = tuple[str, Any]  # (the place to name in an error, what stands there)
+
+
+def open_hub(config: DataConfig, columns: Iterable[str]) -> tuple[str, Iterator[Record]]:
+    """Return the name of a hub data set's split, for errors, and its records; `columns` are those that are read.
+
+    Raises:
+        UserError: there is no such data set or split, or no network to fetch it.
+    """
+    if config.hub_id is None:
+        raise UserError("data.source=hub without a data set; give data.hub_id=<owner/name>, or data.path=<local file>")
+    import datasets  # noqa: PLC0415 (slow, and needed for this source only)
+
+    source = f"{config.hub_id}[{config.hub_split}]"
+    try:
+        dataset = datasets.load_dataset(config.hub_id, config.hub_config, split=config.hub_split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        fact = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"data.hub_id={config.hub_id}, data.hub_split={config.hub_split}: {fact}; "
+            "check the name and the network, or give a local file with data.path=<file>.jsonl"
+        ) from error
+    dates = [name for name in columns if str(getattr(dataset.features.get(name), "dtype", "")).startswith("timestamp")]
+    paths = _json_files(config) if dates else []
+    records = _as_written(dataset, dates, paths) if paths else dataset
+    return source, ((f"{source}, row {i}", record) for i, record in enumerate(records))
+
+
+def _json_files(config: DataConfig) -> list[Path]:
+    """Return the files of a split that was read from JSON, as they were fetched; none where they are not there."""
+    import datasets  # noqa: PLC0415  as above
+    from datasets.packaged_modules.json.json import Json  # noqa: PLC0415
+
+    try:
+        builder = datasets.load_dataset_builder(config.hub_id, config.hub_config)
+        files = (builder.config.data_files or {}).get(config.hub_split, [])
+        if not isinstance(builder, Json) or builder.config.field is not None:
+            return []
+        return [Path(path) for path in datasets.DownloadManager().download_and_extract(list(files))]
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError):
+        return []  # without the network, say: the row's check then tells of a date
+
+
+def _as_written(dataset: Any, columns: Sequence[str], paths: Sequence[Path]) -> Iterator[Any]:
+    """Yield the rows with the named columns as their files have them, or as they are if the files have other rows."""
+    num_rows = sum(1 for path in paths for _ in _values(path))
+    if num_rows != len(dataset):
+        yield from dataset
+        return
+    written = (value for path in paths for value in _values(path))
+    for record, original in zip(dataset, written, strict=True):
+        yield record | {name: original.get(name) for name in columns}
+
+
+def _values(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON file: one a line, or one list of them."""
+    with path.open("rb") as file:
+        is_list = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if is_list:
+        yield from parse_json(path.read_bytes(), str(path), "write a list of objects")
+        return
+    for _, value in read_json_lines(path, "data.hub_id"):
+        yield value

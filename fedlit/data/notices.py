@@ -1,0 +1,62 @@
+"""What is odd about rows that are all valid: told, or refused where no score would mean anything."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fedlit.config.schema import DataConfig
+from fedlit.data.classes import class_index
+from fedlit.data.columns import label_notices
+from fedlit.data.images import digest, is_cheap
+from fedlit.data.prompts import Row
+from fedlit.data.values import shown
+from fedlit.errors import UserError
+
+
+def row_notices(
+    rows: Sequence[Row],
+    test_rows: Sequence[Row],
+    data: DataConfig,
+    *,
+    columns: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> list[str]:
+    """Return lines a person should read about the rows and those of a test set.
+
+    `columns` are those that the task reads, `classes` the names of the training rows' classes.
+
+    Raises:
+        UserError: the test set holds training rows only.
+    """
+    notices = [] if data.label is None else label_notices(rows, data.label, "data.label")
+    if not test_rows:
+        return notices
+    if classes and type(here := rows[0][data.target]) is not type(there := test_rows[0][data.target]):
+        name = classes[class_index(test_rows[0], classes, data)]
+        notices.append(
+            f"column {data.target!r} (data.target) holds {shown(here)} in training rows and {shown(there)} in the test "
+            f"set, where {shown(there)} is taken for the class {name}"
+        )
+    if not all(is_cheap(row[column]) for row in (rows[0], test_rows[0]) for column in columns):
+        return notices
+    return notices + _common_rows(rows, test_rows, data, columns)
+
+
+def _common_rows(rows: Sequence[Row], test_rows: Sequence[Row], data: DataConfig, columns: Sequence[str]) -> list[str]:
+    """Return a line where some rows of the test set are trained on; UserError where all are."""
+    known = set(_keys(rows, columns))
+    num_known = sum(key in known for key in _keys(test_rows, columns))
+    key = "data.hub_test_split" if data.test_path is None else "data.test_path"
+    where = f"{key}={data.hub_test_split if data.test_path is None else data.test_path}"
+    if num_known == len(test_rows):
+        raise UserError(
+            f"{where}: all of its {num_known} rows are training rows too; give others, or {key}=null to test on a "
+            "part of every client's rows"
+        )
+    return [f"{where}: {num_known} of its {len(test_rows)} rows are training rows too"] if num_known else []
+
+
+def _keys(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield what a model is shown of every row and what it is to answer."""
+    for row in rows:
+        values = (row[column] for column in columns)
+        yield tuple(value if isinstance(value, str | int | float) else digest(value) for value in values)
