@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from fedlit.errors import UserError
-from fedlit.models import Projections, is_tied, untie
+from fedlit.models import Projections, any_tied, untie
 
 
 def linear_targets(
@@ -39,7 +39,7 @@ def linear_targets(
         raise UserError(f"{_option(target_modules)} names no layer; give qkv, attention, mlp, all, or names of layers")
     for path, module in found.items():
         _require_linear(model, path, module, _option(target_modules))
-    if any(is_tied(model, path) for path in found):
+    if any_tied(model, found):
         untie(model)
     return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row
-from fedlit.data.values import looks, shown
+from fedlit.data.values import looks, require_encodable, shown
 from fedlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -150,11 +150,13 @@ def check_target(row: Row, place: str, config: DataConfig) -> None:
 
 
 def given_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return `data.classes`; UserError for a name twice or blank, and for fewer than two."""
+    """Return `data.classes`; UserError for a name twice, blank or not to be written, and for fewer than two."""
     names = tuple(map(str, classes))
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f"data.classes names {twice[0]!r} twice; give every class a name of its own")
+    for name in names:
+        require_encodable(name, "data.classes", shown(name))
     if any(not name.strip() for name in names):
         raise UserError(f"data.classes={list(names)} holds a blank name; give every class a name")
     if len(names) < 2:

@@ -13,6 +13,7 @@ import string
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from fedlit.data.values import require_encodable
 from fedlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ def parse_template(template: str, key: str = "data.template") -> tuple[tuple[str
     `key` is the option that holds the template, for errors.
 
     Raises:
-        UserError: the template is no format string, has a field that is not a plain column name, or has none at all.
+        UserError: the template cannot be written as UTF-8, is no format string, has a field that is not a plain column
+            name, or has none at all.
     """
+    require_encodable(template, key, "the template")
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:

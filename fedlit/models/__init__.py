@@ -3,7 +3,7 @@
 from fedlit.models.backbone import PACKAGED, Backbone, Purpose
 from fedlit.models.loading import load_backbone, load_tokenizer
 from fedlit.models.projections import HEADS, PROJECTIONS, Projections, head_parameters
-from fedlit.models.tying import is_tied, untie
+from fedlit.models.tying import any_tied, untie
 
 __all__ = [
     "HEADS",
@@ -12,8 +12,8 @@ __all__ = [
     "Backbone",
     "Projections",
     "Purpose",
+    "any_tied",
     "head_parameters",
-    "is_tied",
     "load_backbone",
     "load_tokenizer",
     "untie",

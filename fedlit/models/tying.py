@@ -1,14 +1,16 @@
 """Weights that two modules share, as a language model's output projection and its embedding often do."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 
-def is_tied(model: nn.Module, path: str) -> bool:
-    """Return whether the weight of the module at `path` is that of another module too."""
-    weight = model.get_submodule(path).weight
-    return sum(parameter is weight for _, parameter in model.named_parameters(remove_duplicate=False)) > 1
+def any_tied(model: nn.Module, paths: Iterable[str]) -> bool:
+    """Return whether the weight of one of these modules is that of another module too."""
+    owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    return any(owners[id(model.get_submodule(path).weight)] > 1 for path in paths)
 
 
 def untie(model: Any) -> None:

@@ -103,6 +103,7 @@ def test_no_class(value: Any, classes: tuple[str, ...], parts: list[str]) -> Non
         (rows_of("a", None), {}, ["row 1", "holds None", "data.target"]),
         (rows_of(0), {"classes": ["a", "b", "a"]}, ["data.classes names 'a' twice"]),
         (rows_of(0), {"classes": ["a", " "]}, ["blank name"]),
+        (rows_of(0), {"classes": ["a", "b\ud83d"]}, ["data.classes", "half of a surrogate pair", "character 2 of 2"]),
         (rows_of(0), {"classes": ["a"]}, ["data.classes=['a'] has 1 of at least 2"]),
         (rows_of(0), {"classes": []}, ["data.classes=[] has 0 of at least 2"]),
     ],

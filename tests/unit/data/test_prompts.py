@@ -20,6 +20,7 @@ from fedlit.errors import UserError
         ("{prompt:>9}", ["{prompt:>9} is not a plain field"]),
         ("{{prompt}}", ["has no {column}"]),
         ("", ["has no {column}"]),
+        ("{prompt} \ud83d", ["data.template", "half of a surrogate pair", "character 10 of 10"]),
     ],
 )
 def test_bad_templates(template: str, parts: list[str]) -> None:

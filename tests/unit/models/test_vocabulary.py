@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from small_encoders import purpose_of, write_folder
 from torch import nn
 from transformers import AutoTokenizer, BertTokenizer, LlamaConfig, LlamaForCausalLM
 
-from fedlit.assembly import make_plan, rehearse
+from fedlit.assembly import assemble, make_plan, rehearse
 from fedlit.config import ModelConfig, load_config
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs
@@ -269,5 +270,7 @@ def test_with_random_weights_every_vocabulary_is_as_good(tmp_path: Path) -> None
 def test_a_dry_run_tells_what_a_run_tells(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", 8192, fresh())
     (notice,) = load(folder).notices
-    lines = describe_sizes(plan_of(folder, "def f()"), 1)
-    assert lines[-1] == f"  note       {notice}"
+    plan = plan_of(folder, "def f()", f"run.dir={tmp_path}", "num_clients=1", "eval.max_new_tokens=4")
+    assert describe_sizes(plan, 1)[-1] == f"  note       {notice}"
+    _, summary = assemble(plan, Fabric(accelerator="cpu", devices=1))
+    assert summary.notices == (notice,)
