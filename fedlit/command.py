@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from fedlit.config import check_launcher, load_config, no_effect_warnings
-from fedlit.errors import DivergenceError, LostPeer, OutOfMemory, UserError
+from fedlit.errors import DivergenceError, LostPeer, MixedRuns, OutOfMemory, UserError
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
 
 USER_ERROR_EXIT_CODE = 2
@@ -20,6 +20,7 @@ INTERRUPTED_EXIT_CODE = 130
 
 _ENDINGS: Mapping[type[BaseException], tuple[str, int]] = {
     UserError: ("error", USER_ERROR_EXIT_CODE),
+    MixedRuns: ("error", USER_ERROR_EXIT_CODE),
     DivergenceError: ("diverged", DIVERGED_EXIT_CODE),
     OutOfMemory: ("out of memory", OUT_OF_MEMORY_EXIT_CODE),
     TimedOut: ("timed out", TIMED_OUT_EXIT_CODE),
@@ -76,6 +77,6 @@ def run_federation(arguments: Sequence[str]) -> int:
     except tuple(_ENDINGS) as ending:
         word, exit_code = next(told for kind, told in _ENDINGS.items() if isinstance(ending, kind))
         # Whichever process runs out of memory or loses another alone, the others do not know.
-        tell(f"{word}: {ending}") if first or isinstance(ending, OutOfMemory | LostPeer) else None
+        tell(f"{word}: {ending}") if first or isinstance(ending, OutOfMemory | LostPeer | MixedRuns) else None
         return exit_code
     return 0

@@ -32,6 +32,7 @@ from fedlit.process.interrupt import (
     out_of_memory,
 )
 from fedlit.process.memory import keep_freed_memory
+from fedlit.process.one_run import require_one_run
 from fedlit.round.loop import Federation
 from fedlit.run.folder import RunFolder, write_atomically
 from fedlit.run.lock import RunLock, take_lock
@@ -51,16 +52,18 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
         StoppedBySignal, DivergenceError, OutOfMemory: as Federation.run.
         TimedOut: the time limit came before a single round was finished.
         LostPeer: another process of the run is gone, or gives no answer.
+        MixedRuns: processes of another run are in the group.
         KeyboardInterrupt: a second Ctrl-C, here or in another process.
     """
     config = inputs.config
     quieten()
     keep_freed_memory()
     plan = make_plan(inputs)
-    with _typed_ends(config, stop):
-        fabric = communication.launch(config.compute)
     try:
+        with _typed_ends(config, stop, starting=True):
+            fabric = communication.launch(config.compute)
         with _typed_ends(config, stop):
+            require_one_run(config)
             return _attempt(plan, fabric, stop)
     finally:
         communication.shutdown()
@@ -84,7 +87,7 @@ def _attempt(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
 
 
 @contextmanager
-def _typed_ends(config: RunConfig, stop: StopRequest) -> Iterator[None]:
+def _typed_ends(config: RunConfig, stop: StopRequest, *, starting: bool = False) -> Iterator[None]:
     """Turn what torch says of memory and of lost processes into the errors that tell it in one line."""
     try:
         yield
@@ -92,7 +95,8 @@ def _typed_ends(config: RunConfig, stop: StopRequest) -> Iterator[None]:
         if is_out_of_memory(error):
             raise out_of_memory(error, f"process {communication.process_index()}") from error
         saved_round = _saved_round(RunFolder(config).checkpoints)
-        lost = communication.lost_peer(error, config.compute.timeout_s, saved_round)
+        timeout_s = config.compute.start_timeout_s if starting else config.compute.timeout_s
+        lost = communication.lost_peer(error, timeout_s, saved_round, starting=starting)
         if lost is None:
             raise
         # A process that waits in a collective sees two signals as one: it is the other's end that tells it of the

@@ -23,6 +23,7 @@ WITHOUT_INFLUENCE = (
     "compute.num_nodes",
     "compute.backend",
     "compute.timeout_s",
+    "compute.start_timeout_s",
 )
 """Keys, or beginnings of keys, that cannot change a run's weights or metrics."""
 
