@@ -21,6 +21,14 @@ class UserError(ValueError):
     """A mistake the user can mend. The message is one line: fact, value, remedy."""
 
 
+class ProcessError(UserError):
+    """A UserError that one process may meet alone, on its own machine: each that does tells it."""
+
+
+class StorageError(ProcessError):
+    """The file system does not take what is to be written, or does not give what is there."""
+
+
 @dataclass(kw_only=True, eq=False)
 class FieldsError(Exception):
     """An exception with keyword fields, all of which go with it from process to process."""

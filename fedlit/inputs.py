@@ -35,6 +35,7 @@ class Inputs:
 def gather_inputs(config: RunConfig) -> Inputs:
     """Read and deal the rows; a run folder of another configuration and every mistake in the data is a UserError."""
     folder = RunFolder(config)
+    folder.require_place()
     folder.require_same_run()
     rows, own_test_rows = load_rows(config.data, config.seed), load_test_rows(config.data)
     classes = task_spec(config.data.task).class_names([*rows, *own_test_rows], config.data)

@@ -12,6 +12,7 @@ from fedlit.config.record import flat_values
 from fedlit.config.schema import ComputeConfig, RunConfig
 from fedlit.errors import UserError
 from fedlit.process import slurm
+from fedlit.process.storage import user_path
 from fedlit.registry import option_names, registered
 from fedlit.tasks.registry import task_names, task_spec
 
@@ -253,18 +254,18 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     images = task_spec(values["data.task"]).local_source == "images"
     wanted = "an .npz file or a folder of images" if images else "a .jsonl or .jsonl.gz file"
     for key in ("data.path", "data.test_path"):
-        given = None if values[key] is None else Path(values[key]).expanduser()
+        given = None if values[key] is None else user_path(values[key])
         if given is not None and not (given.is_file() or (images and given.is_dir())):
             yield key, f"is not there (seen from {Path.cwd()}); give the path of {wanted}"
     split = values["partition.path"]
-    if split is not None and not Path(split).expanduser().is_file():
+    if split is not None and not user_path(split).is_file():
         yield "partition.path", f"is not a file (seen from {Path.cwd()}); give a .json or .json.gz file of row numbers"
     if path is None and source in ("jsonl", "images"):
         yield "data.source", f"needs a file; give data.path=<{wanted}>"
     if path is None and values["data.hub_id"] is None and source == "hub":
         yield "data.source", "needs a data set; give data.hub_id=<name on the hub> or data.path=<file.jsonl>"
     model = values["model.path"]
-    if model.startswith(("/", "./", "../")) and not Path(model).is_dir():
+    if model.startswith(("/", "./", "../", "~")) and not user_path(model).is_dir():
         yield "model.path", f"is not a folder (seen from {Path.cwd()}); give a model's folder or its id on the hub"
     for key in ("run.name", "data.name", "model.name"):
         name = values[key]

@@ -12,6 +12,7 @@ from fedlit.config.keys import METHOD_FIELDS, run_keys, show
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import assemble, flatten, parse_yaml, settle_layer
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 WITHOUT_INFLUENCE = (
     "run.",
@@ -131,4 +132,4 @@ def why_no_more_rounds(in_folder: RunConfig, num_rounds: int, *, reached_last: b
 def run_folder(config: RunConfig) -> Path:
     """Return the folder the run writes to, named after method, data, model and seed unless `run.name` is given."""
     name = config.run.name or f"{config.method.name}-{config.data.name}-{config.model.name}-seed{config.seed}"
-    return Path(config.run.dir) / name
+    return user_path(config.run.dir) / name

@@ -34,6 +34,7 @@ from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_k
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, all_options, list_choices, read_choice
 from fedlit.config.tree import Setting, flatten, parse_yaml, settle_layer
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 __all__ = ["Cell", "Sweep", "load_sweep", "load_sweeps"]
 
@@ -118,7 +119,7 @@ def _load(name: str, files: _Files) -> Sweep:
 def _find(name: str, files: _Files) -> tuple[str, Path, str]:
     """Return the name, the path and the name in messages of a sweep that is given by its name or its path."""
     choices = files.choices("sweep")
-    path = choices.get(name, Path(name).expanduser())
+    path = choices.get(name, user_path(name))
     for choice, known in choices.items():
         if path == known or (path.is_file() and path.resolve() == known.resolve()):
             return choice.replace("/", "-"), known, f"{files.folder.name}/sweep/{choice}.yaml"

@@ -55,7 +55,7 @@ def task_shape(environ: Mapping[str, str]) -> tuple[int, int]:
 
 
 def step(environ: Mapping[str, str]) -> str | None:
-    """Return the step of this process's job, `1230007.0`, which its tasks share and no other has; None outside SLURM."""
+    """Return the step of this process's job, `1230007.0`, which its tasks alone share; None outside SLURM."""
     job = job_id(environ)
     return None if job is None else f"{job}.{environ.get('SLURM_STEP_ID', 'batch')}"
 

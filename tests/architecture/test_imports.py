@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "fedlit"
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
     {"errors", "units", "seeding", "config.schema"},
-    {"registry", "process.slurm", "process.interrupt"},
+    {"registry", "process.slurm", "process.interrupt", "process.storage", "run.layout"},
     {"data"},
     {"tasks.spec"},
     {"tasks.*.spec"},
