@@ -64,26 +64,43 @@ def without_traceback(action: Callable[[], int], *, speaks: bool = True) -> int:
     speaks: false where another process tells the same.
     """
     try:
-        code = action()
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk or a closed pipe is known here at the latest
-        return code
+        return _flushed(action)
     except UserError as error:
         tell(f"error: {error}") if speaks or isinstance(error, ProcessError) else None
         return USER_ERROR_EXIT_CODE
     except BrokenPipeError:
         _drop(sys.stdout)
         return CLOSED_CONSOLE_EXIT_CODE
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich's own answer to it
+            return CLOSED_CONSOLE_EXIT_CODE
+        raise
     except Exception as error:
         told = storage_error(error, Path.cwd())
         if told is None:
             raise
         try:
-            sys.stdout.flush()
+            _flush()
         except OSError:
             _drop(sys.stdout)
         tell(f"error: {told}")
         return USER_ERROR_EXIT_CODE
+
+
+def _flushed(action: Callable[[], int]) -> int:
+    """Return what an action returns once its output is out: a full disk or a closed pipe is known now at the latest."""
+    try:
+        code = action()
+    except SystemExit:  # of a parser that has shown its help
+        _flush()
+        raise
+    _flush()
+    return code
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _drop(stream: TextIO) -> None:

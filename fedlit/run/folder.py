@@ -56,7 +56,7 @@ class RunFolder:
             if any(not name.startswith(".") for name in entries - {"lock.json", "status.json"}):
                 raise UserError(f"{self.path} exists and is no run folder (no config.yaml); choose another run.name")
             return
-        in_folder = load_yaml(read_text(stored), str(stored))
+        in_folder = _stored_config(stored)
         old, new = in_folder.num_rounds, self.config.num_rounds
         changes = differences(replace(in_folder, num_rounds=new) if new > old else in_folder, self.config)
         if changes:
@@ -102,7 +102,7 @@ class RunFolder:
             if not (self.path / name).exists():
                 write_atomically(self.path / name, content())
         stored = self.path / "config.yaml"
-        in_folder = load_yaml(read_text(stored), str(stored))
+        in_folder = _stored_config(stored)
         if self.config.num_rounds > in_folder.num_rounds:
             write_atomically(stored, to_yaml(replace(in_folder, num_rounds=self.config.num_rounds)))
         for folder in (self.checkpoints, self.plots):
@@ -126,6 +126,21 @@ class RunFolder:
             self.records_path.unlink(missing_ok=True)
         else:
             write_atomically(self.records_path, copy.read_text(encoding="utf-8"))
+
+
+def _stored_config(path: Path) -> RunConfig:
+    """Return the configuration in a run folder.
+
+    Raises:
+        UserError: the file is damaged, or of another version.
+    """
+    text = read_text(path)
+    try:
+        return load_yaml(text, str(path))
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not the configuration of a run; mend it, or move the folder away") from error
 
 
 def environment(device: str) -> dict[str, Any]:
