@@ -60,7 +60,7 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     `compute`.
 
     Raises:
-        UserError: the group that came up is not the one asked for, or its port is taken.
+        UserError: the group that came up is not the one asked for, or its port is taken or none.
     """
     # Before the first operation: the number of threads changes the bits of a matrix product on a CPU. Lightning's
     # launcher sets a number of its own where the variable is missing.
@@ -71,6 +71,7 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
         torch.use_deterministic_algorithms(True, warn_only=True)
     if slurm.makes_processes(environ):
         os.environ.setdefault("MASTER_PORT", str(slurm.main_port(environ)))
+    _require_port(os.environ.get("MASTER_PORT", "1"))
     start_timeout = timedelta(seconds=compute.start_timeout_s)
     strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=start_timeout)
     try:
@@ -90,6 +91,11 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     if dist.is_initialized():
         _set_pg_timeout(timedelta(seconds=compute.timeout_s))
     return fabric
+
+
+def _require_port(text: str) -> None:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise UserError(f"MASTER_PORT={text:.40} is no port; give a number from 1 to 65535, or leave it out")
 
 
 def _start(compute: ComputeConfig, environ: Mapping[str, str], strategy: FederatedStrategy) -> Fabric:

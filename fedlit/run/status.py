@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlit.errors import UserError
 from fedlit.process import slurm
 from fedlit.run.lock import holder
 from fedlit.run.records import NAME, count_records
@@ -148,7 +149,7 @@ def _finished_rounds(folder: Path) -> tuple[int, float | None]:
     """
     try:
         return max(count_records(folder) - 1, 0), (folder / NAME).stat().st_mtime
-    except OSError:
+    except (OSError, UserError):  # a folder in its place, say
         return 0, None
 
 

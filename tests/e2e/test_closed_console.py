@@ -24,8 +24,10 @@ PRINTING = {
 def ends(words: list[str], stdout: object, folder: Path) -> tuple[int, str]:
     """Run a script with its output led elsewhere; return its exit code and what it says beside it."""
     command = [sys.executable, str(EXPERIMENTS / words[0]), *words[1:]]
+    # argparse passes over an error at once; most people's output is buffered.
+    buffered = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        command, cwd=folder, env=environment(), stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        command, cwd=folder, env=buffered, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
     )  # type: ignore[call-overload]
     assert "Traceback" not in done.stderr, done.stderr
     assert "Exception ignored" not in done.stderr, done.stderr
