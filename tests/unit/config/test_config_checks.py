@@ -25,6 +25,7 @@ RANGE_CASES = [
     ("partition.num_topics", "1", "at least 2"),
     *((key, "0", "at least 1") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("compute.timeout_s", "0", "at least 1"),
+    ("compute.start_timeout_s", "0", "at least 1"),
     ("seed", "-1", "at least 0"),
     ("partition.min_test_rows", "-1", "at least 0"),
     *(
