@@ -20,6 +20,7 @@ from fedlit.errors import UserError
 from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
+from fedlit.process.storage import user_path, write_atomically
 from fedlit.run.records import Record, read_records
 from fedlit.scores import SCORES, chosen_scores, goodness
 
@@ -43,8 +44,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--devices", type=positive, default=1, help="processes of one run (default: 1)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--score", default="loss", help="score that decides, such as f1_macro (default: loss)")
-    parser.add_argument("--output", type=Path, help="file for the table, besides the console")
-    parser.add_argument("--picture", type=Path, help="PNG file for the scores per round, a line a method")
+    parser.add_argument("--output", type=user_path, help="file for the table, besides the console")
+    parser.add_argument("--picture", type=user_path, help="PNG file for the scores per round, a line a method")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, as for federate.py")
     return parser.parse(words)
 
@@ -98,7 +99,7 @@ def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
     print(table)
     if options.output:
         with writing(options.output, "--output"):
-            options.output.write_text(table, encoding="utf-8")
+            write_atomically(options.output, table)
         tell(str(options.output))
     if options.picture:
         title = f"{config.data.name}, {config.model.name}, {config.num_clients} clients"

@@ -10,11 +10,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fedlit.arguments import CommandParser, require_file, split_targets, writing
 from fedlit.command import tell, without_traceback
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 EXAMPLES = """\
 examples:
@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> int:
     """Write the page, print its path, and return the exit code."""
     parser = CommandParser("dashboard.py", __doc__, EXAMPLES)
     parser.add_argument("targets", nargs="*", metavar="SWEEP|RUNS|key=value", help="a sweep, or folders of runs")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: dashboard.html beside the runs")
+    parser.add_argument("--output", type=user_path, metavar="FILE", help="default: dashboard.html beside the runs")
     parser.add_argument("--wandb", action="store_true", help="save views in the runs' W&B project, no page")
     parser.add_argument("--project", metavar="NAME", help="with --wandb: W&B project (default: that of the runs)")
     parser.add_argument("--entity", metavar="NAME", help="with --wandb: W&B user or team (default: the login's own)")

@@ -10,6 +10,7 @@ schedule to the clock, so that its result does not repeat.
 import argparse
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import fedlit
+from fedlit.command import without_traceback
 from fedlit.data.pydoc import DEMO_PACKAGES, pretraining_texts
 from fedlit.seeding import numpy_generator, torch_stream
 
@@ -266,9 +268,10 @@ def write_readme(
     (args.out / "README.md").write_text(readme, encoding="utf-8")
 
 
-def main() -> None:
+def main() -> int:
     """Train the tokenizer and the model, score the held-out texts, write the folder and its README."""
     args = parse_arguments()
+    args.out.mkdir(parents=True, exist_ok=True)  # before the training
     torch.set_num_threads(args.threads)
     texts = pretraining_texts()
     tokenizer = train_tokenizer(texts)
@@ -293,7 +296,8 @@ def main() -> None:
 
     save(model, tokenizer, args.out)
     write_readme(args, model, texts, num_steps, wall_s=wall_s, cpu_s=cpu_s, result=result)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(without_traceback(main))

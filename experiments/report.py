@@ -8,11 +8,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fedlit.arguments import CommandParser, split_targets, writing
 from fedlit.command import tell, without_traceback
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 EXAMPLES = """\
 examples:
@@ -26,7 +26,7 @@ def main(words: Sequence[str]) -> int:
     """Write the table, print it, and return the exit code."""
     parser = CommandParser("report.py", __doc__, EXAMPLES)
     parser.add_argument("targets", nargs="*", metavar="SWEEP|RUNS|key=value", help="a sweep, or folders of runs")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: report/ beside the runs")
+    parser.add_argument("--output", type=user_path, metavar="FOLDER", help="default: report/ beside the runs")
     parser.add_argument("--score", action="append", default=[], metavar="NAME", help="a score to show; may be repeated")
     parser.add_argument("--round", default="last", metavar="last|best", help="round that is shown (default: last)")
     parser.add_argument("--no-figures", action="store_true", help="tables only")

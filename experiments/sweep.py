@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlit.arguments import CommandParser, integer, positive, require_words
-from fedlit.command import USER_ERROR_EXIT_CODE, is_first_process, run_federation, tell
+from fedlit.command import is_first_process, run_federation, tell, without_traceback
 from fedlit.config import Cell, Sweep, load_sweep
 from fedlit.config.keys import nearest
 from fedlit.config.loading import split_arguments
@@ -48,13 +48,13 @@ Without key=value arguments those of the last 'submit' or 'run --local' hold, wh
 
 def main(words: Sequence[str]) -> int:
     """Do what the command line asks for and return the exit code."""
-    try:
+
+    def act() -> int:
         options = parse(words)
         return int(options.action(options))
-    except UserError as error:
-        if "--index" not in words or is_first_process():  # of the processes of one cell one speaks
-            tell(f"error: {error}")
-        return USER_ERROR_EXIT_CODE
+
+    # Of the processes of one cell one speaks.
+    return without_traceback(act, speaks="--index" not in words or is_first_process())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

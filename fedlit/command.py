@@ -5,11 +5,15 @@ how every command tells a user's mistake.
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
 
 from fedlit.config import check_launcher, load_config, no_effect_warnings
-from fedlit.errors import DivergenceError, LostPeer, OutOfMemory, UserError
+from fedlit.errors import DivergenceError, LostPeer, MixedRuns, OutOfMemory, ProcessError, UserError
 from fedlit.lines import one_line
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
+from fedlit.process.storage import storage_error
 
 USER_ERROR_EXIT_CODE = 2
 DIVERGED_EXIT_CODE = 3
@@ -18,9 +22,12 @@ TIMED_OUT_EXIT_CODE = 5
 """The time limit came before a single round was finished; no use in starting the same job again."""
 INTERRUPTED_EXIT_CODE = 130
 """A second Ctrl-C ended the run at once, as a shell says it."""
+CLOSED_CONSOLE_EXIT_CODE = 141
+"""Nobody reads what a command prints (`| head`), as a shell says it of SIGPIPE."""
 
 _ENDINGS: Mapping[type[BaseException], tuple[str, int]] = {
     UserError: ("error", USER_ERROR_EXIT_CODE),
+    MixedRuns: ("error", USER_ERROR_EXIT_CODE),
     DivergenceError: ("diverged", DIVERGED_EXIT_CODE),
     OutOfMemory: ("out of memory", OUT_OF_MEMORY_EXIT_CODE),
     TimedOut: ("timed out", TIMED_OUT_EXIT_CODE),
@@ -28,6 +35,9 @@ _ENDINGS: Mapping[type[BaseException], tuple[str, int]] = {
     StoppedBySignal: ("stopped", STOPPED_EXIT_CODE),
 }
 """Ends of a run that are no bug: the first word of the line that tells them, and the exit code."""
+
+_OF_ONE_PROCESS = OutOfMemory | LostPeer | MixedRuns | ProcessError
+"""Whichever process meets one of these alone, the others do not know."""
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
@@ -39,24 +49,79 @@ def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def tell(line: str) -> None:
-    """Write a line to the console beside the results; what others wrote in it does nothing to the terminal."""
-    sys.stderr.write(f"{one_line(line)}\n")
-
-
-def without_traceback(action: Callable[[], int]) -> int:
-    """Return the exit code of an action; a user's mistake is one line."""
+    """Write a line to the console beside the results, if there is somebody to read it; what others wrote in it does
+    nothing to the terminal.
+    """
+    if sys.stderr is None:
+        return
     try:
-        return action()
+        sys.stderr.write(f"{one_line(line)}\n")
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def without_traceback(action: Callable[[], int], *, speaks: bool = True) -> int:
+    """Return the exit code of an action; a user's mistake, and a file that cannot be written, is one line.
+
+    speaks: false where another process tells the same.
+    """
+    try:
+        return _flushed(action)
     except UserError as error:
-        tell(f"error: {error}")
+        tell(f"error: {error}") if speaks or isinstance(error, ProcessError) else None
         return USER_ERROR_EXIT_CODE
+    except BrokenPipeError:
+        _drop(sys.stdout)
+        return CLOSED_CONSOLE_EXIT_CODE
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich's own answer to it
+            return CLOSED_CONSOLE_EXIT_CODE
+        raise
+    except Exception as error:
+        told = storage_error(error, Path.cwd())
+        if told is None:
+            raise
+        try:
+            _flush()
+        except OSError:
+            _drop(sys.stdout)
+        tell(f"error: {told}")
+        return USER_ERROR_EXIT_CODE
+
+
+def _flushed(action: Callable[[], int]) -> int:
+    """Return what an action returns once its output is out: a full disk or a closed pipe is known now at the latest."""
+    try:
+        code = action()
+    except SystemExit:  # of a parser that has shown its help
+        _flush()
+        raise
+    _flush()
+    return code
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop(stream: TextIO) -> None:
+    """Lead a stream that cannot be written to nowhere: the interpreter's last flush would complain."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def run_federation(arguments: Sequence[str]) -> int:
     """Run the federation that `arguments` (`key=value`) describe and return the exit code of this process."""
     stop = StopRequest()
     stop.install()  # before the slow imports, so that an early signal is not lost
-    first = is_first_process()
+    return without_traceback(lambda: _run(arguments, stop, first=is_first_process()))
+
+
+def _run(arguments: Sequence[str], stop: StopRequest, *, first: bool) -> int:
     try:
         config = load_config(arguments)
         check_launcher(os.environ, config.compute)
@@ -78,7 +143,6 @@ def run_federation(arguments: Sequence[str]) -> int:
         return INTERRUPTED_EXIT_CODE
     except tuple(_ENDINGS) as ending:
         word, exit_code = next(told for kind, told in _ENDINGS.items() if isinstance(ending, kind))
-        # Whichever process runs out of memory or loses another alone, the others do not know.
-        tell(f"{word}: {ending}") if first or isinstance(ending, OutOfMemory | LostPeer) else None
+        tell(f"{word}: {ending}") if first or isinstance(ending, _OF_ONE_PROCESS) else None
         return exit_code
     return 0

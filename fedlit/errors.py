@@ -26,6 +26,14 @@ class UserError(ValueError):
         return one_line(super().__str__(), MAX_LINE_CHARACTERS - len("error: "))
 
 
+class ProcessError(UserError):
+    """A UserError that one process may meet alone, on its own machine: each that does tells it."""
+
+
+class StorageError(ProcessError):
+    """The file system does not take what is to be written, or does not give what is there."""
+
+
 @dataclass(kw_only=True, eq=False)
 class FieldsError(Exception):
     """An exception with keyword fields, all of which go with it from process to process."""
@@ -118,13 +126,15 @@ class LostPeer(FieldsError):
     """Another process of the run is gone, or has not answered in time, and this one cannot go on without it.
 
     process: this one's place among num_processes; None before there is a group. timeout_s: how long it waited, if the
-    other did not answer. reason: what the failed operation says. saved_round: of the newest checkpoint.
+    other did not answer. starting: the group was not complete yet. reason: what the failed operation says.
+    saved_round: of the newest checkpoint.
     """
 
     process: int | None
     num_processes: int
     reason: str
     timeout_s: float | None = None
+    starting: bool = False
     saved_round: int | None = None
 
     @property
@@ -132,12 +142,36 @@ class LostPeer(FieldsError):
         """The line for status.json, which is not about one process."""
         if self.timeout_s is None:
             return "another process of the run is gone; its console may say why"
+        if self.starting:
+            return (
+                f"not all processes of the run were there after {self.timeout_s:.0f} s (compute.start_timeout_s); "
+                "another one's console may say why"
+            )
         return f"another process of the run gave no answer in {self.timeout_s:.0f} s; its console may say why"
 
     def __str__(self) -> str:
         name = "" if self.process is None else f"process {self.process} of {self.num_processes}: "
         after = f" after round {self.saved_round}" if self.saved_round else ""
         return f"{name}{self.fact} ({self.reason}); the same command goes on{after}"
+
+
+@dataclass(kw_only=True, eq=False)
+class MixedRuns(FieldsError):
+    """Processes of several runs have met at one address and formed a group.
+
+    process: this one's place among num_processes. address: host and port. runs: what they call themselves.
+    """
+
+    process: int
+    num_processes: int
+    address: str
+    runs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"process {self.process} of {self.num_processes}: processes of different runs have met at {self.address}: "
+            f"{' and '.join(self.runs[:2])}; nothing was trained: start each again with a MASTER_PORT of its own"
+        )
 
 
 def _intact(checkpoint_round: int | None) -> str:

@@ -41,6 +41,7 @@ def gather_inputs(config: RunConfig) -> Inputs:
     mistake in the data is a UserError.
     """
     folder = RunFolder(config)
+    folder.require_place()
     folder.require_same_run()
     if "meteor_15" in (config.data.scores or ()):
         require_meteor()

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO, cast
 
 import transformers
 from lightning.fabric import Fabric
@@ -23,6 +24,8 @@ from fedlit.lab.callbacks.loggers import make_loggers
 from fedlit.lab.callbacks.plots import RunPlots
 from fedlit.partition.shards import partition_record
 from fedlit.process import communication, slurm
+from fedlit.process.console import ConsoleFile
+from fedlit.process.devices import require_devices
 from fedlit.process.interrupt import (
     StoppedBySignal,
     StopReason,
@@ -32,8 +35,11 @@ from fedlit.process.interrupt import (
     out_of_memory,
 )
 from fedlit.process.memory import keep_freed_memory
+from fedlit.process.one_run import require_one_run
+from fedlit.process.storage import remove_leftovers, storage_error, write_atomically
 from fedlit.round.loop import Federation
-from fedlit.run.folder import RunFolder, write_atomically
+from fedlit.run.folder import RunFolder
+from fedlit.run.layout import make_folder, require_layout
 from fedlit.run.lock import RunLock, take_lock
 from fedlit.run.status import PATH as STATUS_PATH
 from fedlit.run.status import RunStatus, ended, first_status, stored_status, to_json
@@ -51,16 +57,19 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
         StoppedBySignal, DivergenceError, OutOfMemory: as Federation.run.
         TimedOut: the time limit came before a single round was finished.
         LostPeer: another process of the run is gone, or gives no answer.
+        MixedRuns: processes of another run are in the group.
         KeyboardInterrupt: a second Ctrl-C, here or in another process.
     """
     config = inputs.config
     quieten()
     keep_freed_memory()
+    require_devices(config.compute)
     plan = make_plan(inputs)
-    with _typed_ends(config, stop):
-        fabric = communication.launch(config.compute)
     try:
+        with _typed_ends(config, stop, starting=True):
+            fabric = communication.launch(config.compute)
         with _typed_ends(config, stop):
+            require_one_run(config)
             return _attempt(plan, fabric, stop)
     finally:
         communication.shutdown()
@@ -84,15 +93,20 @@ def _attempt(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
 
 
 @contextmanager
-def _typed_ends(config: RunConfig, stop: StopRequest) -> Iterator[None]:
-    """Turn what torch says of memory and of lost processes into the errors that tell it in one line."""
+def _typed_ends(config: RunConfig, stop: StopRequest, *, starting: bool = False) -> Iterator[None]:
+    """Turn what is said of files, memory and lost processes into the errors that tell it in one line."""
     try:
         yield
+    except (UserError, FieldsError):
+        raise
     except Exception as error:
+        if (refused := storage_error(error, RunFolder(config).path, goes_on=True)) is not None:
+            raise refused from error
         if is_out_of_memory(error):
             raise out_of_memory(error, f"process {communication.process_index()}") from error
         saved_round = _saved_round(RunFolder(config).checkpoints)
-        lost = communication.lost_peer(error, config.compute.timeout_s, saved_round)
+        timeout_s = config.compute.start_timeout_s if starting else config.compute.timeout_s
+        lost = communication.lost_peer(error, timeout_s, saved_round, starting=starting)
         if lost is None:
             raise
         # A process that waits in a collective sees two signals as one: it is the other's end that tells it of the
@@ -118,11 +132,11 @@ def _run(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
         federation.folder.prepare(record, summary.device)
         federation.callbacks = _callbacks(inputs.config, federation)
 
-    _on_first_process(prepare)
+    _on_first_process(prepare, federation.folder.path)
     try:
         notices, folder = (*summary.notices, *federation.resume()), federation.folder
         start = partial(federation.tell, lambda callback: callback.on_start(summary, folder.records(), notices))
-        _on_first_process(start)
+        _on_first_process(start, folder.path)
         federation.run()
         federation.export()
         federation.tell(lambda callback: callback.on_end(federation.folder.records()))
@@ -131,20 +145,23 @@ def _run(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
     return federation
 
 
-def _on_first_process(action: Callable[[], None]) -> None:
-    """Let process 0 alone do something; the others wait for it.
+def _on_first_process(action: Callable[[], None], folder: Path) -> None:
+    """Let process 0 alone do something, in the run's folder; the others wait for it.
 
     Raises:
-        UserError: on every process, of a user's mistake that process 0 found.
+        UserError: on every process, of a user's mistake that process 0 found, or of a full disk.
     """
     refusal = None
     if communication.process_index() == 0:
         try:
             action()
-        except UserError as error:
-            refusal = str(error)
-    if (told := communication.gather_objects(refusal)[0]) is not None:
-        raise UserError(told)
+        except Exception as error:
+            told = error if isinstance(error, UserError) else storage_error(error, folder, goes_on=True)
+            if told is None:
+                raise
+            refusal = str(told)
+    if (refusal := communication.gather_objects(refusal)[0]) is not None:
+        raise UserError(refusal)
 
 
 class _Attempt:
@@ -167,21 +184,23 @@ class _Attempt:
         attempt = cls(folder.path, config.run.requeue, first_status(config.num_rounds))
 
         def take() -> None:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.path)
+            require_layout(folder.path)
             attempt._lock = take_lock(folder.path, on_lost=lambda: stop.ask(StopReason.FOLDER_LOST))
+            remove_leftovers(folder.path)
             folder.require_same_run()
+            attempt.end("running")
 
         try:
-            _on_first_process(take)
+            _on_first_process(take, folder.path)
         except BaseException:
             attempt.close()
             raise
-        attempt.end("running")
         return attempt
 
     def end(self, state: str, reason: str = "") -> None:
         """Write how the run stands, on process 0."""
-        if self._lock is not None and self._lock.is_held():
+        if self._holds():
             write_atomically(self._folder / STATUS_PATH, to_json(ended(self._status, state, reason)))
 
     def after_signal(self, stopped: StoppedBySignal, stop: StopRequest) -> StoppedBySignal | TimedOut:
@@ -221,14 +240,27 @@ class _Attempt:
         if isinstance(error, LostPeer):
             reason = error.fact
         stored = stored_status(self._folder)
+        if self._holds():
+            remove_leftovers(self._folder)  # on a full disk this makes room for the next lines
         if stored is not None and stored.state == "running":
-            with suppress(OSError):  # a full disk, say, which is the error itself
-                write_atomically(self._folder / STATUS_PATH, to_json(ended(stored, state, reason)))
+            _write_last_status(self._folder / STATUS_PATH, to_json(ended(stored, state, reason)))
+
+    def _holds(self) -> bool:
+        return self._lock is not None and self._lock.is_held()
 
     def close(self) -> None:
         """Give the lock back."""
         if self._lock is not None:
             self._lock.release()
+
+
+def _write_last_status(path: Path, text: str) -> None:
+    """Write how a run ended, on a full disk too: over the old text, in the room that it has."""
+    try:
+        write_atomically(path, text)
+    except OSError:
+        with suppress(OSError):
+            path.write_text(text, encoding="utf-8")
 
 
 def _close(callbacks: Sequence[Callback]) -> None:
@@ -248,9 +280,17 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="The .srun. command is available on your system but is not used")
 
 
+def _console(stop: StopRequest) -> Console:
+    """Return the console of a run, which stops when nobody reads it any more."""
+    if sys.stdout is None:  # closed by who started the run
+        return Console()
+    return Console(file=cast(TextIO, ConsoleFile(sys.stdout, lambda: stop.ask(StopReason.CONSOLE_LOST))))
+
+
 def _callbacks(config: RunConfig, federation: Federation) -> list[Callback]:
+    stop = federation.stop
     return [
-        ConsoleReport(Console(), progress=config.logging.progress),
+        ConsoleReport(_console(stop), progress=config.logging.progress),
         RunPlots(federation.folder.plots),
         *make_loggers(config, federation.folder.path),
     ]

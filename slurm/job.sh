@@ -1,8 +1,8 @@
 # What the job scripts in this folder share: each sources it and ends with `start SCRIPT ARGUMENTS`.
 # shellcheck shell=bash
 
-# The rendezvous of a run from whose terminal the job was submitted. Fabric takes the first node of the job as the
-# address, and a port that it makes of SLURM_JOB_ID, which no two elements of an array share.
+# The rendezvous of a run from whose terminal the job was submitted. Address and port of this one are the first node of
+# the job and a number made of the whole SLURM_JOB_ID and the step; should two runs meet nevertheless, both refuse.
 unset MASTER_ADDR MASTER_PORT RANK LOCAL_RANK GROUP_RANK NODE_RANK WORLD_SIZE LOCAL_WORLD_SIZE TORCHELASTIC_RUN_ID
 
 # ---- your cluster: modules, Python, container, caches --------------------------------------------------------------
@@ -12,6 +12,7 @@ python=(python)                      # in a container: python=(apptainer exec --
 # export HF_HOME=/shared/huggingface # models and data, where all nodes see them
 # export HF_HUB_OFFLINE=1 WANDB_MODE=offline   # no internet on compute nodes: prefetch.py before, `wandb sync` after
 # export MASTER_ADDR=...             # where the names of nodes do not resolve
+# export MASTER_PORT=...             # where a port of 12000 to 32010 is not open between nodes
 # --------------------------------------------------------------------------------------------------------------------
 
 export PYTHONUNBUFFERED=1

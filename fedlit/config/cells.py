@@ -21,6 +21,7 @@ from fedlit.config.loading import COMMAND_LINE, parse_text, split_arguments
 from fedlit.config.reading import parse_yaml
 from fedlit.config.tree import SWITCHED
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 SET_BY_SWEEP = {"experiment": "the sweep names it", "run.name": "every cell has a name of its own"}
 """Keys that a user cannot override, and why."""
@@ -112,7 +113,7 @@ class Sweep:
 
     def folder(self, overrides: Sequence[str] = ()) -> Path:
         """Return the folder that holds the cells' run folders: `runs/<sweep>`, or what the user's `run.dir` says."""
-        return Path(split_arguments(overrides).get("run.dir", f"runs/{self.name}"))
+        return user_path(split_arguments(overrides).get("run.dir", f"runs/{self.name}"))
 
     @cached_property
     def _naming_keys(self) -> list[str]:

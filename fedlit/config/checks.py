@@ -271,7 +271,7 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if path is None and values["data.hub_id"] is None and source == "hub":
         yield "data.source", "needs a data set; give data.hub_id=<name on the hub> or data.path=<file.jsonl>"
     model = values["model.path"]
-    if model.startswith(("/", "./", "../")) and not is_there(model, Path.is_dir):
+    if model.startswith(("/", "./", "../", "~")) and not is_there(model, Path.is_dir):
         yield "model.path", f"is not a folder (seen from {Path.cwd()}); give a model's folder or its id on the hub"
     for key in ("run.name", "data.name", "model.name"):
         name = values[key]

@@ -34,7 +34,7 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("partition.classes_per_client", "eval.num_beams", "eval.patience"), POSITIVE_COUNT),
     **dict.fromkeys(("eval.every", "eval.max_examples", "eval.batch_size", "eval.max_new_tokens"), POSITIVE_COUNT),
     **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads"), PROCESSES),
-    "compute.timeout_s": POSITIVE_COUNT,
+    **dict.fromkeys(("compute.timeout_s", "compute.start_timeout_s"), POSITIVE_COUNT),
     **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank", "logging.samples_every"), POSITIVE_COUNT),
     **dict.fromkeys(("partition.min_test_rows", "eval.no_repeat_ngram_size"), COUNT),
     **dict.fromkeys(("partition.num_shards", "eval.max_clients", "method.residual_rank"), POSITIVE_COUNT),

@@ -10,6 +10,7 @@ from fedlit.config.reading import dump_yaml, parse_yaml
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import assemble, flatten, settle_layer
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 WITHOUT_INFLUENCE = (
     "run.",
@@ -21,6 +22,7 @@ WITHOUT_INFLUENCE = (
     "compute.num_nodes",
     "compute.backend",
     "compute.timeout_s",
+    "compute.start_timeout_s",
 )
 """Keys, or beginnings of keys, that cannot change a run's weights or metrics."""
 
@@ -125,4 +127,4 @@ def why_no_more_rounds(in_folder: RunConfig, num_rounds: int, *, reached_last: b
 def run_folder(config: RunConfig) -> Path:
     """Return the folder the run writes to, named after method, data, model and seed unless `run.name` is given."""
     name = config.run.name or f"{config.method.name}-{config.data.name}-{config.model.name}-seed{config.seed}"
-    return Path(config.run.dir) / name
+    return user_path(config.run.dir) / name

@@ -295,6 +295,8 @@ class ComputeConfig:
     """CPU threads of each process; it changes the bits of a matrix product, so it belongs to the configuration"""
     timeout_s: int = 1800
     """longest wait for another process in a collective"""
+    start_timeout_s: int = 300
+    """longest wait at the start until all processes are there; each reads its rows first"""
 
 
 @dataclass

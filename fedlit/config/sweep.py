@@ -35,6 +35,7 @@ from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, all_options, list
 from fedlit.config.reading import is_there, parse_yaml, read_file, require_text
 from fedlit.config.tree import Setting, flatten, settle_layer
 from fedlit.errors import UserError
+from fedlit.process.storage import user_path
 
 __all__ = ["Cell", "Sweep", "load_sweep", "load_sweeps"]
 
@@ -120,7 +121,7 @@ def _find(name: str, files: _Files) -> tuple[str, Path, str]:
     """Return the name, the path and the name in messages of a sweep that is given by its name or its path."""
     require_text(name, f"the sweep {show(name)}")
     choices = files.choices("sweep")
-    path = choices[name] if name in choices else Path(name).expanduser() if is_there(name) else Path(name[:255])
+    path = choices[name] if name in choices else user_path(name) if is_there(name) else Path(name[:255])
     for choice, known in choices.items():
         if path == known or (path.is_file() and path.resolve() == known.resolve()):
             return choice.replace("/", "-"), known, f"{files.folder.name}/sweep/{choice}.yaml"

@@ -19,6 +19,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.strategy import _BackwardSyncControl
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from fedlit.config import ComputeConfig
 from fedlit.errors import LostPeer, UserError
@@ -59,7 +60,7 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     `compute`.
 
     Raises:
-        UserError: the group that came up is not the one asked for.
+        UserError: the group that came up is not the one asked for, or its port is taken or none.
     """
     # Before the first operation: the number of threads changes the bits of a matrix product on a CPU. Lightning's
     # launcher sets a number of its own where the variable is missing.
@@ -68,29 +69,47 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=timedelta(seconds=compute.timeout_s))
-    precision: Any = compute.precision
-    devices, num_nodes = group_shape(compute, environ)
-    if environ.get("LT_CLI_USED"):
-        # `fabric run` has made the processes; Fabric reads devices, nodes and accelerator from the environment and
-        # joins.
-        accelerator = "auto" if "LT_ACCELERATOR" in environ else compute.accelerator
-        fabric = Fabric(accelerator=accelerator, strategy=strategy, precision=precision)
-    else:
-        fabric = Fabric(
-            accelerator=compute.accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy=strategy,
-            precision=precision,
-        )
-        fabric.launch()
+    if slurm.makes_processes(environ):
+        os.environ.setdefault("MASTER_PORT", str(slurm.main_port(environ)))
+    _require_port(os.environ.get("MASTER_PORT", "1"))
+    start_timeout = timedelta(seconds=compute.start_timeout_s)
+    strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=start_timeout)
+    try:
+        fabric = _start(compute, environ, strategy)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        port = os.environ.get("MASTER_PORT", "")
+        raise UserError(f"port {port} of this machine is taken; set MASTER_PORT to a free one") from error
     assert torch.get_num_threads() == compute.threads
+    devices, num_nodes = group_shape(compute, environ)
     if fabric.world_size != devices * num_nodes:
         raise UserError(
             f"the process group has {fabric.world_size} processes, {devices * num_nodes} were asked for; "
             "start one process per device, e.g. with srun --ntasks-per-node or fabric run --devices"
         )
+    if dist.is_initialized():
+        _set_pg_timeout(timedelta(seconds=compute.timeout_s))
+    return fabric
+
+
+def _require_port(text: str) -> None:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise UserError(f"MASTER_PORT={text:.40} is no port; give a number from 1 to 65535, or leave it out")
+
+
+def _start(compute: ComputeConfig, environ: Mapping[str, str], strategy: FederatedStrategy) -> Fabric:
+    precision: Any = compute.precision
+    if environ.get("LT_CLI_USED"):
+        # `fabric run` has made the processes; Fabric reads devices, nodes and accelerator from the environment and
+        # joins.
+        accelerator = "auto" if "LT_ACCELERATOR" in environ else compute.accelerator
+        return Fabric(accelerator=accelerator, strategy=strategy, precision=precision)
+    devices, num_nodes = group_shape(compute, environ)
+    fabric = Fabric(
+        accelerator=compute.accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision
+    )
+    fabric.launch()
     return fabric
 
 
@@ -153,10 +172,12 @@ _LOST_TEXTS = ("Connection closed by peer", "Connection reset by peer", "remote 
 _SILENT_TEXTS = ("timed out", "timeout")
 
 
-def lost_peer(error: BaseException, timeout_s: float, saved_round: int | None = None) -> LostPeer | None:
+def lost_peer(
+    error: BaseException, timeout_s: float, saved_round: int | None = None, *, starting: bool = False
+) -> LostPeer | None:
     """Return what an error of a collective says of the other processes; None if it is of another kind.
 
-    timeout_s: of collectives. saved_round: of the newest checkpoint.
+    timeout_s: of what was waited for. saved_round: of the newest checkpoint. starting: the group is being formed.
     """
     if not isinstance(error, RuntimeError) or "EADDRINUSE" in str(error):  # a DistError is a RuntimeError
         return None
@@ -170,5 +191,6 @@ def lost_peer(error: BaseException, timeout_s: float, saved_round: int | None = 
         num_processes=num_processes(),
         reason=re.sub(r"^\[[^\]]*\]:? *", "", first_line(error)).partition(". ")[0].rstrip("."),
         timeout_s=timeout_s if silent else None,
+        starting=starting,
         saved_round=saved_round,
     )

@@ -27,6 +27,7 @@ class StopReason(Enum):
     SIGUSR1 = "SIGUSR1"
     SIGINT = "SIGINT"
     FOLDER_LOST = "the loss of the folder to another run"
+    CONSOLE_LOST = "the end of whoever read the console"
 
     def __str__(self) -> str:
         return self.value

@@ -54,6 +54,23 @@ def task_shape(environ: Mapping[str, str]) -> tuple[int, int]:
     return _number(environ, "SLURM_NTASKS_PER_NODE", 1), _number(environ, "SLURM_NNODES", 1)
 
 
+def step(environ: Mapping[str, str]) -> str | None:
+    """Return the step of this process's job, `1230007.0`, which its tasks alone share; None outside SLURM."""
+    job = job_id(environ)
+    return None if job is None else f"{job}.{environ.get('SLURM_STEP_ID', 'batch')}"
+
+
+def main_port(environ: Mapping[str, str]) -> int:
+    """Return the port at which the tasks of a step meet, from 12000 to 32010: above the well-known ports, below those
+    that Linux gives to outgoing connections.
+
+    Lightning takes the last four digits of the job's id, which jobs 1230007 and 1240007 share. Here jobs of one cluster
+    share a port if their ids differ by a multiple of 20011, a prime. Each element of an array has an id of its own in
+    SLURM_JOB_ID, so its number in the array needs no place.
+    """
+    return 12_000 + (_number(environ, "SLURM_JOB_ID", 0) + 7_919 * _number(environ, "SLURM_STEP_ID", 0)) % 20_011
+
+
 def requeue(environ: Mapping[str, str]) -> str | None:
     """Put this process's job back into the queue; return what went wrong in one line, None if nothing did.
 

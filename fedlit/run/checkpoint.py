@@ -14,7 +14,6 @@ Everything is on the disk before its name is: the clients' files, then `round-00
 which is renamed at the end. Only then is anything old removed. Random streams have no state, so none is stored.
 """
 
-import errno
 import hashlib
 import os
 import re
@@ -29,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from fedlit.errors import UserError
 from fedlit.process import communication
+from fedlit.process.storage import partial_path, remove, sync
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
 from fedlit.run.manifest import (
@@ -72,7 +72,7 @@ class Checkpoints:
         partial = final.with_suffix(".partial")
         first = communication.process_index() == 0
         if first:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
             partial.mkdir(parents=True)
             self._clients_folder.mkdir(exist_ok=True)
         communication.barrier()
@@ -81,9 +81,9 @@ class Checkpoints:
         if first:
             stored = {client: entry for part in everyone for client, entry in part.items()}
             self._write_round(partial, server, stored, records)
-            shutil.rmtree(final, ignore_errors=True)
+            remove(final)
             partial.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
         communication.barrier()
         self._stored.update(mine)
         if first:
@@ -156,7 +156,7 @@ class Checkpoints:
                 before = StoredClient(round_idx=round_idx, sha256=_write_client(path, state))
             result[client] = before
         if any(stored.round_idx == round_idx for stored in result.values()):
-            _sync(self._clients_folder)
+            sync(self._clients_folder)
         return result
 
     def _write_round(
@@ -169,10 +169,10 @@ class Checkpoints:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written[-1])
         written.append(Path(shutil.copyfile(records, partial / RECORDS)))
         for path in written:
-            _sync(path)
+            sync(path)
         files = {path.name: file_hash(path) for path in written}
         _write_manifest(partial, Manifest(round_idx=server.round_idx, files=files, clients=clients))
-        _sync(partial)
+        sync(partial)
 
     def _remove_old(self, round_idx: int, also_keep: int | None) -> None:
         """Remove the checkpoints that are too old, the damaged ones of later rounds, which are done again, and the
@@ -185,7 +185,7 @@ class Checkpoints:
         named: set[str] = set()
         for path in rounds:
             if path.name not in stays:
-                shutil.rmtree(path)
+                remove(path)
                 continue
             try:
                 named |= read_manifest(path).client_files()
@@ -195,7 +195,7 @@ class Checkpoints:
                 if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
                     return  # the file system could not read it now; a later round removes them
         for name in _names(self._clients_folder) - named:
-            (self._clients_folder / name).unlink(missing_ok=True)
+            remove(self._clients_folder / name)
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -238,15 +238,18 @@ class _HashingWriter:
 
 def _write_client(path: Path, state: ClientState) -> str:
     """Write a client's file, whole or not at all, and return its SHA-256."""
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        writer = _HashingWriter(file)
-        torch.save(
-            {"private": state.private, "parts": state.parts, "optimizer": state.optimizer}, cast(BinaryIO, writer)
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = partial_path(path)
+    try:
+        with temporary.open("wb") as file:
+            writer = _HashingWriter(file)
+            torch.save(
+                {"private": state.private, "parts": state.parts, "optimizer": state.optimizer}, cast(BinaryIO, writer)
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return writer.hexdigest()
 
 
@@ -255,15 +258,3 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
         file.write(manifest.to_json())
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot do this to a folder
-            raise
-    finally:
-        os.close(handle)

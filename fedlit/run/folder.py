@@ -18,25 +18,14 @@ from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
 from fedlit.config.record import why_no_more_rounds
 from fedlit.data.json_files import parse_json
 from fedlit.errors import UserError
+from fedlit.process.storage import sync, write_atomically
 from fedlit.run import records
 from fedlit.run.clients import NAME as CLIENTS
 from fedlit.run.clients import append_clients, clients_until
+from fedlit.run.layout import make_folder, read_run_id, read_text, require_layout, require_place
 from fedlit.run.records import Record
 
 PARTITION = "partition.json"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a run resumed after a crash, sees either the old or the new whole text.
-
-    Several processes may write it at once.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 class DamagedPartition(UserError):
@@ -102,11 +91,21 @@ class RunFolder:
         self.plots = self.path / "plots"
         self.adapter = self.path / "adapter"
 
+    def require_place(self) -> None:
+        """Raise a UserError if the folder cannot be made or written, or its W&B run is not known."""
+        if self.config.dry_run:
+            return
+        require_place(self.path)
+        if "wandb" in self.config.logging.loggers and self.config.logging.wandb != "disabled":
+            read_run_id(self.path / "wandb" / "run_id")
+
     def require_same_run(self) -> None:
-        """Raise a UserError if the folder holds a run of another configuration, or something that is no run.
+        """Raise a UserError if the folder holds a run of another configuration, something that is no run, or folders
+        where a run keeps files.
 
         A larger num_rounds is the same run where the rounds that are done are those of the longer one.
         """
+        require_layout(self.path)
         stored = self.path / "config.yaml"
         if not stored.is_file():
             # A run that ended before it wrote config.yaml, or while it did, leaves its lock, its status, hidden files.
@@ -114,7 +113,7 @@ class RunFolder:
             if any(not name.startswith(".") for name in entries - {"lock.json", "status.json"}):
                 raise UserError(f"{self.path} exists and is no run folder (no config.yaml); choose another run.name")
             return
-        in_folder = load_yaml(stored.read_text(encoding="utf-8"), str(stored))
+        in_folder = _stored_config(stored)
         old, new = in_folder.num_rounds, self.config.num_rounds
         changes = differences(replace(in_folder, num_rounds=new) if new > old else in_folder, self.config)
         if changes:
@@ -160,7 +159,7 @@ class RunFolder:
         """Write config.yaml, environment.json and partition.json unless the folder has them whole; a run that is given
         more rounds (`require_same_run`) gets their number into its config.yaml.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         contents: dict[str, Callable[[], str]] = {
             # First of all, since a folder without it is taken for somebody else's.
             "config.yaml": lambda: to_yaml(self.config),
@@ -172,11 +171,12 @@ class RunFolder:
             if not (self.path / name).exists() or (name == PARTITION and not is_whole):
                 write_atomically(self.path / name, content())
         stored = self.path / "config.yaml"
-        in_folder = load_yaml(stored.read_text(encoding="utf-8"), str(stored))
+        in_folder = _stored_config(stored)
         if self.config.num_rounds > in_folder.num_rounds:
             write_atomically(stored, to_yaml(replace(in_folder, num_rounds=self.config.num_rounds)))
         for folder in (self.checkpoints, self.plots):
             folder.mkdir(exist_ok=True)
+        sync(self.path)
 
     def records(self) -> list[Record]:
         """Return the records so far."""
@@ -202,6 +202,21 @@ class RunFolder:
             if (self.path / CLIENTS).is_file():
                 last_round = next(iter(records.newest_first(self.path)))["round"]
                 write_atomically(self.path / CLIENTS, clients_until(self.path, last_round))
+
+
+def _stored_config(path: Path) -> RunConfig:
+    """Return the configuration in a run folder.
+
+    Raises:
+        UserError: the file is damaged, or of another version.
+    """
+    text = read_text(path)
+    try:
+        return load_yaml(text, str(path))
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not the configuration of a run; mend it, or move the folder away") from error
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fedlit.errors import UserError
 from fedlit.process import slurm
@@ -115,8 +116,10 @@ def holder(folder: Path, living_jobs: Collection[str] | None = None) -> Holder |
     living_jobs: ids of this user's SLURM jobs that have processes, where the caller has asked; squeue is not asked
     here, so that many folders are looked at quickly.
     """
-    path = folder / PATH
-    found = _read(path)
+    try:
+        found = _read(folder / PATH)
+    except OSError:  # a folder in its place, say
+        return None
     if found is None or found.holder is None:
         return None
 
@@ -200,11 +203,32 @@ def _read(path: Path) -> _Found | None:
     except FileNotFoundError:
         return None
     try:
-        found = Holder(**json.loads(content))
-    except (ValueError, TypeError):
+        found = _holder(json.loads(content))
+    except (ValueError, TypeError, RecursionError):
         found = None
     digest = hashlib.sha256(content).hexdigest()[:16]
     return _Found(digest=digest, holder=found, touched_s=stat.st_mtime, owner=stat.st_uid)
+
+
+def _holder(content: Mapping[str, Any]) -> Holder:
+    """Return who a lock's file names.
+
+    Raises:
+        ValueError, TypeError: it is of another shape.
+    """
+    found = Holder(**content)
+    texts = (found.token, found.host, found.machine)
+    names = (found.process_start, found.job, found.cluster)
+    numbers = (found.pid, found.restart_count)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(name is None or isinstance(name, str) for name in names)
+        and all(type(number) is int and 0 <= number < 2**31 for number in numbers)
+        and isinstance(found.since_s, float | int)
+        and 0 <= found.since_s < 2**40
+    ):
+        raise ValueError("no holder of a lock")
+    return found
 
 
 def _lives(other: Holder | None, me: Holder, silent_s: float, is_alive: Callable[[str], bool | None]) -> bool:

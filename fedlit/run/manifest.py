@@ -33,7 +33,8 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 RECORDS = "metrics.jsonl"
 _CLIENT_KEYS = {1: {"private", "control", "optimizer"}, 2: {"private", "parts", "optimizer"}}
-_OLD_CLIENT = re.compile(r"clients/client-([0-9]{5,})\.pt")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_OLD_CLIENT = re.compile(r"clients/client-([0-9]{5,18})\.pt")
 
 
 class DamagedError(Exception):
@@ -106,9 +107,11 @@ def read_manifest(checkpoint: Path) -> Manifest:
     if not isinstance(content, dict):
         raise DamagedError(f"{MANIFEST} is no JSON object")
     known = content.get("format", 1)
-    if type(known) is not int or known not in _CLIENT_KEYS:
+    if type(known) is not int or known < 1:
+        raise DamagedError(f"format in {MANIFEST} is no number of a format")
+    if known not in _CLIENT_KEYS:
         raise UserError(
-            f"{checkpoint} has the checkpoint format {json.dumps(known)[:40]}, and this fedlit reads 1 to {FORMAT}; "
+            f"{checkpoint} has the checkpoint format {known}, and this fedlit reads 1 to {FORMAT}; "
             "go on with the version of fedlit that wrote it, or choose another run.name"
         )
     round_idx, files = content.get("round_idx"), content.get("files")
@@ -132,10 +135,10 @@ def _clients(content: Any, round_idx: int) -> dict[int, StoredClient]:
         raise DamagedError(f"clients in {MANIFEST} is no table")
     clients = {}
     for name, entry in content.items():
-        valid = name.isdecimal() and str(int(name)) == name and isinstance(entry, dict)
+        valid = _NUMBER.fullmatch(name) and isinstance(entry, dict)
         written, sha256 = (entry.get("round"), entry.get("sha256")) if valid else (None, None)
         if type(written) is not int or not 0 <= written <= round_idx or not isinstance(sha256, str):
-            raise DamagedError(f"client {name} in {MANIFEST} has no round and hash")
+            raise DamagedError(f"client {name:.20} in {MANIFEST} has no round and hash")
         clients[int(name)] = StoredClient(round_idx=written, sha256=sha256)
     return clients
 

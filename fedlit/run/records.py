@@ -39,7 +39,7 @@ def newest_first(folder: Path) -> Iterator[Record]:
     for number in range(len(lines), 0, -1):
         try:
             record = json.loads(lines[number - 1])
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or type(record.get("round")) is not int:
             raise UserError(
@@ -72,5 +72,9 @@ def best_record(records: Iterable[RecordT], key: str) -> RecordT | None:
 def _whole_lines(folder: Path) -> list[bytes]:
     try:
         return (folder / NAME).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise UserError(
+            f"{folder / NAME} cannot be read ({error.strerror}); mend it, or move the folder away"
+        ) from error

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlit.errors import UserError
 from fedlit.process import slurm
 from fedlit.run.lock import holder
 from fedlit.run.records import NAME, count_records
@@ -95,7 +96,7 @@ def stored_status(folder: Path) -> RunStatus | None:
     """Return what status.json says; None if it is missing or damaged."""
     try:
         content = json.loads((folder / PATH).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("state") not in STATES:
         return None
@@ -148,7 +149,7 @@ def _finished_rounds(folder: Path) -> tuple[int, float | None]:
     """
     try:
         return max(count_records(folder) - 1, 0), (folder / NAME).stat().st_mtime
-    except OSError:
+    except (OSError, UserError):  # a folder in its place, say
         return 0, None
 
 
@@ -160,7 +161,7 @@ def _tail(path: Path, start_bytes: int) -> bytes:
             first = start_bytes if start_bytes <= size else 0  # begun anew since
             file.seek(max(first, size - _LOG_TAIL_BYTES))
             return file.read()
-    except OSError:
+    except (OSError, ValueError):  # no path at all in a damaged file
         return b""
 
 
@@ -169,4 +170,4 @@ def _known(content: Mapping[str, Any]) -> dict[str, Any]:
     texts, moments = ("state", "reason", "job", "host", "log"), ("started_s", "updated_s")
     kinds: dict[str, type] = {**dict.fromkeys(texts, str), **dict.fromkeys(moments, float)}
     kinds |= dict.fromkeys(("num_rounds", "log_start_bytes"), int)
-    return {name: value for name, value in content.items() if name in kinds and isinstance(value, kinds[name])}
+    return {name: value for name, value in content.items() if name in kinds and type(value) is kinds[name]}

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "fedlit"
 FLOORS = (
     {"lines", "units", "seeding", "config.schema"},
     {"errors"},
-    {"registry", "words", "process.slurm", "process.interrupt"},
+    {"registry", "words", "process.slurm", "process.interrupt", "process.storage", "run.layout"},
     {"data"},
     {"tasks.spec"},
     {"tasks.*.spec"},

@@ -2,7 +2,9 @@
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -103,3 +105,22 @@ def test_a_finished_run_changes_nothing(reference: CommandLine) -> None:
     done = reference.run("whole", *ARGUMENTS)
     assert done.returncode == 0, done.stderr
     assert reference.result("whole") == before
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_was_writing_goes_at_the_next_start(reference: CommandLine) -> None:
+    """A run of another machine may still live: what it wrote a moment ago stays."""
+    folder = reference.folder / "left"
+    (folder / "checkpoints" / "clients").mkdir(parents=True)
+    (folder / "checkpoints" / "round-0009.partial").mkdir()
+    (folder / ".adapter.partial").mkdir()
+    (folder / f".config.yaml.{socket.gethostname().partition('.')[0]}.{2**22 + 1}.partial").touch()
+    shutil.copy(reference.folder / "whole" / "config.yaml", folder)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("name: whole", "name: left"))
+    living = folder / ".metrics.csv.another-machine.7.partial"
+    living.touch()
+    done = reference.run(folder.name, *ARGUMENTS)
+    assert done.returncode == 0, done.stderr
+    assert list(folder.rglob("*.partial")) == [living]
+    assert reference.result(folder.name) == reference.result("whole")

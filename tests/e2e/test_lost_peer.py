@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from conftest import SMALL, ForkedRun, Zygote, merge
+from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
 from fedlit.command import INTERRUPTED_EXIT_CODE
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
@@ -88,3 +88,29 @@ def test_a_silent_process_is_not_waited_for_for_ever(zygote: Zygote) -> None:
     assert wait(run) == [LOST_PEER_EXIT_CODE, -signal.SIGKILL]
     (line,) = told(run, 0, "lost: ")
     assert line.startswith("lost: process 0 of 2: another process of the run gave no answer in 2 s; ")
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+def test_one_that_never_comes_is_not_waited_for_as_long_as_a_collective(zygote: Zygote, alone: int) -> None:
+    """The other died before there was a group, of its rows, say: 2 s of a start, not half an hour."""
+    words = [*merge(SMALL, ("compute.start_timeout_s=2",)), f"run.dir={zygote.folder}", f"run.name=alone-{alone}"]
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "alone"}
+    ranks = {"RANK": str(alone), "LOCAL_RANK": str(alone), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    output = zygote.folder / f"alone-{alone}.txt"
+    request = {"start": words, "environment": rendezvous | ranks, "output": str(output)}
+    run = ForkedRun([zygote._ask(request)["pid"]], [output], zygote._ask)
+    assert wait(run) == [LOST_PEER_EXIT_CODE], run.output()
+    (line,) = told(run, 0, "lost: ")
+    assert line.startswith("lost: not all processes of the run were there after 2 s (compute.start_timeout_s); ")
+    assert len(line) <= 400
+    assert not (zygote.folder / f"alone-{alone}").exists()
+
+
+def test_the_limit_of_a_start_is_not_that_of_a_round(zygote: Zygote) -> None:
+    run = start(zygote, "pause", "compute.start_timeout_s=2")
+    os.kill(run.pids[1], signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(run.pids[1], signal.SIGCONT)
+    number = max(int(path.name[-4:]) for path in (zygote.folder / "pause" / "checkpoints").glob("round-????"))
+    run.wait_until((zygote.folder / "pause" / "checkpoints" / f"round-{number + 3:04d}").exists)
+    assert run.kill() == [-signal.SIGKILL] * 2

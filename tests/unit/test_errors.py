@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from fedlit.errors import SMALLER_STEPS, DivergenceError, FieldsError, LostPeer, OutOfMemory
+from fedlit.errors import SMALLER_STEPS, DivergenceError, FieldsError, LostPeer, MixedRuns, OutOfMemory
 
 LOSS = DivergenceError(what="the loss", value=float("nan"), step=2)
 
@@ -38,6 +38,8 @@ def test_what_is_not_finite_is_told_as_far_as_it_is_known() -> None:
         DivergenceError(what="x", value=2.0, limit=1.0, fact="words: of; all", remedy="none"),
         OutOfMemory(where="round 1, process 0", reason="CUDA; out of memory", checkpoint_round=4),
         LostPeer(process=1, num_processes=2, reason="closed", timeout_s=3.0, saved_round=2),
+        LostPeer(process=None, num_processes=1, reason="timed out", timeout_s=300.0, starting=True),
+        MixedRuns(process=1, num_processes=2, address="n1:15007", runs=("a", "b")),
     ],
 )
 def test_all_of_it_travels(error: FieldsError) -> None:
@@ -64,3 +66,5 @@ def test_a_lost_process_is_told(saved_round: int | None, where: str) -> None:
     assert lost.fact == "another process of the run is gone; its console may say why"
     silent = LostPeer(process=None, num_processes=1, reason="timed out", timeout_s=8.0)
     assert str(silent).startswith("another process of the run gave no answer in 8 s; ")
+    late = LostPeer(process=None, num_processes=1, reason="timed out", timeout_s=8.0, starting=True)
+    assert late.fact.startswith("not all processes of the run were there after 8 s (compute.start_timeout_s)")

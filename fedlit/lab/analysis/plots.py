@@ -3,7 +3,6 @@
 Figures are objects of their own: no pyplot, no state that outlives a call.
 """
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.legend import Legend
 
 from fedlit.lab.analysis.fonts import MISSING_GLYPH, use_installed_fonts
 from fedlit.lab.analysis.palette import GRID, INK, MUTED
+from fedlit.process.storage import replacing
 from fedlit.scores import SCORES, Score, number
 
 _DPI = 150
@@ -72,20 +72,11 @@ def save(figure: Figure, path: Path) -> None:
     file. A PDF holds no date: equal pictures are equal files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     use_installed_fonts(figure)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), replacing(path) as temporary:
         warnings.filterwarnings("ignore", message=MISSING_GLYPH)  # told once, with a remedy
-        _print(figure, path, temporary)
-
-
-def _print(figure: Figure, path: Path, temporary: Path) -> None:
-    try:
         if path.suffix == ".pdf":
             with rc_context({"pdf.fonttype": 42}):  # fonts as they are: journals refuse type 3
                 FigureCanvasPdf(figure).print_figure(temporary, format="pdf", metadata={"CreationDate": None})
         else:
             FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DPI, facecolor="white")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 from fedlit.lab.analysis.costs import cumulative_costs
 from fedlit.lab.analysis.csv_text import csv_text
 from fedlit.lab.callbacks import Callback, RunSummary
-from fedlit.run.folder import write_atomically
+from fedlit.process.storage import write_atomically
 from fedlit.tasks import Sample
 
 

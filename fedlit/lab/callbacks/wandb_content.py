@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedlit.run.folder import write_atomically
+from fedlit.process.storage import write_atomically
 from fedlit.run.records import best_record
 from fedlit.scores import headings
 from fedlit.tasks import Sample

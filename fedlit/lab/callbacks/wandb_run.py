@@ -31,7 +31,8 @@ from fedlit.lab.callbacks.wandb_content import (
     summary_scores,
 )
 from fedlit.lab.callbacks.wandb_files import History, UnreadableFileError, read_history
-from fedlit.run.folder import write_atomically
+from fedlit.process.storage import write_atomically
+from fedlit.run.layout import read_run_id
 from fedlit.tasks import Sample
 
 SAMPLES = "samples"
@@ -223,10 +224,12 @@ def _reason(error: Exception) -> str:
 def run_id(folder: Path) -> str:
     """Return the id of a run, chosen once and kept in wandb's folder, wherever that is moved or copied."""
     path = folder / "run_id"
-    if not path.is_file():
+    known = read_run_id(path)
+    if known is None:
+        known = uuid.uuid4().hex[:12]
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, f"{uuid.uuid4().hex[:12]}\n")
-    return path.read_text(encoding="utf-8").strip()
+        write_atomically(path, f"{known}\n")
+    return known
 
 
 def _history(folder: Path, identity: str, records: Sequence[Mapping[str, Any]]) -> History:

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 from fedlit.lab.analysis.collection import Collection
 from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.report.table import Table, build_table
-from fedlit.run.folder import write_atomically
+from fedlit.process.storage import write_atomically
 
 SCRIPTS = ("panels.js", "charts.js", "tables.js", "page.js")
 

@@ -14,7 +14,7 @@ from fedlit.lab.report.published import load_published
 from fedlit.lab.report.render import latex, markdown
 from fedlit.lab.report.significance import compare_all
 from fedlit.lab.report.table import table_of
-from fedlit.run.folder import write_atomically
+from fedlit.process.storage import write_atomically
 
 
 def write_report(

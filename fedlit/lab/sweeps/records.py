@@ -12,7 +12,7 @@ from pathlib import Path
 from fedlit.config import Sweep
 from fedlit.config.loading import split_arguments
 from fedlit.errors import UserError
-from fedlit.run.folder import write_atomically
+from fedlit.process.storage import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

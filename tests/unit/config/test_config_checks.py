@@ -28,6 +28,7 @@ RANGE_CASES = [
     *((key, "0", "at least 1") for key in ("partition.num_shards", "eval.max_clients", "method.residual_rank")),
     *((key, "2147483648", "up to 2147483647") for key in ("num_rounds", "method.lora_rank", "compute.timeout_s")),
     *((key, "65537", "up to 65536") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
+    ("compute.start_timeout_s", "0", "at least 1"),
     ("seed", "-1", "at least 0"),
     ("seed", "9223372036854775808", "up to 9223372036854775807"),
     ("partition.min_test_rows", "-1", "at least 0"),

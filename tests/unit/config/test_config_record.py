@@ -116,6 +116,7 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
         "compute.num_nodes",
         "compute.backend",
         "compute.timeout_s",
+        "compute.start_timeout_s",
     }
 
 

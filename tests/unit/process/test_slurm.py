@@ -82,3 +82,23 @@ def test_the_jobs_of_this_user(programs: Path) -> None:
     assert slurm.jobs_in_queue() == {"7_3": "RUNNING", "7_4": "PENDING", "9": "COMPLETING"}
     program(programs, "squeue", ends="exit 1")
     assert slurm.jobs_in_queue() is None
+
+
+def test_jobs_whose_ids_end_alike_have_ports_of_their_own() -> None:
+    first, second = (slurm.main_port({"SLURM_JOB_ID": job, "SLURM_STEP_ID": "0"}) for job in ("1230007", "1240007"))
+    assert first != second
+    assert first == slurm.main_port({"SLURM_JOB_ID": "1230007", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1"})
+
+
+def test_ten_thousand_jobs_and_their_steps_have_ports_of_their_own() -> None:
+    jobs = [{"SLURM_JOB_ID": str(4_000_000_000 + number), "SLURM_STEP_ID": "0"} for number in range(10_000)]
+    assert len({slurm.main_port(job) for job in jobs}) == 10_000
+    steps = [{"SLURM_JOB_ID": "71", "SLURM_STEP_ID": str(number)} for number in (*range(1000), 2**32 - 6)]
+    assert len({slurm.main_port(step) for step in steps}) == len(steps)
+    assert all(12_000 <= slurm.main_port(environ) <= 32_010 for environ in (*jobs, *steps, {}, {"SLURM_JOB_ID": "x"}))
+
+
+def test_a_step_has_a_name() -> None:
+    assert slurm.step({**ELEMENT, "SLURM_STEP_ID": "0"}) == "7_3.0"
+    assert slurm.step({"SLURM_JOB_ID": "7"}) == "7.batch"
+    assert slurm.step({}) is None

@@ -230,7 +230,7 @@ STEPS = {
     "clients": (torch, "save"),
     "records": (shutil, "copyfile"),
     "manifest": (fedlit.run.checkpoint, "_write_manifest"),
-    "disk": (fedlit.run.checkpoint, "_sync"),
+    "disk": (fedlit.run.checkpoint, "sync"),
     "rename": (Path, "rename"),
 }
 

@@ -150,7 +150,7 @@ def test_a_folder_under_another_name_is_damaged(checkpoints: Checkpoints) -> Non
     assert "manifest.json tells of round 5" in notices[0]
 
 
-@pytest.mark.parametrize("version", [3, 0, "2", None, True, 2.0])
+@pytest.mark.parametrize("version", [3, 70])
 def test_a_format_of_another_version_is_refused(version: Any, checkpoints: Checkpoints) -> None:
     newest = checkpoints.folder / "round-0005"
     edit(newest, lambda content: content.update(format=version))
@@ -163,6 +163,25 @@ def test_a_format_of_another_version_is_refused(version: Any, checkpoints: Check
     with pytest.raises(UserError):
         checkpoints.of_round(5)
     assert {path: path.read_bytes() for path in checkpoints.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("version", [0, -1, "2", None, True, 2.0, [2], {"format": 2}])
+def test_what_is_no_format_is_damage(version: Any, checkpoints: Checkpoints) -> None:
+    edit(checkpoints.folder / "round-0005", lambda content: content.update(format=version))
+    path, notices = checkpoints.newest()
+    assert path == checkpoints.folder / "round-0004"
+    assert "format in manifest.json" in notices[0]
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "\uff17", "07", "-1", "x" * 5000, ""])
+def test_a_client_whose_number_is_none_is_damage(name: str, checkpoints: Checkpoints) -> None:
+    edit(
+        checkpoints.folder / "round-0005",
+        lambda content: content["clients"].update({name: {"round": 1, "sha256": "0"}}),
+    )
+    path, notices = checkpoints.newest()
+    assert path == checkpoints.folder / "round-0004"
+    assert len(notices[0]) < 400
 
 
 def write_format_1(folder: Path, round_idx: int, states: dict[int, Content]) -> Path:

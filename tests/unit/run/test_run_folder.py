@@ -12,8 +12,9 @@ import pytest
 from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
 from fedlit.config.schema import EvalConfig
 from fedlit.errors import UserError
+from fedlit.process.storage import write_atomically
 from fedlit.run import folder as run_folder
-from fedlit.run.folder import RunFolder, write_atomically
+from fedlit.run.folder import RunFolder
 
 PARTITION = {"clients": [{"train": [1, 2], "test": [0]}]}
 

@@ -183,7 +183,24 @@ def test_jobs_that_the_caller_knows_of(tmp_path: Path) -> None:
     assert holder(tmp_path, {"7_1"}) is None
 
 
-@pytest.mark.parametrize("content", ["", '{"token": 1', "[]", '{"token": "x"}'])
+WRONG: dict[str, list[object]] = {
+    "pid": ["7", 1.5, None, True, -1, 10**30, [7]],
+    "since_s": ["now", None, 1e300, -1.0, float("nan")],
+    **{key: [None, 7, ["x"]] for key in ("token", "host", "machine")},
+    **{key: [7, ["x"], {}] for key in ("process_start", "job", "cluster")},
+    "restart_count": ["7", None, 10**30],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_lock_of_another_shape_is_believed_for_a_while(key: str, value: object, tmp_path: Path) -> None:
+    (tmp_path / PATH).write_text(json.dumps(asdict(elsewhere()) | {key: value}))
+    assert holder(tmp_path) is None
+    with pytest.raises(UserError, match=r"cut short.*try again in 300 s"):
+        take_lock(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '{"token": 1', "[]", '{"token": "x"}', "[" * 100_000])
 def test_a_lock_cut_short_is_believed_for_a_while(tmp_path: Path, content: str) -> None:
     path = tmp_path / PATH
     path.write_text(content)

@@ -32,6 +32,9 @@ def test_without_a_file_there_are_none(tmp_path: Path) -> None:
     assert count_records(tmp_path) == 0
 
 
+DEEP = b"[" * 100_000
+
+
 @pytest.mark.parametrize("torn", [b'{"round": 1, "glo', b'{"round": 1}', b"[", "é".encode()[:1]])
 def test_a_line_without_its_end_does_not_count(torn: bytes, tmp_path: Path) -> None:
     write(tmp_path, b'{"round": 0}\n' + torn)
@@ -40,7 +43,20 @@ def test_a_line_without_its_end_does_not_count(torn: bytes, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"[]", b"3", b"null", b"{}", b'{"round": "1"}', b'{"round": 1.5}', b'{"round": true}', b"{", b"\xff"]
+    "line",
+    [
+        b"",
+        b"[]",
+        b"3",
+        b"null",
+        b"{}",
+        b'{"round": "1"}',
+        b'{"round": 1.5}',
+        b'{"round": true}',
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+    ],
 )
 def test_a_whole_line_that_is_no_record_is_told(line: bytes, tmp_path: Path) -> None:
     write(tmp_path, b'{"round": 0}\n' + line + b'\n{"round": 2}\n')
@@ -50,6 +66,13 @@ def test_a_whole_line_that_is_no_record_is_told(line: bytes, tmp_path: Path) -> 
         f"{tmp_path} has a damaged metrics.jsonl (line 2 is no record of a round); mend it, or move the folder away"
     )
     assert next(newest_first(tmp_path)) == {"round": 2}, "what is not asked for is not read"
+
+
+def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read .Is a directory"):
+        read_records(tmp_path)
+    assert read_records(tmp_path / "metrics.jsonl" / "below") == []
 
 
 def test_what_is_no_finite_number_is_read_and_never_best(tmp_path: Path) -> None:

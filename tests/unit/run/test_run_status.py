@@ -17,6 +17,9 @@ from fedlit.run.status import PATH, STATES, RunStatus, ended, first_status, read
 STEP = "slurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 2026-11-21T09:40:00"
 
 
+DEEP = "[" * 100_000
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A run folder with the records of the untrained model and of two rounds."""
@@ -118,7 +121,9 @@ def test_stopped_by_the_sigterm_of_a_time_limit(folder: Path, tmp_path: Path) ->
     assert (read.state, read.reason) == ("timed_out", "SIGTERM after round 2")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"state": "unheard of"}', '{"state": 1}', "\x00\x00"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", DEEP, '{"state": "unheard of"}', '{"state": 1}', "\x00\x00"]
+)
 def test_a_damaged_status_is_as_good_as_none(folder: Path, content: str) -> None:
     (folder / PATH).write_text(content)
     assert read_status(folder).state == "pending"
@@ -127,6 +132,17 @@ def test_a_damaged_status_is_as_good_as_none(folder: Path, content: str) -> None
     (folder / "adapter").mkdir()
     read = read_status(folder)
     assert (read.state, read.num_finished_rounds) == ("done", 2)
+
+
+@pytest.mark.parametrize("name", [PATH, "metrics.jsonl", "lock.json"])
+def test_a_folder_in_the_place_of_a_file_is_as_good_as_none(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    assert read_status(tmp_path).state == "pending"
+
+
+def test_a_log_that_is_no_path_tells_nothing(folder: Path) -> None:
+    (folder / PATH).write_text('{"state": "running", "log": "a\\u0000b", "log_start_bytes": true}')
+    assert read_status(folder).state == "killed"
 
 
 def test_entries_of_a_wrong_type_are_left_out(folder: Path) -> None:
