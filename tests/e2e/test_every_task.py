@@ -39,6 +39,12 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
+def write_parts(folder: Path, name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Write a training set and a test set of the last 24 rows, and return the words that give them."""
+    train, test = folder / f"{name}.jsonl.gz", folder / f"{name}-test.jsonl.gz"
+    return [f"data.path={write_rows(train, rows[:-24])}", f"data.test_path={write_rows(test, rows[-24:])}"]
+
+
 def texts(folder: Path) -> list[str]:
     rows = [{"text": f"{word} {i}", "label": i % 2} for i in range(12) for word in WORDS]
     return ["data=texts", f"data.path={write_rows(folder / 'texts.jsonl.gz', rows)}", *ENCODER]
@@ -50,9 +56,8 @@ def pairs(folder: Path) -> list[str]:
         for i in range(12)
         for word in WORDS
     ]
-    path = write_rows(folder / "pairs.jsonl.gz", rows)
-    own_test_set = [f"data.path={path}", f"data.test_path={path}", "partition.name=iid"]
-    return ["data=glue/stsb", *own_test_set, "model=bert-small", "model.max_length_tokens=24"]
+    own_test_set = write_parts(folder, "pairs", rows)
+    return ["data=glue/stsb", *own_test_set, "partition.name=iid", "model=bert-small", "model.max_length_tokens=24"]
 
 
 def references(folder: Path) -> list[str]:
@@ -62,16 +67,14 @@ def references(folder: Path) -> list[str]:
         for word in WORDS
         for end in (".", f" number {i}.")
     ]
-    path = write_rows(folder / "e2e.jsonl.gz", rows)
-    return ["data=e2e", f"data.path={path}", f"data.test_path={path}", "eval.num_beams=2", "partition.name=iid"]
+    return ["data=e2e", *write_parts(folder, "e2e", rows), "eval.num_beams=2", "partition.name=iid"]
 
 
 def arithmetic(folder: Path) -> list[str]:
     rows = [
         {"question": f"{word}: {i} + 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"} for i in range(9) for word in WORDS
     ]
-    path = write_rows(folder / "gsm8k.jsonl.gz", rows)
-    return ["data=gsm8k", f"data.path={path}", f"data.test_path={path}", "partition.name=iid"]
+    return ["data=gsm8k", *write_parts(folder, "gsm8k", rows), "partition.name=iid"]
 
 
 def choices(folder: Path, *more: str) -> list[str]:
@@ -86,8 +89,7 @@ def choices(folder: Path, *more: str) -> list[str]:
         for word in WORDS
         for task, options in (("boolq", "true/false"), ("piqa", "solution1/solution2"))
     ]
-    path = write_rows(folder / "commonsense.jsonl.gz", rows)
-    return ["data=commonsense", f"data.path={path}", f"data.test_path={path}", *more]
+    return ["data=commonsense", *write_parts(folder, "commonsense", rows), *more]
 
 
 def folder_of_images(folder: Path) -> list[str]:
