@@ -67,6 +67,9 @@ def gather_inputs(config: RunConfig) -> Inputs:
         with_test_parts=not own_test_rows or config.eval.on != "global",
     )
     folder.require_same_rows("shards_sha256", shards_checksum(shards))
+    if config.eval.protocol != "options":
+        of_clients = [] if config.eval.on == "global" and own_test_rows else [r for shard in shards for r in shard.test]
+        notices += spec.test_notices([*own_test_rows, *(rows[row] for row in of_clients)], config.data)
     return Inputs(
         config=config,
         rows=rows,

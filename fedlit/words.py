@@ -1,4 +1,4 @@
-"""Where the words of a text are, in any script: without torch, so that a text without one is told as it is read.
+"""Where the words of a text are, in any script: without torch, so that texts without one are told early.
 
 Of a text in ASCII nothing here changes a bit of what rouge_score, sacrebleu and nltk make of it; these know the words
 of English. Elsewhere a word is a run of letters, marks and digits, and in scripts that put no spaces between words,
@@ -8,11 +8,9 @@ Unicode holds for the same, é as one character or as two, are compared in one f
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import regex
-
-from fedlit.errors import UserError
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 # SA: what no line can be broken in without a dictionary. The two marks that lengthen a kana belong to no one script.
@@ -52,18 +50,16 @@ def has_word(text: str) -> bool:
     return _WORD.search(text) is not None
 
 
-def require_word(reference: str, scores: Collection[str], place: str) -> None:
-    """Refuse a reference without a word if one of the scores compares words alone; `place` names its row.
-
-    Raises:
-        UserError: the reference, and the score.
-    """
+def blind_spots(references: Sequence[str], scores: Collection[str]) -> list[str]:
+    """Return a line on references without a word, if there are any and one of the scores compares words alone."""
     blind = next((score for score in WORD_SCORES if score in scores), None)
-    if blind is not None and not has_word(reference):
-        raise UserError(
-            f"{place}: the reference {reference.strip()[:60]!r} has no word, so {blind} is 0 whatever a model says; "
-            "correct the row, leave it out, or give other data.scores, such as bleu_4"
-        )
+    wordless = [] if blind is None else [reference for reference in references if not has_word(reference)]
+    if not wordless:
+        return []
+    return [
+        f"{len(wordless):,} of {len(references):,} references have no word, such as {wordless[0].strip()[:60]!r}: "
+        f"{blind} is 0 there whatever a model says; leave them out, or give other data.scores, such as bleu_4"
+    ]
 
 
 def set_apart(text: str) -> str:

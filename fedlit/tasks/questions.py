@@ -14,8 +14,6 @@ from fedlit.config import DataConfig
 from fedlit.data.prompts import render
 from fedlit.errors import UserError
 from fedlit.metrics.answers import final_answer, find_option, options_in
-from fedlit.scores import chosen_scores
-from fedlit.words import require_word
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +82,6 @@ def _question(
         group = str(row[data.score_by])
     options = () if data.options is None else find_options(prompt, data.options, place)
     _require_answers(references, options, place, data)
-    if not by_options:
-        for reference in references:
-            require_word(reference, chosen_scores(data), place)
     if data.options is None:
         return Question(prompt=prompt, references=references, group=group)
     candidates, right = exchange_option(references[0], options, place) if by_options else ((), 0)

@@ -87,13 +87,13 @@ class TaskSpec(ABC):
                 f'{place}: {type(record).__name__}, not an object; write each row as {{"column": value, ...}}'
             )
         row = dict(record)
+        for column in self.read_columns(data):
+            if isinstance(value := row.get(column), str):
+                require_encodable(value, place, f"column {shown(column)}")
         if not self.check(row, place, data):
             return None
         if data.label is not None:
             label_text(row, data.label, place, "data.label")
-        for column in self.read_columns(data):
-            if isinstance(value := row.get(column), str):
-                require_encodable(value, place, f"column {shown(column)}")
         return row
 
     def read_columns(self, data: DataConfig) -> list[str]:
@@ -111,6 +111,10 @@ class TaskSpec(ABC):
         """
         if self.has_head:
             check_test_targets(rows, places, classes, data)
+
+    def test_notices(self, rows: Sequence[Row], data: DataConfig) -> list[str]:
+        """Return lines a person should read about rows that are tested; none by default."""
+        return []
 
     def class_names(self, rows: Sequence[Row], data: DataConfig) -> tuple[str, ...]:
         """Return the names of the classes in the order of their numbers; none without a classification.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from fedlit.data.prompts import Row, prompt_template, render, required_columns, 
 from fedlit.data.values import shown
 from fedlit.errors import UserError
 from fedlit.tasks.spec import TaskSpec
-from fedlit.words import require_word
+from fedlit.words import blind_spots
 
 if TYPE_CHECKING:
     from fedlit.config.schema import DataConfig
@@ -48,8 +48,7 @@ class CausalLMSpec(TaskSpec):
         return columns | dict.fromkeys(required_columns(data), "data.required") | {data.response: "data.response"}
 
     def check(self, row: Row, place: str, data: DataConfig) -> bool:
-        """Check that columns hold strings, null counting as blank, that response and required ones are not blank, and
-        that the scores can see what may become a reference.
+        """Check that columns hold strings, null counting as blank, and that response and required ones are not blank.
 
         A row with an empty response is left out with data.drop_empty.
         """
@@ -71,12 +70,14 @@ class CausalLMSpec(TaskSpec):
                 f"{place}: column {data.response!r} (data.response) is empty; fill it in, "
                 "or leave such rows out with data.drop_empty=true"
             )
-        if data.test_path is None and data.hub_test_split is None:  # else no row of this file is a reference
-            require_word(row[data.response], data.scores or self.default_scores, place)
         for column in required_columns(data):
             if not row[column].strip():
                 raise UserError(f"{place}: column {column!r} is blank; fill it in or take it off data.required")
         return True
+
+    def test_notices(self, rows: Sequence[Row], data: DataConfig) -> list[str]:
+        """Return a line on references that the scores of words cannot see."""
+        return blind_spots([row[data.response] for row in rows], data.scores or self.default_scores)
 
     def identity(self, row: Row, data: DataConfig) -> str:
         """Return the prompt."""

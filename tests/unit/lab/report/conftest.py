@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedlit.config import Cell, RunConfig, load_config, load_sweep, to_yaml
+from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, collect
 from fedlit.run.status import RunStatus
 
@@ -73,8 +74,11 @@ def write_run(cell: Cell, scorer: Scorer, *, state: str = "done", overrides: Seq
     """Write the run folder of a cell."""
     records = records_of(cell.settings, scorer)
     arguments = dict(argument.split("=", 1) for argument in [*cell.arguments, f"num_rounds={NUM_ROUNDS}", *overrides])
-    paths = {"data.path": __file__, "data.test_path": __file__}  # any file that is there
-    config = load_config([f"{key}={text}" for key, text in {**paths, **arguments}.items()])
+    paths = {"data.path": __file__, "data.test_path": __file__}  # any file that is there, where one is asked for
+    try:
+        config = load_config([f"{key}={text}" for key, text in arguments.items()])
+    except UserError:
+        config = load_config([f"{key}={text}" for key, text in {**paths, **arguments}.items()])
     cell.folder.mkdir(parents=True)
     (cell.folder / "config.yaml").write_text(to_yaml(config))
     (cell.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
@@ -89,6 +93,6 @@ def write_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     def write(sweep: str, scorer: Scorer, picks: Sequence[str] = (), overrides: Sequence[str] = ()) -> Collection:
         for cell in load_sweep(sweep).cells(picks):
             write_run(cell, scorer, overrides=overrides)
-        return collect([sweep], picks)
+        return collect([sweep], [*picks, *overrides])
 
     return write
