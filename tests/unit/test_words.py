@@ -51,6 +51,7 @@ def test_only_what_is_tested_is_a_reference(tmp_path: Path) -> None:
         "data.response=a",
         "data.label=null",
         "partition.name=iid",
+        "partition.min_test_rows=2",
         "num_clients=2",
     ]
     words += ["model=tiny", f"run.dir={tmp_path}"]

@@ -178,7 +178,7 @@ def test_the_backbone_is_loaded_as_the_spec_says(registered: None, words: list[s
     with pytest.raises(UserError, match=r"the result of data\.task=triage is a whole model"):
         quantized = RunConfig(data=DataConfig(task="triage"))
         quantized.model.quantization = "nf4"
-        require_quantization_fits(quantized, keeps_weights=True, folds=False)
+        require_quantization_fits(quantized, keeps_weights=True)
 
 
 def test_a_federation_is_assembled(registered: None, words: list[str]) -> None:
