@@ -89,7 +89,8 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     for key, allowed in RANGES.items():
         value = values.get(key)
         each: list[Any] = value if isinstance(value, list) else [value]
-        if value is not None and not all(allowed.contains(entry) for entry in each):
+        if value is not None and not all(type(entry) in (int, float) and allowed.contains(entry) for entry in each):
+            # No number: an option that a method's own file gives as text, whose type is then text.
             yield key, f"is out of range; give {allowed.text}"
     yield from _size_problems(values)
     yield from _cohort_problems(values)

@@ -36,8 +36,8 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("compute.devices", "compute.num_nodes", "compute.threads"), PROCESSES),
     **dict.fromkeys(("compute.timeout_s", "compute.start_timeout_s"), POSITIVE_COUNT),
     **dict.fromkeys(("run.keep_checkpoints", "method.lora_rank", "logging.samples_every"), POSITIVE_COUNT),
-    **dict.fromkeys(("partition.min_test_rows", "eval.no_repeat_ngram_size"), COUNT),
-    **dict.fromkeys(("partition.num_shards", "eval.max_clients", "method.residual_rank"), POSITIVE_COUNT),
+    **dict.fromkeys(("partition.min_test_rows", "eval.no_repeat_ngram_size", "method.residual_rank"), COUNT),
+    **dict.fromkeys(("partition.num_shards", "eval.max_clients"), POSITIVE_COUNT),
     "seed": Range(lambda value: 0 <= value <= LARGEST_SEED, f"an integer of at least 0, up to {LARGEST_SEED}"),
     "partition.num_topics": Range(
         lambda value: 2 <= value <= LARGEST_COUNT, f"an integer of at least 2, up to {LARGEST_COUNT}"

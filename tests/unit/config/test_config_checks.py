@@ -25,10 +25,11 @@ RANGE_CASES = [
     ("partition.num_topics", "1", "at least 2"),
     *((key, "0", "at least 1") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("compute.timeout_s", "0", "at least 1"),
-    *((key, "0", "at least 1") for key in ("partition.num_shards", "eval.max_clients", "method.residual_rank")),
+    *((key, "0", "at least 1") for key in ("partition.num_shards", "eval.max_clients")),
     *((key, "2147483648", "up to 2147483647") for key in ("num_rounds", "method.lora_rank", "compute.timeout_s")),
     *((key, "65537", "up to 65536") for key in ("compute.devices", "compute.num_nodes", "compute.threads")),
     ("compute.start_timeout_s", "0", "at least 1"),
+    ("method.residual_rank", "-1", "at least 0"),
     ("seed", "-1", "at least 0"),
     ("seed", "9223372036854775808", "up to 9223372036854775807"),
     ("partition.min_test_rows", "-1", "at least 0"),
@@ -295,3 +296,17 @@ def test_a_setting_without_effect_is_a_warning(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").touch()
     assert no_effect_warnings(load_config(arguments, config_dir)) == warned
+
+
+@pytest.mark.parametrize("text", ["text", "[8, text]", "true"])
+def test_an_option_of_a_method_s_own_file_that_is_no_number_is_refused(text: str, config_dir: Path) -> None:
+    path = config_dir / "method/fedit.yaml"
+    path.write_text(f"name: fedit\nlora_rank: {text}\nlora_alpha: 16.0\nlora_dropout: 0.0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"method\.lora_rank=") as caught:
+        load_config([], config_dir)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_residual_of_no_rank_is_allowed() -> None:
+    """FedEx-LoRA without its residual is FedIT."""
+    assert load_config(["method=fedex_lora", "method.residual_rank=0"]).method.options["residual_rank"] == 0
