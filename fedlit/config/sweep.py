@@ -129,7 +129,7 @@ def _find(name: str, files: _Files) -> tuple[str, Path, str]:
         return path.stem, path, str(path)
     if path.suffix in SUFFIXES or path.exists():
         what = "is no YAML file" if path.exists() else f"is not there (seen from {Path.cwd()})"
-        beside = [str(other) for other in sorted(path.parent.glob("*")) if other.suffix in SUFFIXES]
+        beside = [str(other) for other in sorted(path.parent.glob("*")) if other.suffix in SUFFIXES and other.is_file()]
         near = nearest(name, beside)
         near = nearest(path.stem, choices) if near == "." else near
         raise UserError(f"the sweep {name} {what}{near} Valid names: {', '.join(choices)}, or the path of a YAML file")

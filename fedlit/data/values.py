@@ -11,6 +11,9 @@ _REPR.maxstring = _REPR.maxother = 120
 _REPR.maxlong = 60
 _REPR.maxlevel = 3
 
+_JOINERS = "\u200c\u200d"
+"""Without width, but they change the letters beside them (Persian, Hindi) and what an emoji is."""
+
 
 def shown(value: Any) -> str:
     """Return a value as a message shows it: like `repr`, of a long or deep one a part."""
@@ -36,8 +39,9 @@ def require_encodable(text: str, place: str, what: str) -> None:
 
 
 def looks(value: Any) -> str:
-    """Return what a person sees of a label: without white space around it, accents in one form, numbers as they are
-    spelled without a fraction of zero.
+    """Return what a person sees of a label: each run of white space as one blank and none around it, no characters
+    without width, accents in one form, numbers as they are spelled without a fraction of zero.
     """
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    return unicodedata.normalize("NFC", text).strip()
+    seen = (sign for sign in text if unicodedata.category(sign) != "Cf" or sign in _JOINERS)
+    return " ".join(unicodedata.normalize("NFC", "".join(seen)).split())

@@ -15,6 +15,7 @@ from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import cell_runs
 from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
+from fedlit.process.storage import user_path
 from fedlit.run.folder import read_partition
 from fedlit.run.records import Record, read_records
 from fedlit.run.status import RunStatus, read_status
@@ -94,7 +95,7 @@ def collect(targets: Sequence[str], overrides: Sequence[str] = (), config_dir: P
     Raises:
         UserError: nothing of that name; no run in a folder.
     """
-    folders = [Path(target) for target in targets]
+    folders = [user_path(target) for target in targets]
     if len(targets) == 1 and not is_there(targets[0], Path.is_dir):
         return _of_sweep(targets[0], overrides, config_dir)
     if overrides:

@@ -92,3 +92,11 @@ def test_any_name_is_a_sweep_or_one_line(config_dir: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
         load_sweep(name, config_dir)
     assert printable(str(caught.value)) == str(caught.value) and len(str(caught.value)) <= 400
+
+
+def test_a_folder_in_a_sweeps_place_is_not_offered_in_its_own_stead(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").mkdir()
+    with pytest.raises(UserError) as error:
+        load_sweep(str(tmp_path / "mine.yaml"))
+    assert "is no YAML file" in str(error.value)
+    assert "did you mean" not in str(error.value)

@@ -63,6 +63,16 @@ def test_folders_are_told_apart_by_what_differs() -> None:
     assert [entry.name for entry in collect(["runs/c", "runs/a", "runs/c"]).entries] == ["c", "a"]
 
 
+def test_a_folder_of_the_home_folder_is_found_as_run_dir_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_run(tmp_path / "home/runs/a", RunConfig())
+    found = collect(["~/runs"])
+    assert [entry.folder for entry in found.entries] == [tmp_path / "home/runs/a"]
+    assert found.folder == tmp_path / "home/runs"
+
+
 def test_a_round_that_is_being_written_does_not_count() -> None:
     write_run(Path("runs/a"), RunConfig())
     with Path("runs/a/metrics.jsonl").open("a") as file:
