@@ -182,7 +182,7 @@ def test_diverged_and_done_are_told(zygote: Zygote) -> None:
 
 def test_out_of_memory_is_one_line_with_a_remedy(zygote: Zygote) -> None:
     """A factor of more bytes than a process can address."""
-    run = start(zygote, "too-large", "method.lora_rank=10000000000000")
+    run = start(zygote, "too-large", "method.lora_rank=2147483647")
     assert wait(run) == [OUT_OF_MEMORY_EXIT_CODE], run.output()
     assert "out of memory: process 0: " in run.output()
     assert "lower local.batch_size" in run.output()
