@@ -25,7 +25,8 @@ def require_column(row: Row, column: str, place: str, key: str) -> None:
         columns = [str(name) for name in row]
         close = difflib.get_close_matches(column, columns, n=1, cutoff=0.0)
         nearest = f"; the nearest is {close[0]!r}" if close else ""
-        raise UserError(f"{place}: no column {column!r} (asked for by {key}) among {columns}{nearest}")
+        without = "; give data.label=null partition.name=iid where rows have no labels" if key == "data.label" else ""
+        raise UserError(f"{place}: no column {column!r} (asked for by {key}) among {columns}{nearest}{without}")
 
 
 def label_text(row: Row, column: str, place: str, key: str) -> str:

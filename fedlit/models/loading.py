@@ -245,6 +245,8 @@ def _not_loadable(path: str, key: str, what: str, error: Exception) -> UserError
             "architecture and tokenizer transformers knows"
         )
     remedy = "check the name, or download it first and give its folder"
+    if what == "image processor":
+        remedy = f"{remedy}; for images give a model of images, such as model=vit-small"
     if "attention implementation" in reason:  # an architecture without torch's fused kernel
         remedy = "give model.attention_implementation=eager"
     if "Unrecognized configuration class" in reason:  # followed by the names of all architectures that do

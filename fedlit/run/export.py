@@ -58,8 +58,17 @@ def export_result(
     else:
         merged = adapter.merged(model) | merged_weights(layers, tensors, server.changes(), client_id) | dict(head or {})
         write_merged_model(partial, reload, merged, pad_token_id=_pad_token_id(model) if head else None)
+    _let_others_read(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _let_others_read(folder: Path) -> None:
+    """Give every file the rights of new files here: safetensors lets nobody but its owner read what it writes."""
+    rights = 0o666 & (folder.stat().st_mode | ~0o777)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(rights)
 
 
 def fits_peft(adapter: Adapter, model: nn.Module, head: Mapping[str, Tensor] | None = None) -> bool:

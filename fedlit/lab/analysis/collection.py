@@ -97,6 +97,10 @@ def collect(targets: Sequence[str], overrides: Sequence[str] = (), config_dir: P
     """
     folders = [user_path(target) for target in targets]
     if len(targets) == 1 and not is_there(targets[0], Path.is_dir):
+        if "/" in targets[0] and not is_there(targets[0]) and not targets[0].endswith((".yaml", ".yml")):
+            raise UserError(
+                f"{targets[0]} is not there (seen from {Path.cwd()}); give the name of a sweep, or run folders"
+            )
         return _of_sweep(targets[0], overrides, config_dir)
     if overrides:
         raise UserError(f"{overrides[0]} picks cells of a sweep, and {targets[0]} is a folder; leave it out")

@@ -376,3 +376,13 @@ def test_exporting_a_folded_run_twice_gives_the_same_bytes(trained: Callable[...
         result.export(tmp_path / "adapter")
         written.append((tmp_path / "adapter" / "adapter_model.safetensors").read_bytes())
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_colleagues_may_read_what_is_written(form: str, trained: Callable[..., Result], tmp_path: Path) -> None:
+    """As far as the user lets them read new files: every file has the rights of a file that is made here."""
+    result = trained(ADAPTERS["lora"]())
+    (tmp_path / "new").write_text("")
+    result.export(tmp_path / "adapter", form=form)
+    rights = {path.name: path.stat().st_mode for path in (tmp_path / "adapter").iterdir()}
+    assert rights == dict.fromkeys(rights, (tmp_path / "new").stat().st_mode)

@@ -197,7 +197,7 @@ function labelsChart(page, data, shards, colours) {
       const fill = labelFill(page, data, part.index, colours);
       return {
         type: "bar", orientation: "h", x: part.counts, y: clients,
-        marker: { color: fill.color, line: { width: 1, color: colours.page }, pattern: fill.hatched ? { shape: "/", fgcolor: colours.page, fgopacity: 0.75, size: 6, solidity: 0.35 } : undefined },
+        marker: { color: fill.color, line: { width: 1, color: colours.page }, pattern: fill.hatched ? { shape: "/", bgcolor: fill.color, fgcolor: colours.page, fgopacity: 0.75, size: 6, solidity: 0.35 } : undefined },
         hovertemplate: `<b>${plain(part.label)}</b><br>%{x} rows of client %{y}<extra></extra>`,
       };
     });

@@ -126,3 +126,9 @@ def test_a_damaged_partition_is_one_line(content: str) -> None:
     with pytest.raises(UserError, match=r"^runs/a has a damaged partition\.json.*writes it anew$") as caught:
         collect(["runs"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["/no/such/folder", "runs/none", "~/none"])
+def test_a_path_that_is_not_there_is_no_misspelt_sweep(target: str) -> None:
+    with pytest.raises(UserError, match=r"is not there \(seen from .*\); give the name of a sweep, or run folders"):
+        collect([target])
