@@ -34,6 +34,7 @@ def test_dry_run_tells_sizes_and_writes_nothing(command_line: CommandLine) -> No
     assert "25,600 trainable (15,360 shared, 10,240 private), 1,246,592 frozen" in done.stdout
     assert "61.4 kB up, 61.4 kB down" in done.stdout
     assert "memory     about" in done.stdout
+    assert "kernels" not in done.stderr, "no other library has anything to say"
     assert not (command_line.folder / "dry").exists()
 
 

@@ -250,4 +250,6 @@ def test_building_it_writes_nothing_to_the_console() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, [line for line in done.stderr.splitlines() if "jit" in line or "bits" in line]) == ("", [])
-    assert logging.getLogger("bitsandbytes").level == logging.NOTSET
+    assert logging.getLogger("bitsandbytes").level in (logging.NOTSET, logging.ERROR), (
+        "ERROR once fedlit.adapters is there"
+    )
