@@ -127,7 +127,9 @@ def run(builder: Builder) -> Callable[[str, str], Measured]:
     return cache(lambda rule, kind: measured(builder, f"{rule} {kind}", *RULES[rule], *TYPES[kind]))
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "bf16 both" else kind for kind in TYPES]
+)
 @pytest.mark.parametrize("rule", EXACT)
 def test_the_model_holds_the_mean_of_the_clients(rule: str, kind: str, run: Callable[[str, str], Measured]) -> None:
     """FedEx and FLoRA miss it by less than a thousandth of what FedIT does, in bfloat16 as in float32."""

@@ -51,6 +51,7 @@ def test_a_full_disk_under_the_output_is_one_line(what: str, tmp_path: Path) -> 
     assert "No space left on device" in line
 
 
+@pytest.mark.slow
 def test_a_run_whose_reader_goes_stops_and_goes_on(command_line: CommandLine, tmp_path: Path) -> None:
     words = [*merge(SMALL, ("num_rounds=300", "eval.every=300")), f"run.dir={tmp_path}", "run.name=read"]
     run = subprocess.Popen(
@@ -76,6 +77,7 @@ def test_a_run_whose_reader_goes_stops_and_goes_on(command_line: CommandLine, tm
     assert 1 <= status.num_finished_rounds < 300
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 def test_tables_onto_a_full_disk_are_one_line(command_line: CommandLine, tmp_path: Path) -> None:
     done = command_line.run("scored", "num_rounds=1")

@@ -22,6 +22,7 @@ def table(folder: Path) -> list[str]:
     return (folder / NAME).read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.slow
 def test_many_clients(command_line: CommandLine) -> None:
     one, two, longer = "one", "two", "longer"
     for name, num_processes, more in ((one, 1, ()), (two, 2, ()), (longer, 1, ("num_rounds=1",))):
