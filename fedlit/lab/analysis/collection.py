@@ -9,6 +9,7 @@ from typing import Any
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
 from fedlit.config.keys import show
+from fedlit.config.loading import list_choices
 from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint
 from fedlit.errors import UserError
@@ -97,7 +98,8 @@ def collect(targets: Sequence[str], overrides: Sequence[str] = (), config_dir: P
     """
     folders = [user_path(target) for target in targets]
     if len(targets) == 1 and not is_there(targets[0], Path.is_dir):
-        if "/" in targets[0] and not is_there(targets[0]) and not targets[0].endswith((".yaml", ".yml")):
+        is_path = "/" in targets[0] and not targets[0].endswith((".yaml", ".yml"))
+        if is_path and not is_there(targets[0]) and targets[0] not in list_choices(config_dir, "sweep"):
             raise UserError(
                 f"{targets[0]} is not there (seen from {Path.cwd()}); give the name of a sweep, or run folders"
             )
