@@ -40,9 +40,9 @@ class FoldedChanges:
 
 def _applied(change: LowRank, x: Tensor) -> Tensor:
     """Return (..., out), computed as peft computes LoRA's product: in the factors' type, or the one of autocast."""
-    product = functional.linear(functional.linear(x.to(change.left.dtype), change.right), change.left)
-    if change.rest is None:
-        return product
     # In the type of the input: a large matrix in float32 would take many times as long as the layer itself.
-    rest = functional.linear(x, change.rest.to(x.dtype))
-    return rest + product if change.left.shape[1] else rest
+    rest = None if change.rest is None else functional.linear(x, change.rest.to(x.dtype))
+    if rest is not None and not change.left.shape[1]:
+        return rest
+    product = functional.linear(functional.linear(x.to(change.left.dtype), change.right), change.left)
+    return product if rest is None else rest + product

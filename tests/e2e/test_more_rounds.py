@@ -6,29 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine, Zygote
+from test_every_recipe import ROWS
+from test_every_recipe import TINY as EVERY
 
 from fedlit.run.status import read_status
 
-WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
-ROWS = [
-    {"prompt": f"def {word}_{number}(file)", "response": f"{word} file {number}.", "label": word[0]}
-    for number in range(6)
-    for word in WORDS
-]
-TINY = [
-    "num_clients=3",
-    "local.steps=1",
-    "local.batch_size=2",
-    "local.lr=0.01",
-    "data=jsonl",
-    "partition.alpha=1",
-    "partition.min_test_rows=2",
-    "eval.max_examples=4",
-    "eval.max_new_tokens=2",
-    "eval.batch_size=2",
-    "eval.every=2",
-    "logging.wandb=disabled",
-]
+TINY = [*(word for word in EVERY if not word.startswith("num_rounds=")), "eval.every=2"]
 CASES = {
     "stateless": ["method=fedit", "local.steps=2", "local.schedule=linear"],
     "stateful": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
