@@ -1,23 +1,8 @@
-"""Run one federation: `fabric run experiments/federate.py data=... method=...`; --help lists every option."""
+"""The file behind `fedlit run`, for `fabric run`, torchrun and srun, which start files."""
 
 import sys
 
-from fedlit.command import run_federation, without_traceback
-from fedlit.config import help_text
-
-
-def main(arguments: list[str]) -> int:
-    """Run the federation that `arguments` describe and return the exit code."""
-    if {"-h", "--help"} & set(arguments):
-        return without_traceback(show_help)
-    return run_federation(arguments)
-
-
-def show_help() -> int:
-    """Print every option."""
-    print(help_text())
-    return 0
-
+from fedlit.commands.run import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import fedlit
-from fedlit.command import without_traceback
+from fedlit.commands.endings import without_traceback
 from fedlit.data.pydoc import DEMO_PACKAGES, pretraining_texts
 from fedlit.seeding import numpy_generator, torch_stream
 

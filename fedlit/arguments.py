@@ -1,4 +1,4 @@
-"""Command lines of the scripts under experiments/: help that ends with an example, and every mistake as one line."""
+"""Command lines of the commands: help that ends with an example, and every mistake as one line."""
 
 import argparse
 import re
@@ -57,7 +57,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str | None, examples: str) -> None:
         super().__init__(
-            prog=prog,
+            prog=prog if prog.startswith("fedlit ") else f"fedlit {prog}",  # a subcommand has the whole of it
             description=description,
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -66,7 +66,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake."""
-        raise UserError(f"{message}; see 'python experiments/{self.prog} --help'")
+        raise UserError(f"{message}; see '{self.prog} --help'")
 
     def refuse_unknown_options(self, words: Sequence[str]) -> None:
         """Raise UserError for the first option that this parser does not have."""

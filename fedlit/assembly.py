@@ -1,16 +1,13 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
-import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from fedlit.adapters import Calibration
-from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import num_parameters
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
@@ -18,10 +15,8 @@ from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
-from fedlit.method import Method
-from fedlit.methods import build_method
-from fedlit.models import Backbone, Purpose, load_backbone
-from fedlit.partition.shards import Shard
+from fedlit.models import load_backbone
+from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, purpose, rehearse
 from fedlit.process import communication
 from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
@@ -33,112 +28,15 @@ from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
-from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
 from fedlit.run.checkpoint import Checkpoints
 from fedlit.run.export import Exporter
-from fedlit.run.export_proof import pretrained_shapes, require_exportable
 from fedlit.run.folder import RunFolder
-from fedlit.seeding import numpy_generator, torch_stream
-from fedlit.tasks import Task, task_class
-from fedlit.tasks.registry import task_spec
+from fedlit.seeding import numpy_generator
+from fedlit.tasks import Task
 
 NUM_CALIBRATION_BATCHES = 4
 """Training batches that an adapter may look at when it is initialised."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Who trains on what, and how: the inputs under a method."""
-
-    inputs: Inputs
-    method: Method
-
-    @cached_property
-    def clients(self) -> list[Shard]:
-        """The shards that train: one a client, or a single one with everybody's rows."""
-        shards = self.inputs.shards
-        if not self.method.pooled:
-            return shards
-        train = tuple(row for shard in shards for row in shard.train)
-        test = tuple(row for shard in shards for row in shard.test)
-        return [Shard(client_id=0, train=train, test=test)]
-
-    @property
-    def cohort_size(self) -> int:
-        """Clients of one round."""
-        return 1 if self.method.pooled else self._asked_cohort_size
-
-    @property
-    def num_step_multiples(self) -> int:
-        """How many clients' steps one client takes."""
-        return self._asked_cohort_size if self.method.pooled else 1
-
-    @property
-    def _asked_cohort_size(self) -> int:
-        return self.inputs.config.cohort_size or self.inputs.config.num_clients
-
-
-def make_plan(inputs: Inputs) -> Plan:
-    """Return the inputs under the configuration's method.
-
-    Raises:
-        UserError: an unknown recipe, part or option, or parts that do not fit together.
-    """
-    return Plan(inputs=inputs, method=build_method(inputs.config))
-
-
-def purpose(plan: Plan) -> Purpose:
-    """Return what the backbone of a run is loaded for."""
-    inputs, data = plan.inputs, plan.inputs.config.data
-    return Purpose(task=data.task, classes=inputs.classes, regression=data.regression, seed=inputs.config.seed)
-
-
-def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
-    """Return the task of the configuration."""
-    config = plan.inputs.config
-    return task_class(task_spec(config.data.task)).build(config, backbone)
-
-
-def attach_adapter(
-    plan: Plan, backbone: Backbone, calibration: Calibration | None = None
-) -> tuple[tuple[LoraLayer, ...], dict[str, float]]:
-    """Put the method's adapter into the backbone, initialised from one named stream, the same everywhere.
-
-    Returns:
-        Its LoRA layers, and what the record should hold of the initialisation.
-    """
-    with torch_stream(plan.inputs.config.seed, "adapter"):
-        facts = plan.method.attach(backbone.model, backbone.projections, calibration)
-    return plan.method.adapter.layers(backbone.model), facts
-
-
-def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, ...]:
-    """Put the adapter into the run's model on the meta device, show that its result can be written, return its layers.
-
-    Args:
-        plan: the run.
-        backbone: on the meta device; built here without one.
-
-    Raises:
-        UserError: what the model, the adapter or the texts would end the run with later.
-    """
-    backbone = backbone or load_backbone(plan.inputs.config.model, purpose(plan), weights=False)
-    backbone.require_readable(_texts(plan.inputs))
-    pretrained = pretrained_shapes(backbone.model)
-    with torch.device("meta"):  # peft would draw the factors of a large model for seconds
-        layers, _ = attach_adapter(plan, backbone)
-    require_exportable(plan.method.adapter, backbone.model, pretrained, plan.method.head(backbone.model))
-    return layers
-
-
-def _texts(inputs: Inputs) -> Iterator[str]:
-    """Yield all words that may be read: the templates and what stands in the rows."""
-    data = inputs.config.data
-    yield from filter(None, (data.template, data.test_template))
-    columns = task_spec(data.task).columns(data)
-    for row in (*inputs.rows, *inputs.own_test_rows):
-        yield from (str(row[column]) for column in columns if column in row)
 
 
 def calibration_batches(plan: Plan, model: nn.Module, task: Task[Any, Any]) -> Calibration:
@@ -268,11 +166,6 @@ def _cohort_part(kind: str, own: Mapping[str, Callable[..., Any]], name: str, op
     return factory(**{key: value for key, value in options.items() if key in known})
 
 
-def make_traffic(method: Method) -> TrafficObserver:
-    """Return what counts the bytes of a round."""
-    return TrafficObserver(rule=method.rule, groups=method.groups, silent=not method.communicates or method.pooled)
-
-
 def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Observer]:
     """Return what measures a LoRA method, if it is asked for and there is anything to measure."""
     method, model = host.method, host.model
@@ -323,10 +216,3 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
     )
-
-
-def first_traffic(traffic: TrafficObserver, server: ServerState, cohort_size: int, host: ModelHost) -> tuple[int, int]:
-    """Return the bytes up and down of one client in the first round, the mean over the first clients."""
-    clients = range(cohort_size)
-    up, down = traffic.of_round(server, clients, clients, host.trains(0))
-    return up // cohort_size, down // cohort_size

@@ -14,7 +14,7 @@ import transformers
 from lightning.fabric import Fabric
 from rich.console import Console
 
-from fedlit.assembly import Plan, assemble, make_plan
+from fedlit.assembly import assemble
 from fedlit.config import RunConfig
 from fedlit.errors import DivergenceError, FieldsError, LostPeer, OutOfMemory, UserError
 from fedlit.inputs import Inputs
@@ -23,6 +23,7 @@ from fedlit.lab.callbacks.console import ConsoleReport
 from fedlit.lab.callbacks.loggers import make_loggers
 from fedlit.lab.callbacks.plots import RunPlots
 from fedlit.partition.shards import partition_record
+from fedlit.planning import Plan, make_plan
 from fedlit.process import communication, slurm
 from fedlit.process.console import ConsoleFile
 from fedlit.process.devices import require_devices

@@ -4,7 +4,7 @@
     from fedlit.registry import register
     register("rule", "trimmed_mean", TrimmedMean)
 
-    python experiments/federate.py plugins=[my_parts] method.rule=trimmed_mean method.trim=0.2
+    fedlit run plugins=[my_parts] method.rule=trimmed_mean method.trim=0.2
 
 Imports nothing: the configuration reads the options of registered parts before torch is needed.
 """

@@ -13,11 +13,11 @@ from torch import nn
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_bytes, num_parameters
-from fedlit.assembly import Plan, first_traffic, make_traffic, purpose, rehearse
 from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
+from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
 from fedlit.round.server import ServerState
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes

@@ -10,7 +10,7 @@ unset MASTER_ADDR MASTER_PORT RANK LOCAL_RANK GROUP_RANK NODE_RANK WORLD_SIZE LO
 if [[ -f .venv/bin/activate ]]; then source .venv/bin/activate; fi
 python=(python)                      # in a container: python=(apptainer exec --nv fedlit.sif python)
 # export HF_HOME=/shared/huggingface # models and data, where all nodes see them
-# export HF_HUB_OFFLINE=1 WANDB_MODE=offline   # no internet on compute nodes: prefetch.py before, `wandb sync` after
+# export HF_HUB_OFFLINE=1 WANDB_MODE=offline   # no internet on compute nodes: `fedlit fetch` before, `wandb sync` after
 # export MASTER_ADDR=...             # where the names of nodes do not resolve
 # export MASTER_PORT=...             # where a port of 12000 to 32010 is not open between nodes
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The text of `experiments/federate.py --help`, made of the schema's docstrings and the YAML files' comments."""
+"""The text of `fedlit run --help`, made of the schema's docstrings and the YAML files' comments."""
 
 import ast
 import inspect
@@ -22,13 +22,13 @@ WIDTH = 100
 INTRODUCTION = """\
 Federated fine-tuning of one foundation model across clients that keep their data apart.
 
-usage: python experiments/federate.py [group=choice ...] [key=value ...]
+usage: fedlit run [group=choice ...] [key=value ...]
 
 examples:
-  python experiments/federate.py
+  fedlit run
   fabric run --accelerator=cpu --devices=2 experiments/federate.py data=medquad \\
       data.path=medquad.jsonl.gz num_clients=3 num_rounds=5 local.steps=10
-  torchrun --standalone --nproc-per-node=2 experiments/federate.py experiment=demo
+  torchrun --standalone --nproc-per-node=2 -m fedlit run experiment=demo
 
 What stands further down this list wins: the defaults below, the files of data, model and method,
 the experiment file, the command line. The order of the arguments does not matter.

@@ -19,8 +19,9 @@ from fedlit.config.tree import Setting, assemble, flatten, settle_layer
 from fedlit.errors import UserError
 from fedlit.lines import cut
 from fedlit.registry import load_plugins, plugin_options
+from fedlit.shipped import shipped
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_DIR = shipped("configs")
 
 DEFAULT_CHOICES: Mapping[str, str] = {"data": "pydoc", "model": "tiny", "method": "fedit"}
 

@@ -11,7 +11,7 @@ from tiny_federations import assert_equal, results
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 
-from fedlit import assembly
+from fedlit import assembly, planning
 from fedlit.algebra.tensors import snapshot
 from fedlit.config import load_config
 from fedlit.inputs import gather_inputs
@@ -41,7 +41,7 @@ def federation(folder: Path, name: str, *arguments: str) -> Federation:
     given = {argument.split("=")[0] for argument in arguments}
     defaults = [argument for argument in ARGUMENTS if argument.split("=")[0] not in given]
     config = load_config([*defaults, *arguments, f"run.dir={folder}", f"run.name={name}"])
-    plan = assembly.make_plan(gather_inputs(config))
+    plan = planning.make_plan(gather_inputs(config))
     built, _ = assembly.assemble(plan, Fabric(accelerator="cpu", devices=1))
     built.folder.prepare({}, "cpu")
     built.resume()

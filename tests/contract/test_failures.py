@@ -13,12 +13,12 @@ from client_rounds import make_job, train_client
 from tiny_federations import Builder, assert_equal, assert_export_computes_the_same, packaged_backbone, results
 from torch.optim import Optimizer
 
-from fedlit import assembly
+from fedlit import assembly, planning
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.client.schedules import lr_factor
 from fedlit.client.steps import StepRange
 from fedlit.client.trainers.serial import SerialTrainer
-from fedlit.command import DIVERGED_EXIT_CODE, run_federation
+from fedlit.commands.endings import DIVERGED_EXIT_CODE, run_federation
 from fedlit.errors import BROKEN_BACKBONE, SMALLER_LOCAL_STEPS, SMALLER_STEPS, DivergenceError
 from fedlit.models import Backbone
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
@@ -36,7 +36,8 @@ POISSON = ("cohort.sampling=poisson", "cohort_size=1", "num_rounds=6", "seed=9")
 
 @pytest.fixture
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
-    monkeypatch.setattr(assembly, "load_backbone", packaged_backbone)
+    for room in (assembly, planning):
+        monkeypatch.setattr(room, "load_backbone", packaged_backbone)
     return Builder(tmp_path)
 
 
@@ -264,7 +265,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """Return a function that runs a small federation as the command does; it returns the exit code and last line."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     environ = dict(os.environ)
-    monkeypatch.setattr(assembly, "load_backbone", packaged_backbone)
+    for room in (assembly, planning):
+        monkeypatch.setattr(room, "load_backbone", packaged_backbone)
 
     def run(*options: str) -> tuple[int, str]:
         small = ["num_clients=3", "num_rounds=2", "local.batch_size=2", "eval.max_examples=4", "eval.max_new_tokens=4"]
@@ -362,7 +364,8 @@ def test_a_backbone_with_a_nan_is_told_before_anything_is_trained(
         backbone.model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
         return backbone
 
-    monkeypatch.setattr(assembly, "load_backbone", broken)
+    for room in (assembly, planning):
+        monkeypatch.setattr(room, "load_backbone", broken)
     assert command(*options.split()) == (3, f"diverged: {place}: {what} nan; {BROKEN_BACKBONE}")
 
 

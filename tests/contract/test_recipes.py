@@ -16,7 +16,7 @@ from tiny_federations import (
     results,
 )
 
-from fedlit import assembly
+from fedlit import assembly, planning
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, load_config
 from fedlit.errors import UserError
@@ -37,7 +37,8 @@ MEASURES = {"lora/deviation", "lora/update_norm", "lora/drift_norm", "lora/rank"
 def one_backbone() -> Iterator[None]:
     """Read the packaged model once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembly, "load_backbone", packaged_backbone)
+        for room in (assembly, planning):
+            patch.setattr(room, "load_backbone", packaged_backbone)
         yield
 
 

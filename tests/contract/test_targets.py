@@ -14,7 +14,7 @@ from tiny_federations import DEFAULTS, ROWS
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen2Config
 
-from fedlit import assembly
+from fedlit import assembly, planning
 from fedlit.config import load_config
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs
@@ -56,16 +56,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     return build
 
 
-def plan_of(folder: Path, runs: Path, *options: str) -> assembly.Plan:
+def plan_of(folder: Path, runs: Path, *options: str) -> planning.Plan:
     given = {option.split("=")[0] for option in options}
     defaults = [option for option in DEFAULTS if option.split("=")[0] not in given]
     model = [f"model.path={folder}", "model.max_length_tokens=64", f"run.dir={runs}"]
     config = load_config([*defaults, *model, *options])
     shards = make_shards(ROWS, config.data, config.partition, config.num_clients, config.seed)
-    return assembly.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
+    return planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
 
 
-def trained(plan: assembly.Plan) -> Federation:
+def trained(plan: planning.Plan) -> Federation:
     federation, _ = assembly.assemble(plan, Fabric(accelerator="cpu", devices=1))
     federation.folder.prepare({}, "cpu")
     federation.resume()

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from fedlit import assembly
+from fedlit import assembly, planning
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
 from fedlit.inputs import Inputs
@@ -55,7 +55,7 @@ class Builder:
         defaults = [option for option in DEFAULTS if option.split("=")[0] not in given]
         config = load_config([*defaults, *options, f"run.dir={self.folder}", f"run.name={name}"], self.config_dir)
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, config.seed)
-        plan = assembly.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
+        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
         fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
         federation, _ = assembly.assemble(plan, fabric)
         for folder in (federation.folder.checkpoints, federation.folder.plots):

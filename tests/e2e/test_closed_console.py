@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, SMALL, CommandLine, environment, merge
 
-from fedlit.command import CLOSED_CONSOLE_EXIT_CODE, USER_ERROR_EXIT_CODE
+from fedlit.commands.endings import CLOSED_CONSOLE_EXIT_CODE, USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.run.status import read_status
 

@@ -10,6 +10,7 @@ from conftest import REPOSITORY, environment
 
 COMMANDS = sorted(set((REPOSITORY / "experiments").glob("*.py")) - {REPOSITORY / "experiments" / "pretrain_tiny.py"})
 """All but the one that made the packaged model, which trains by itself and imports torch at once."""
+NAMES = {"federate": "run", "dashboard": "page", "prefetch": "fetch"}
 HEAVY = ("torch", "lightning", "transformers", "datasets", "wandb", "matplotlib", "plotly")
 
 
@@ -28,7 +29,7 @@ def test_help_comes_at_once_and_has_an_example(script: Path, tmp_path: Path) -> 
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "argparse" in imported or "fedlit.config.help" in imported  # the list of imports is one
     assert imported & set(HEAVY) == set()
-    assert f"experiments/{script.name} " in done.stdout.replace("\n", " ")
+    assert f"fedlit {NAMES.get(script.stem, script.stem)} " in done.stdout.replace("\n", " ")
 
 
 SWEEP, REPORT, DASHBOARD, PREFETCH, FEDERATE, COMPARE = (
@@ -95,7 +96,7 @@ def test_the_guide_to_slurm_quotes_messages_that_exist() -> None:
 
 
 def test_the_guide_to_slurm_knows_every_state_and_exit_code() -> None:
-    from fedlit import command  # noqa: PLC0415  only this test needs it
+    from fedlit.commands import endings as command  # noqa: PLC0415  only this test needs it
     from fedlit.lab.sweeps.queue import BUSY  # noqa: PLC0415
     from fedlit.process.interrupt import STOPPED_EXIT_CODE  # noqa: PLC0415
     from fedlit.run.status import STATES  # noqa: PLC0415

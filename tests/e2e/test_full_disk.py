@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, ForkedRun, Zygote, merge
 
-from fedlit.command import USER_ERROR_EXIT_CODE
+from fedlit.commands.endings import USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.run.status import stored_status
 

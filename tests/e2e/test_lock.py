@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
-from fedlit.command import OUT_OF_MEMORY_EXIT_CODE, TIMED_OUT_EXIT_CODE, USER_ERROR_EXIT_CODE
+from fedlit.commands.endings import OUT_OF_MEMORY_EXIT_CODE, TIMED_OUT_EXIT_CODE, USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.run.status import RunStatus, read_status
 

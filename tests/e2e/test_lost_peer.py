@@ -7,7 +7,7 @@ import time
 import pytest
 from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
-from fedlit.command import INTERRUPTED_EXIT_CODE
+from fedlit.commands.endings import INTERRUPTED_EXIT_CODE
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.run.status import read_status
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
-from fedlit.command import USER_ERROR_EXIT_CODE
+from fedlit.commands.endings import USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.process.slurm import main_port
 

@@ -44,7 +44,7 @@ def serve() -> None:
     from fedlit.lab.sweeps import local  # noqa: PLC0415
 
     load_config([])  # the group files are parsed once
-    local.FEDERATE = HERE / "refusing_federate.py"
+    local.COMMAND = (sys.executable, str(HERE / "refusing_federate.py"))
     assert zygote.num_threads() == 1, "a lock that a thread holds would stay locked in a child"
     answer: Any = {"ready": os.getpid()}
     while True:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from fedlit.command import without_traceback
+from fedlit.commands.endings import without_traceback
 from fedlit.config import load_config
 
 

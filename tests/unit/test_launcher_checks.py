@@ -78,7 +78,7 @@ def test_the_shape_of_the_group_is_slurms() -> None:
 
 def test_it_is_known_without_torch() -> None:
     code = (
-        "import sys; from fedlit.command import run_federation; code = run_federation(['compute.devices=3']); "
+        "import sys; from fedlit.commands.endings import run_federation; code = run_federation(['compute.devices=3']); "
         "print(code, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=tasks(2, 2))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlit.command import tell, without_traceback
+from fedlit.commands.endings import tell, without_traceback
 from fedlit.errors import UserError
 from fedlit.lines import cut, one_line, printable
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.assembly import Plan, make_plan
 from fedlit.config import load_config
 from fedlit.inputs import Inputs
 from fedlit.partition.shards import Shard
+from fedlit.planning import Plan, make_plan
 from fedlit.sizing import Sizes, describe_sizes, measure
 
 PUBLISHED = Path(__file__).parents[1] / "published_configs"

@@ -22,7 +22,7 @@ from fedlit.lab.sweeps.tables import duration
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.run.status import JOB_LOG_VARIABLE, read_status
 
-FEDERATE = Path(__file__).resolve().parents[3] / "experiments" / "federate.py"
+COMMAND = (sys.executable, "-m", "fedlit", "run")
 
 POLL_S = 0.1
 
@@ -228,7 +228,7 @@ def _start(place: int, title: str, run: LocalRun, num_devices: int, *, mask: str
         ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_devices)]
     processes = [
         subprocess.Popen(
-            [sys.executable, str(FEDERATE), *run.arguments],
+            [*COMMAND, *run.arguments],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,

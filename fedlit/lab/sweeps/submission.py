@@ -60,7 +60,7 @@ def require_slurm() -> None:
     if shutil.which("sbatch") is None:
         raise UserError(
             "sbatch is not there; submit from a login node of a SLURM cluster, or run the cells on this machine with "
-            "'python experiments/sweep.py run <SWEEP> --local'"
+            "'fedlit sweep run <SWEEP> --local'"
         )
     if not TEMPLATE.is_file():
         raise UserError(f"{Path.cwd()} has no {TEMPLATE}; submit from the repository's root, where the jobs start")

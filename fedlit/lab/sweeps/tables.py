@@ -1,4 +1,4 @@
-"""What `experiments/sweep.py` shows of a sweep's cells, as tables for the terminal."""
+"""What `fedlit sweep` shows of a sweep's cells, as tables for the terminal."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

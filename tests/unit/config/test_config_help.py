@@ -48,7 +48,7 @@ def test_every_option_of_every_method_stands_with_its_comment() -> None:
 def test_lines_fit_a_hundred_columns_and_hold_the_examples() -> None:
     text = help_text()
     assert max(len(line) for line in text.splitlines()) <= 100
-    assert all(example in text for example in ("\n  python exp", "\n  fabric run --accel", "\n  torchrun ", "usage: "))
+    assert all(example in text for example in ("\n  fedlit run", "\n  fabric run --accel", "\n  torchrun ", "usage: "))
 
 
 def test_comments_are_read_where_they_stand(config_dir: Path) -> None:

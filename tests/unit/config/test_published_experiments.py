@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlit.assembly import make_plan
 from fedlit.config import CONFIG_DIR, RunConfig, load_config, no_effect_warnings
 from fedlit.config.loading import list_choices
 from fedlit.config.record import fingerprint
@@ -25,6 +24,7 @@ from fedlit.inputs import Inputs
 from fedlit.methods import build_method
 from fedlit.metrics.answers import ExactMatch, final_answer
 from fedlit.partition.shards import make_shards
+from fedlit.planning import make_plan
 from fedlit.sizing import Sizes, measure
 from fedlit.tasks.registry import task_spec
 

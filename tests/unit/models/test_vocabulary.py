@@ -12,13 +12,14 @@ from small_encoders import purpose_of, write_folder
 from torch import nn
 from transformers import AutoTokenizer, BertTokenizer, LlamaConfig, LlamaForCausalLM
 
-from fedlit.assembly import assemble, make_plan, rehearse
+from fedlit.assembly import assemble
 from fedlit.config import ModelConfig, load_config
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs
 from fedlit.models import PACKAGED, Backbone, load_backbone
 from fedlit.models.vocabulary import foreign_signs
 from fedlit.partition.shards import Shard
+from fedlit.planning import make_plan, rehearse
 from fedlit.sizing import describe_sizes
 from fedlit.tasks.causal_lm.task import CausalLM
 

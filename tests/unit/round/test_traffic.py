@@ -16,11 +16,11 @@ from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCau
 
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_parameters
-from fedlit.assembly import first_traffic, make_traffic
 from fedlit.client.host import ModelHost
 from fedlit.config import LocalConfig, MethodConfig, RunConfig
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
+from fedlit.planning import first_traffic, make_traffic
 from fedlit.round.cohort import Cohort
 from fedlit.round.observers import RoundView
 from fedlit.round.observers.traffic import TrafficObserver

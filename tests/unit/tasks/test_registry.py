@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lightning.fabric import Fabric
 
-from fedlit.assembly import assemble, make_plan, make_task, purpose
+from fedlit.assembly import assemble
 from fedlit.config import DataConfig, RunConfig, load_config, no_effect_warnings
 from fedlit.data.columns import require_column
 from fedlit.data.prompts import Row
@@ -20,6 +20,7 @@ from fedlit.lab.callbacks.console import describe
 from fedlit.models import Purpose, load_backbone
 from fedlit.models.quantization import require_quantization_fits
 from fedlit.partition.topics import topic_text
+from fedlit.planning import make_plan, make_task, purpose
 from fedlit.scores import chosen_scores
 from fedlit.sizing import measure
 from fedlit.tasks import registry, task_class

@@ -53,7 +53,7 @@ folder.joinpath("config.yaml").write_text(folder.with_suffix(".yaml").read_text(
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "stub.py"
     script.write_text(STUB)
-    monkeypatch.setattr(local, "FEDERATE", script)
+    monkeypatch.setattr(local, "COMMAND", (sys.executable, str(script)))
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_the_script_takes_the_words_of_the_command() -> None:
     words = REQUEST.command[REQUEST.command.index(str(TEMPLATE)) + 1 :]
     script = f'SLURM_ARRAY_TASK_ID=5\nstart() {{ printf "%s\\0" "$@"; }}\n{last[0]}\n'
     done = subprocess.run(["bash", "-c", script, "array", *words], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\0")[:-1] == ["experiments/sweep.py", "run", "demo", "--index", "5", *REQUEST.overrides]
+    assert done.stdout.split("\0")[:-1] == ["-m", "fedlit", "sweep", "run", "demo", "--index", "5", *REQUEST.overrides]
 
 
 def test_the_first_cell_that_does_not_load_is_named() -> None:

@@ -1,4 +1,4 @@
-"""From the words of a command line to an exit code: what `experiments/federate.py` and every cell of a sweep run, and
+"""From the words of a command line to an exit code: what `fedlit run` and every cell of a sweep run, and
 how every command tells a user's mistake.
 """
 

@@ -1,0 +1,1 @@
+"""What `fedlit COMMAND` does: a module each with `main(words)`; the scripts of experiments/ are doors to the same."""

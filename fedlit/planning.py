@@ -1,0 +1,129 @@
+"""From a configuration and its rows to a method and a model of shapes: what a dry run needs, and every run first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from fedlit.adapters import Calibration
+from fedlit.algebra.lora_layer import LoraLayer
+from fedlit.client.host import ModelHost
+from fedlit.inputs import Inputs
+from fedlit.method import Method
+from fedlit.methods import build_method
+from fedlit.models import Backbone, Purpose, load_backbone
+from fedlit.partition.shards import Shard
+from fedlit.round.observers.traffic import TrafficObserver
+from fedlit.round.server import ServerState
+from fedlit.run.export_proof import pretrained_shapes, require_exportable
+from fedlit.seeding import torch_stream
+from fedlit.tasks import Task, task_class
+from fedlit.tasks.registry import task_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Who trains on what, and how: the inputs under a method."""
+
+    inputs: Inputs
+    method: Method
+
+    @cached_property
+    def clients(self) -> list[Shard]:
+        """The shards that train: one a client, or a single one with everybody's rows."""
+        shards = self.inputs.shards
+        if not self.method.pooled:
+            return shards
+        train = tuple(row for shard in shards for row in shard.train)
+        test = tuple(row for shard in shards for row in shard.test)
+        return [Shard(client_id=0, train=train, test=test)]
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients of one round."""
+        return 1 if self.method.pooled else self._asked_cohort_size
+
+    @property
+    def num_step_multiples(self) -> int:
+        """How many clients' steps one client takes."""
+        return self._asked_cohort_size if self.method.pooled else 1
+
+    @property
+    def _asked_cohort_size(self) -> int:
+        return self.inputs.config.cohort_size or self.inputs.config.num_clients
+
+
+def make_plan(inputs: Inputs) -> Plan:
+    """Return the inputs under the configuration's method.
+
+    Raises:
+        UserError: an unknown recipe, part or option, or parts that do not fit together.
+    """
+    return Plan(inputs=inputs, method=build_method(inputs.config))
+
+
+def purpose(plan: Plan) -> Purpose:
+    """Return what the backbone of a run is loaded for."""
+    inputs, data = plan.inputs, plan.inputs.config.data
+    return Purpose(task=data.task, classes=inputs.classes, regression=data.regression, seed=inputs.config.seed)
+
+
+def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
+    """Return the task of the configuration."""
+    config = plan.inputs.config
+    return task_class(task_spec(config.data.task)).build(config, backbone)
+
+
+def attach_adapter(
+    plan: Plan, backbone: Backbone, calibration: Calibration | None = None
+) -> tuple[tuple[LoraLayer, ...], dict[str, float]]:
+    """Put the method's adapter into the backbone, initialised from one named stream, the same everywhere.
+
+    Returns:
+        Its LoRA layers, and what the record should hold of the initialisation.
+    """
+    with torch_stream(plan.inputs.config.seed, "adapter"):
+        facts = plan.method.attach(backbone.model, backbone.projections, calibration)
+    return plan.method.adapter.layers(backbone.model), facts
+
+
+def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, ...]:
+    """Put the adapter into the run's model on the meta device, show that its result can be written, return its layers.
+
+    Args:
+        plan: the run.
+        backbone: on the meta device; built here without one.
+
+    Raises:
+        UserError: what the model, the adapter or the texts would end the run with later.
+    """
+    backbone = backbone or load_backbone(plan.inputs.config.model, purpose(plan), weights=False)
+    backbone.require_readable(_texts(plan.inputs))
+    pretrained = pretrained_shapes(backbone.model)
+    with torch.device("meta"):  # peft would draw the factors of a large model for seconds
+        layers, _ = attach_adapter(plan, backbone)
+    require_exportable(plan.method.adapter, backbone.model, pretrained, plan.method.head(backbone.model))
+    return layers
+
+
+def _texts(inputs: Inputs) -> Iterator[str]:
+    """Yield all words that may be read: the templates and what stands in the rows."""
+    data = inputs.config.data
+    yield from filter(None, (data.template, data.test_template))
+    columns = task_spec(data.task).columns(data)
+    for row in (*inputs.rows, *inputs.own_test_rows):
+        yield from (str(row[column]) for column in columns if column in row)
+
+
+def make_traffic(method: Method) -> TrafficObserver:
+    """Return what counts the bytes of a round."""
+    return TrafficObserver(rule=method.rule, groups=method.groups, silent=not method.communicates or method.pooled)
+
+
+def first_traffic(traffic: TrafficObserver, server: ServerState, cohort_size: int, host: ModelHost) -> tuple[int, int]:
+    """Return the bytes up and down of one client in the first round, the mean over the first clients."""
+    clients = range(cohort_size)
+    up, down = traffic.of_round(server, clients, clients, host.trains(0))
+    return up // cohort_size, down // cohort_size
