@@ -24,6 +24,12 @@ REQUIRED = "???"
 FILLED = frozenset({"lr", "weight_decay", "momentum", "seed"})
 """Fields of parts that the run's own configuration fills: they are no options."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The options of a part without a choice."""
+
+
 Values: TypeAlias = tuple[str, ...] | Callable[[], tuple[str, ...]] | None
 """The texts that an option takes; a function where parts from outside may add to them."""
 
@@ -67,24 +73,26 @@ def option(default: Any = REQUIRED, help: str = "", *, range: Range | None = Non
     return field(default=default, metadata=metadata)
 
 
-def options_of(part: Any, bound: Collection[str] = (), prefix: str = "") -> dict[str, Option]:
+def options_of(part: Any, *, without: Collection[str] = FILLED, prefix: str = "") -> dict[str, Option]:
     """Return the options of a part by their dotted names: the fields of its dataclass, those of a section in its place.
 
     Args:
         part: a dataclass.
-        bound: names of fields that are settled already.
+        without: names of fields, outside sections, that are no options.
         prefix: the section that it stands in, with its dot.
     """
     found: dict[str, Option] = {}
     hints = _hints(part)
     for entry in dataclasses.fields(part):
-        if not entry.init or (not prefix and entry.name in FILLED) or entry.name in bound:
+        if not entry.init or (not prefix and entry.name in without):
             continue
         hint, name = hints.get(entry.name), prefix + entry.name
-        if dataclasses.is_dataclass(hint):
-            found |= options_of(hint, prefix=f"{name}.")
-            continue
         default = plain(_default(entry))
+        if dataclasses.is_dataclass(hint):
+            inner = options_of(hint, prefix=f"{name}.")
+            given = flat(default, f"{name}.") if isinstance(default, Mapping) else {}
+            found |= {key: dataclasses.replace(one, default=given.get(key, one.default)) for key, one in inner.items()}
+            continue
         values = entry.metadata.get("values")
         if get_origin(hint) is Literal and all(isinstance(text, str) for text in get_args(hint)):
             hint, values = str, values or get_args(hint)
@@ -112,6 +120,15 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[last] = value
     return tree
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of mappings inside one another by dotted names; one without content is a value."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inside = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{name}.") if inside else {f"{prefix}{name}": value}
+    return found
 
 
 def _default(entry: "dataclasses.Field[Any]") -> Any:

@@ -13,11 +13,12 @@ PACKAGE = REPOSITORY / "fedlit"
 # From the cellar up. A room is a folder or a module of the package; one inside a room has a floor of its own where it
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
-    {"lines", "units", "seeding", "ranges"},
+    {"lazy", "lines", "units", "seeding", "ranges"},
     {"errors", "options"},
-    {"config.schema"},
+    {"config.schema", "adapters.options", "client.optimizers.options", "round.rules.options"},
     {"shipped"},
     {"registry", "words", "process.slurm", "process.interrupt", "process.storage", "run.layout"},
+    {"recipes"},
     {"data"},
     {"tasks.spec"},
     {"tasks.*.spec"},

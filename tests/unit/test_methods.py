@@ -12,8 +12,10 @@ from fedlit.adapters.lora import Lora
 from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, RunConfig, load_config
 from fedlit.errors import UserError
-from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, TRANSFORMS, WEIGHTINGS, Method, build_method
+from fedlit.methods import WEIGHTINGS, Method, build_method
 from fedlit.models import PROJECTIONS
+from fedlit.options import plain
+from fedlit.recipes import ADAPTERS, OPTIMIZERS, RECIPES, RULES, TRANSFORMS
 from fedlit.round.plan import uniform_weights, weights_by_examples
 from fedlit.round.rules.fedavg import FedAvg, NoAggregation
 from fedlit.round.rules.flexlora import FlexLora
@@ -65,8 +67,9 @@ def test_every_yaml_builds(path: Path) -> None:
         (method.optimizer, OPTIMIZERS, recipe.optimizer),
         (method.rule, RULES, recipe.rule),
     ):
-        assert type(part) is getattr(table[name], "func", table[name])
-    assert list(method.transforms.parts) == [TRANSFORMS[name]() for name in recipe.transforms]
+        factory = table[name].load()
+        assert type(part) is getattr(factory, "func", factory)
+    assert list(method.transforms.parts) == [TRANSFORMS[name].load()() for name in recipe.transforms]
     assert arrived(method, config) == config.method.options
 
 
@@ -90,7 +93,9 @@ def test_every_option_of_a_yaml_arrives(path: Path) -> None:
 def arrived(method: Method, config: RunConfig) -> dict[str, object]:
     """Return the values of a configuration's options as the method's parts have them."""
     parts = (method.adapter, method.optimizer, method.rule)
-    found = {name: getattr(part, name) for name in config.method.options for part in parts if hasattr(part, name)}
+    found = {
+        name: plain(getattr(part, name)) for name in config.method.options for part in parts if hasattr(part, name)
+    }
     weighting = next(name for name, weights in WEIGHTINGS.items() if weights is method.weights)
     return found | ({"weighting": weighting} if "weighting" in config.method.options else {})
 

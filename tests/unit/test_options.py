@@ -43,7 +43,7 @@ class OfTheChecker:
 
 
 def test_a_dataclass_tells_its_options() -> None:
-    options = options_of(Part, bound=("shut",))
+    options = options_of(Part, without=("shut", "lr"))
     assert list(options) == ["share", "names", "side", "kinds", "needed", "asked", "inner.rank", "inner.seed", "table"]
     assert options["share"] == Option("share", float, 0.5, "share of the clients", FRACTION)
     assert options["inner.rank"] == Option("inner.rank", int | None, 16, "rows that stay", POSITIVE_COUNT)
