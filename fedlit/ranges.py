@@ -1,6 +1,7 @@
 """The values that numbers of the configuration may take. Imports nothing, so that a part can name them anywhere."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,11 @@ class Range:
 
     contains: Callable[[float], bool]
     text: str
+
+    @property
+    def brief(self) -> str:
+        """The text without the bound that nobody meets."""
+        return re.split(r", (?:up to \d|1\.2e-38)", self.text)[0]
 
 
 LARGEST_COUNT = 2**31 - 1

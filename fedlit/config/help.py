@@ -7,12 +7,14 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
-from itertools import takewhile
+from functools import cache
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import get_type_hints
 
 import yaml
 
+from fedlit.config import schema
 from fedlit.config.keys import SCHEMA, describe, parts, show
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, read_choice
 from fedlit.config.options import option_defaults, picked_method
@@ -71,20 +73,28 @@ def first_comment(text: str) -> str:
     """Return the first sentence of the comment at the top of a file, or ''."""
     lines = takewhile(lambda line: line.startswith("#") and line.strip("# "), text.splitlines())
     comment = " ".join(line.removeprefix("#").strip() for line in lines)
-    return re.split(r"(?<=[.?!]) (?=[A-Z])", comment, maxsplit=1)[0]
+    return re.split(r"(?<=[.?!]) (?=[A-Z0-9]|\w+: )", comment, maxsplit=1)[0]
+
+
+@cache
+def _field_docs() -> dict[str, dict[str, str]]:
+    """Return the docstring below each field of each dataclass of the schema."""
+    found: dict[str, dict[str, str]] = {}
+    for definition in ast.parse(inspect.getsource(schema)).body:
+        if isinstance(definition, ast.ClassDef):
+            docs = found.setdefault(definition.name, {})
+            for statement, following in pairwise([*definition.body, ast.Pass()]):
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    text = ast.literal_eval(following.value) if isinstance(following, ast.Expr) else ""
+                    docs[statement.target.id] = text
+    return found
 
 
 def key_docs(section: type, prefix: str = "") -> dict[str, str]:
-    """Return every dotted key below a configuration dataclass and the docstring below its field, or ''."""
-    definition = ast.parse(inspect.getsource(section)).body[0]
-    assert isinstance(definition, ast.ClassDef)
+    """Return every dotted key below a dataclass of the schema and the docstring below its field, or ''."""
     hints = get_type_hints(section)
     docs: dict[str, str] = {}
-    for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            continue
-        name = statement.target.id
-        doc = ast.literal_eval(following.value) if isinstance(following, ast.Expr) else ""
+    for name, doc in _field_docs()[section.__name__].items():
         docs |= key_docs(hints[name], f"{prefix}{name}.") if is_dataclass(hints[name]) else {prefix + name: doc}
     return docs
 
@@ -110,7 +120,7 @@ def section_entries(section: str) -> list[str]:
     """Return the lines on a section and each of its keys; '' is the run itself."""
     docs, defaults = key_docs(RunConfig), flat_values(RunConfig())
     what = f"{section}: {SECTIONS[section].__doc__}" if section else "of the run"
-    lines = ["", *_wrap(what, indent=2)]
+    lines = ["", *paragraph(what, indent=2)]
     for key, option in SCHEMA.items():
         if key.rpartition(".")[0] == section:
             lines += option_entry(key, replace(option, default=defaults[key], help=docs[key]))
@@ -122,7 +132,7 @@ def option_entry(key: str, option: Option) -> list[str]:
     kind = describe(option.hint)
     if option.range is not None:
         others = [describe(part) for part in parts(option.hint) if part not in (int, float)]
-        kind = ", or ".join([option.range.text, *others])
+        kind = ", or ".join([option.range.brief, *others])
     if option.valid and not all(re.search(rf"\b{re.escape(name)}\b", option.help) for name in option.valid):
         kind = f"{kind}: {', '.join(option.valid)}"
     return _entry(f"{key}={show(option.default)}", f"{option.help} ({kind})".lstrip())
@@ -150,11 +160,11 @@ def _option_entries(config_dir: Path) -> list[str]:
         shared[tuple(names)] += entry
     lines: list[str] = []
     for sharing, entries in shared.items():
-        lines += ["", *_wrap(", ".join(sharing), indent=2), *entries]
+        lines += ["", *paragraph(", ".join(sharing), indent=2), *entries]
     return lines
 
 
-def _wrap(text: str, indent: int) -> list[str]:
+def paragraph(text: str, indent: int = 2) -> list[str]:
     """Return a paragraph."""
     margin = " " * indent
     return textwrap.wrap(text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)

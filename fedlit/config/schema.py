@@ -133,8 +133,7 @@ class CohortConfig:
     """Who takes part in a round, and what becomes of it when somebody fails."""
 
     sampling: str = "fixed"
-    """`fixed` (cohort_size clients without replacement) or `poisson` (each client by itself with probability
-    cohort_size / num_clients; a round may be empty), or one of a plugin"""
+    """`fixed` (cohort_size clients), `poisson` (each with probability cohort_size / num_clients), or one of a plugin"""
     availability: str = "always"
     """which of them come back: `always`, or one of a plugin"""
     options: dict[str, Any] = field(default_factory=dict)
@@ -204,9 +203,8 @@ class PartitionConfig:
     name: str = option(
         "dirichlet", values=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file")
     )
-    """`dirichlet` (equal sizes, labels skewed), `quantity` (labels alike, sizes skewed), `pathological` (a few labels a
-    client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid`
-    (the default with data.label=null) or `file`"""
+    """`dirichlet` (labels skewed), `quantity` (sizes skewed), `pathological` (a few labels a client), `natural` (by a
+    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null) or `file`"""
     alpha: float = option(0.1, range=POSITIVE)
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
@@ -234,13 +232,11 @@ class EvalConfig:
     every: int = option(1, range=POSITIVE_COUNT)
     """rounds between evaluations; the untrained model and the last round are always evaluated"""
     protocol: str = option("generate", values=("generate", "teacher_forced", "options"))
-    """causal_lm: `generate` (decoding), `teacher_forced` (argmax over the reference, as in the papers' released code)
-    or `options` (the likeliest of the valid answers)"""
+    """causal_lm: `generate` (decode), `teacher_forced` (argmax over the reference), `options` (the likeliest answer)"""
     max_examples: int | None = option(None, range=POSITIVE_COUNT)
     """size of a fixed random subset of the evaluation set, the same in every round; null for all"""
     max_clients: int | None = option(None, range=POSITIVE_COUNT)
-    """clients that are evaluated where each has a model or a test part of its own: a fixed random sample, the same in
-    every round; null for all"""
+    """clients evaluated where each has a model or test part of its own: a fixed random sample; null for all"""
     batch_size: int = option(16, range=POSITIVE_COUNT)
     """rows of one evaluation batch"""
     on: str = option("global", values=("global", "clients", "both"))
@@ -272,8 +268,7 @@ class RunFolderConfig:
     name: str | None = None
     """name of the run folder; null for <method>-<data>-<model>-seed<seed>"""
     export: str = option("adapter", values=("adapter", "merged"))
-    """form of a LoRA result: `adapter` (for PEFT; of higher rank where the backbone changes too) or `merged` (the whole
-    model); other results are whole models"""
+    """of a LoRA result: `adapter` (for PEFT; of higher rank where the backbone changes) or `merged`, the whole model"""
     result: str = option("last", values=("last", "best"))
     """round whose model is exported: `last`, or `best` by eval.score"""
     keep_checkpoints: int = option(2, range=POSITIVE_COUNT)

@@ -26,6 +26,8 @@ def test_defaults_are_the_schemas_and_the_method_files(config_dir: Path) -> None
         "lora_alpha": 16.0,
         "target_modules": "qkv",
         "weighting": "num_examples",
+        "lora_dropout": 0.0,
+        "use_rslora": False,
     }
     assert load_config([], config_dir) == expected
 
