@@ -27,7 +27,7 @@ NAMES = ("run.name", "run.dir", "data.name", "model.name", "logging.project", "l
 MAX_NAME_BYTES = 200
 """Of a name; a file's, with what is put before and after it, may have 255 on Linux."""
 
-LOGGERS = ("wandb", "tensorboard", "csv")
+LOGGERS = SCHEMA["logging.loggers"].valid
 """What `logging.loggers` may name."""
 
 Problem: TypeAlias = tuple[str, str]

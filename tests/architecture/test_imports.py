@@ -123,7 +123,10 @@ def test_files_and_functions_are_small() -> None:
     assert (large, long) == ([], [])
 
 
-@pytest.mark.parametrize("module", ["fedlit.config", "fedlit.inputs", "fedlit.tasks.registry", "fedlit.data.prompts"])
+TORCH_FREE = ("config", "config.topics", "options", "recipes", "inputs", "tasks.registry", "data.prompts")
+
+
+@pytest.mark.parametrize("module", [f"fedlit.{name}" for name in TORCH_FREE])
 def test_mistakes_are_told_before_torch_is_imported(module: str) -> None:
     heavy = ("torch", "lightning", "transformers", "datasets")
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"

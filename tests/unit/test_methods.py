@@ -1,5 +1,7 @@
 """A recipe's parts are what its name, its YAML and the command line say; a misspelt name never passes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,3 +274,19 @@ def test_parts_that_do_not_fit_say_who_needs_what(arguments: str, message: str) 
         build_method(load_config(arguments.split()))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["method=scl"], {"peft", "galore_torch", "fedlit.adapters.lora", "fedlit.client.optimizers.galore"}),
+        (["method=fedit"], {"galore_torch", "fedlit.adapters.scl", "fedlit.round.rules.fedex_lora"}),
+    ],
+)
+def test_what_a_run_does_not_use_is_not_imported(words: list[str], unused: set[str]) -> None:
+    code = (
+        "import sys\nfrom fedlit.config import load_config\nfrom fedlit.methods import build_method\n"
+        f"build_method(load_config({words}))\nprint(sorted({unused} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

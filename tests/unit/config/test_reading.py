@@ -160,7 +160,7 @@ def test_what_is_written_is_read(value: object) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip()))
+@given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip() not in ("", "???")))
 def test_a_text_argument_comes_back(text: str) -> None:
     assert load_config([f"data.template={as_argument(text)}", "data.required=[]"]).data.template == text
 
