@@ -66,7 +66,7 @@ def unknown_key(key: str, origin: str, keys: Collection[str]) -> UserError:
         kind, name = others[0]
         part = f"method.transforms=[{name}]" if kind == "transform" else f"method.{kind}={name}"
         return UserError(
-            f"{cut(key)} ({origin}) is an option of none of this method's parts, but of {part}; give that too, "
+            f"{cut(key)} ({origin}) is an option of none of this recipe's parts, but of {part}; give that too, "
             "or leave it out"
         )
     parts = key.split(".")
