@@ -5,13 +5,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedlit.config.keys import SCHEMA, nearest, parts, run_options, show
+from fedlit.config.keys import SCHEMA, describe, nearest, parts, run_options, show
 from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
+from fedlit.config.tree import accepts
 from fedlit.errors import UserError
 from fedlit.lines import printable
-from fedlit.options import REQUIRED, Option
+from fedlit.options import REQUIRED, Option, options_of
 from fedlit.ranges import LARGEST_COUNT
 from fedlit.recipes import options_taken
 from fedlit.registry import option_names, registered
@@ -91,6 +92,7 @@ def _size_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> 
 
 def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield parts of the round's plan that nobody knows, and options that nobody takes."""
+    given: Mapping[str, Any] = values["cohort.options"]
     taken: set[str] = set()
     for kind, own in COHORT_PARTS.items():
         name, others = values[f"cohort.{kind}"], registered(kind)
@@ -98,9 +100,14 @@ def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield f"cohort.{kind}", f"is not valid{nearest(name, own)} Valid values: {', '.join([*own, *others])}"
         elif name in others:
             taken |= set(option_names(others[name]))
-    for option in values["cohort.options"].keys() - taken:
+            for key, option in options_of(others[name], without=()).items():
+                if key in given and not accepts(given[key], option.hint):
+                    yield "cohort.options", f"has {key}={show(given[key])}; {key} expects: {describe(option.hint)}"
+                elif key in given and option.range and not option.range.contains(given[key]):
+                    yield "cohort.options", f"has {key}={show(given[key])}, out of range; give {option.range.text}"
+    for unknown in given.keys() - taken:
         known = ", ".join(sorted(taken)) or "none"
-        yield "cohort.options", f"has {show(option)}, which no part takes; known are: {known}"
+        yield "cohort.options", f"has {show(unknown)}, which no part takes; known are: {known}"
 
 
 def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[Problem]:

@@ -9,6 +9,8 @@ import pytest
 from fedlit import registry
 from fedlit.config import load_config
 from fedlit.errors import UserError
+from fedlit.options import option
+from fedlit.ranges import FRACTION
 from fedlit.recipes import parts_of
 
 RULE = "method.rule=hinted_part"
@@ -54,3 +56,28 @@ def test_values_of_the_right_type_pass() -> None:
     words = [RULE, "method.needed=3", "method.cut=1", "method.names=[a, b]", "method.free={a: [1]}", "method.cut=1"]
     options = load_config(words).method.options
     assert {name: options[name] for name in ("needed", "cut", "names")} == {"needed": 3, "cut": 1, "names": ["a", "b"]}
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """An availability that is never built."""
+
+    rate: float = option(0.1, "share that is lost", range=FRACTION)
+    name: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("{rate: x}", "rate=x; rate expects: number"),
+        ("{rate: 1}", "rate=1, out of range; give a number from 0"),
+        ("{name: 3}", "name=3; name expects: text or null"),
+        ("{rat: 1}", "has rat, which no part takes"),
+    ],
+)
+def test_options_of_a_part_of_the_plan_are_checked(options: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._registered["availability"], "hinted_dropout", Dropout)
+    load_config(["cohort.availability=hinted_dropout", "cohort.options={rate: 0.5, name: null}"])
+    with pytest.raises(UserError) as caught:
+        load_config(["cohort.availability=hinted_dropout", f"cohort.options={options}"])
+    assert told in str(caught.value)
