@@ -4,6 +4,7 @@ from unicodedata import category
 
 MAX_VALUE_CHARACTERS = 200
 MAX_LINE_CHARACTERS = 400
+MAX_WORD_CHARACTERS = 50
 
 
 def printable(text: str) -> str:
@@ -37,4 +38,10 @@ def one_line(text: str, limit: int = MAX_LINE_CHARACTERS) -> str:
     if len(line) <= limit:
         return line
     tail = limit // 3
-    return f"{line[: limit - tail - 5]} ... {line[-tail:]}"
+    return f"{_whole_words(line[: limit - tail - 5])} ... {_whole_words(line[: -tail - 1 : -1])[::-1]}"
+
+
+def _whole_words(text: str) -> str:
+    """Return a text without the beginning of a word at its end, unless that is no word of a person's length."""
+    words, _, beginning = text.rpartition(" ")
+    return words if len(beginning) <= MAX_WORD_CHARACTERS else text

@@ -1,110 +1,25 @@
-"""The table of recipes: a method is an adapter x a local optimizer x an aggregation rule, and transforms between client
-and rule.
-
-A new method is one line here, one YAML in configs/method and, where it brings a new part, one file. Parts are frozen
-dataclasses; the options in the method's YAML are the fields of its parts. Parts from outside the package are registered
-(`fedlit.registry`).
+"""A method built from a configuration: the parts that `fedlit.recipes` names, imported now, and what of them fits
+together.
 """
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
-from fedlit.adapters import Adapter
-from fedlit.adapters.dense import Dense
-from fedlit.adapters.lora import Lora
-from fedlit.adapters.lora_core import LoraCore
-from fedlit.adapters.scl import Scl
 from fedlit.client.corrections import FedProx, Scaffold
-from fedlit.client.optimizers import LocalOptimizer
-from fedlit.client.optimizers.galore import GaLore
-from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.models.quantization import require_quantization_fits
-from fedlit.registry import GIVEN, registered
+from fedlit.options import FILLED, flat
+from fedlit.recipes import RECIPES, WEIGHTING, Part, Recipe, known, options_taken, part_of, picked_names, recipe_of
 from fedlit.round.jobs import LocalPart
 from fedlit.round.payload import MODEL
 from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
-from fedlit.round.rules import AggregationRule
-from fedlit.round.rules.fedavg import FedAvg, NoAggregation
-from fedlit.round.rules.fedex_lora import FedExLora
-from fedlit.round.rules.fedsvd import FedSvd
-from fedlit.round.rules.flexlora import FlexLora
-from fedlit.round.rules.flora import Flora
-from fedlit.round.transforms import Transform, Transforms
-from fedlit.round.transforms.rank_scaling import RankScaling
-from fedlit.round.transforms.rotation import Rotation
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """Names of a method's parts. pooled: one client trains on everybody's rows, taking as many steps as all would."""
-
-    adapter: str
-    optimizer: str = "adamw"
-    rule: str = "fedavg"
-    transforms: tuple[str, ...] = ()
-    pooled: bool = False
-
-
-RECIPES = {
-    "fedit": Recipe(adapter="lora"),
-    "ffa_lora": Recipe(adapter="lora_train_b"),
-    "fedsa_lora": Recipe(adapter="lora_share_a"),
-    "flexlora": Recipe(adapter="lora", rule="flexlora", transforms=("rank_scaling",)),
-    "fedex_lora": Recipe(adapter="lora", rule="fedex_lora"),
-    "scl": Recipe(adapter="scl"),
-    "fedftg": Recipe(adapter="dense", optimizer="galore"),
-    "full": Recipe(adapter="dense"),
-    "flora": Recipe(adapter="lora", rule="flora", transforms=("rank_scaling",)),
-    "fedsvd": Recipe(adapter="lora_train_b_receive_a", rule="fedsvd"),
-    "rolora": Recipe(adapter="lora_alternate"),
-    "fedrot_lora": Recipe(adapter="lora", transforms=("rotation",)),
-    "hetlora": Recipe(adapter="lora", transforms=("rank_padding",)),
-    "fed_sb": Recipe(adapter="lora_core"),
-    "centralized": Recipe(adapter="lora", pooled=True),
-    "local_only": Recipe(adapter="lora", rule="none"),
-}
-
-ADAPTERS: dict[str, Callable[..., Adapter]] = {
-    "lora": Lora,
-    "lora_train_b": partial(Lora, trains="B", shares="B"),
-    "lora_share_a": partial(Lora, trains="AB", shares="A"),
-    "lora_train_b_receive_a": partial(Lora, trains="B", shares="AB"),
-    "lora_alternate": partial(Lora, alternates=True),
-    "lora_core": LoraCore,
-    "scl": Scl,
-    "dense": Dense,
-}
-
-OPTIMIZERS: dict[str, Callable[..., LocalOptimizer]] = {"adamw": AdamW, "sgd": SGD, "galore": GaLore}
-
-RULES: dict[str, Callable[..., AggregationRule]] = {
-    "fedavg": FedAvg,
-    "flexlora": FlexLora,
-    "fedex_lora": FedExLora,
-    "flora": Flora,
-    "fedsvd": FedSvd,
-    "none": NoAggregation,
-}
-
-TRANSFORMS: dict[str, Callable[..., Transform]] = {
-    "rank_scaling": partial(RankScaling, share_of_a=0.0),
-    "rank_padding": partial(RankScaling, share_of_a=0.5),
-    "rotation": Rotation,
-}
-
-TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
-    "adapter": ADAPTERS,
-    "optimizer": OPTIMIZERS,
-    "rule": RULES,
-    "transform": TRANSFORMS,
-}
+from fedlit.round.rules.base import AggregationRule
+from fedlit.round.rules.fedavg import NoAggregation
+from fedlit.round.transforms.base import Transforms
 
 WEIGHTINGS: dict[str, Weigh] = {
     "num_examples": weights_by_examples,
@@ -119,36 +34,30 @@ def build_method(run: RunConfig) -> Method:
         UserError: an unknown recipe, part or option, or parts that do not fit together.
     """
     config, local = run.method, run.local
-    recipe = RECIPES[_known(config.name, RECIPES, "method")]
-    own = {"adapter": recipe.adapter, "optimizer": recipe.optimizer, "rule": recipe.rule}
-    chosen = {kind: getattr(config, kind) or name for kind, name in own.items()}
-    factories = {kind: part_factory(kind, name) for kind, name in chosen.items()}
-    names = recipe.transforms if config.transforms is None else config.transforms
-    transforms = [part_factory("transform", name) for name in names]
+    picked = picked_names(config)
+    chosen = {kind: name for kind, name in picked if kind != "transform"}
+    transforms = [name for kind, name in picked if kind == "transform"]
+    factories = {(kind, name): part_of(kind, name) for kind, name in picked}
     # A learning rate is the local configuration's, the seed the run's; every other option is the method's own.
     given = {"lr": local.lr, "weight_decay": local.weight_decay, "momentum": local.momentum, "seed": run.seed}
-    assert given.keys() == GIVEN
-    options = {**config.options, **given}
-    built = {kind: _build(factory, options) for kind, factory in factories.items()}
-    # An option in the YAML of a part that was replaced is not the user's mistake.
-    replaced = [TABLES[kind][name] for kind, name in own.items() if name != chosen[kind]]
-    replaced += [TRANSFORMS[name] for name in recipe.transforms if name not in names]
-    used = {"weighting"}.union(*(_fields(part) for part in [*factories.values(), *transforms, *replaced])) - GIVEN
-    unused = sorted(set(config.options) - used)
+    assert given.keys() == FILLED
+    unused = sorted(flat(config.options).keys() - options_taken(config).keys())
     if unused:
         raise UserError(
             f"method.{unused[0]} is an option of none of this recipe's parts "
-            f"({', '.join([*chosen.values(), *names])}); leave it out"
+            f"({', '.join([*chosen.values(), *transforms])}); leave it out"
         )
-    weighting = config.options.get("weighting", "num_examples")
+    options = {**config.options, **given}
+    built = {kind: _build(factories[kind, name], options) for kind, name in chosen.items()}
+    weighting = config.options.get("weighting", WEIGHTING.default)
     # Without a rule nothing travels that could be transformed.
     travels = not isinstance(built["rule"], NoAggregation)
-    built_transforms = tuple(_build(factory, options) for factory in transforms) if travels else ()
+    built_transforms = [_build(factories["transform", name], options) for name in transforms] if travels else ()
     method = Method(
         name=config.name,
-        weights=WEIGHTINGS[_known(weighting, WEIGHTINGS, "method.weighting")],
-        pooled=recipe.pooled if config.pooled is None else config.pooled,
-        transforms=Transforms(built_transforms),
+        weights=WEIGHTINGS[known(weighting, WEIGHTINGS, "method.weighting")],
+        pooled=recipe_of(config).pooled if config.pooled is None else config.pooled,
+        transforms=Transforms(tuple(built_transforms)),
         parts=_local_parts(run, built["rule"]),
         private_head=config.private_head,
         **built,
@@ -156,16 +65,6 @@ def build_method(run: RunConfig) -> Method:
     _require_parts_fit(run, method, chosen)
     _require_options_fit(run, method, chosen)
     return method
-
-
-def part_factory(kind: str, name: str) -> Callable[..., Any]:
-    """Return what builds a part of this name: one of the package's, or one that was registered.
-
-    Raises:
-        UserError: there is none.
-    """
-    table = {**TABLES[kind], **registered(kind)}
-    return table[_known(name, table, "method.transforms" if kind == "transform" else f"method.{kind}")]
 
 
 def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]:
@@ -216,7 +115,7 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
         )
     if mixed and method.pooled:
         raise UserError("method.lora_rank has a rank for each client, but pooled data have one client; give one number")
-    require_quantization_fits(run, keeps_weights=isinstance(adapter, Lora))
+    require_quantization_fits(run, keeps_weights=adapter.stands_beside)
     if adapter.needs_autocast and run.model.dtype == "bfloat16" and run.compute.precision != "bf16-mixed":
         raise UserError(
             f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "
@@ -269,27 +168,27 @@ def _default_adapter(rule_name: str) -> str:
 
 
 def _mixes_ranks(recipe: Recipe) -> bool:
-    transforms = [_part(TRANSFORMS[name]) for name in recipe.transforms]
-    return _part(RULES[recipe.rule]).mixes_ranks and any(transform.mixes_ranks for transform in transforms)
+    transforms = [_class_of(part_of("transform", name)) for name in recipe.transforms]
+    return _class_of(part_of("rule", recipe.rule)).mixes_ranks and any(part.mixes_ranks for part in transforms)
 
 
-def _part(factory: Callable[..., Any]) -> Any:
+def _class_of(part: Part) -> Any:
+    factory = part.load()
     return factory.func if isinstance(factory, partial) else factory
 
 
-def _fields(factory: Callable[..., Any]) -> set[str]:
-    """Return the options a factory takes: the fields of its dataclass that the table has not bound."""
-    bound: set[str] = set(factory.keywords) if isinstance(factory, partial) else set()
-    return {field.name for field in dataclasses.fields(_part(factory))} - bound
+def _has_section(options: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping) for value in options.values())
 
 
-def _build(factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    return factory(**{name: options[name] for name in _fields(factory) & set(options)})
-
-
-def _known(name: str, table: Mapping[str, Any], key: str) -> str:
-    if name in table:
-        return name
-    near = difflib.get_close_matches(str(name), table, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"{key}={name} is not known; {hint}valid are {', '.join(sorted(table))}")
+def _build(part: Part, options: Mapping[str, Any]) -> Any:
+    """Return a part with those options that are its own; a section becomes the dataclass of its field."""
+    factory, built_class = part.load(), _class_of(part)
+    hints: Mapping[str, Any] = get_type_hints(built_class) if _has_section(options) else {}
+    own: dict[str, Any] = {}
+    for entry in dataclasses.fields(built_class):
+        if entry.init and entry.name in options and entry.name not in part.bound:
+            value, hint = options[entry.name], hints.get(entry.name, Any)
+            is_section = dataclasses.is_dataclass(hint) and isinstance(value, Mapping)
+            own[entry.name] = hint(**value) if is_section else value
+    return factory(**own)

@@ -14,18 +14,11 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from fedlit.errors import UserError
 
 KINDS = ("adapter", "optimizer", "rule", "transform", "sampling", "availability")
-METHOD_KINDS = ("adapter", "optimizer", "rule", "transform")
-"""Kinds whose options are keys of `method.`."""
-
-GIVEN = frozenset({"lr", "weight_decay", "momentum", "seed"})
-"""Fields of parts that the run's own configuration fills: they are no options of a method."""
-
 Factory = Callable[..., Any]
 
 _registered: dict[str, dict[str, Factory]] = {kind: {} for kind in KINDS}
@@ -57,59 +50,9 @@ def registered(kind: str) -> Mapping[str, Factory]:
     return _registered[kind]
 
 
-def plugin_options() -> dict[str, Any]:
-    """Return the `method.` options of all registered parts and their defaults; `???` for one without."""
-    options: dict[str, Any] = {}
-    for kind in METHOD_KINDS:
-        for factory in _registered[kind].values():
-            for field in _fields(factory):
-                if field.name in GIVEN:
-                    continue
-                options.setdefault(field.name, _default(field))
-    return options
-
-
-def registered_hints() -> dict[str, Any]:
-    """Return what the options of registered parts accept whose default does not tell, by their annotations: plain
-    values, null and lists of them.
-    """
-    hints: dict[str, Any] = {}
-    for kind in METHOD_KINDS:
-        for factory in _registered[kind].values():
-            annotated = _annotations(factory)
-            for field in _fields(factory):
-                if _default(field) in (None, "???") and _is_plain(hint := annotated.get(field.name)):
-                    hints.setdefault(field.name, hint)
-    return hints
-
-
-def _annotations(factory: Factory) -> Mapping[str, Any]:
-    try:
-        return get_type_hints(factory)
-    except (NameError, TypeError):  # of names that are imported for a type checker alone
-        return {}
-
-
-def _is_plain(hint: Any) -> bool:
-    """Tell whether a type is one that a configuration can hold."""
-    if get_origin(hint) in (UnionType, Union, list):
-        return all(map(_is_plain, get_args(hint)))
-    return hint in (int, float, str, bool, NoneType)
-
-
 def option_names(factory: Factory) -> tuple[str, ...]:
     """Return the names of a registered part's options."""
-    return tuple(field.name for field in _fields(factory))
-
-
-def _fields(factory: Factory) -> "tuple[dataclasses.Field[Any], ...]":
-    return dataclasses.fields(factory)  # type: ignore[arg-type]  # `register` takes dataclasses only
-
-
-def _default(field: "dataclasses.Field[Any]") -> Any:
-    if field.default is not dataclasses.MISSING:
-        return list(field.default) if isinstance(field.default, tuple) else field.default
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else "???"
+    return tuple(field.name for field in dataclasses.fields(factory))  # type: ignore[arg-type]  # a dataclass
 
 
 def load_plugins(modules: Sequence[str]) -> None:

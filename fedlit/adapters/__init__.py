@@ -1,86 +1,15 @@
-"""Which tensors of a model exist, train, travel and stay."""
+"""Which tensors of a model exist, train, travel and stay.
 
-import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+Torch is imported with the first name that is asked for.
+"""
 
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from fedlit.algebra.lora_layer import LoraLayer
-from fedlit.algebra.tensors import TensorDict
-from fedlit.models import Projections
+from fedlit.lazy import names_of
 
-# peft imports bitsandbytes where it is installed, which tells every run on a CPU of kernels that it will not call.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+if TYPE_CHECKING:
+    from fedlit.adapters.base import Adapter, Calibration, trainable
 
-Calibration = Callable[[], Iterator[Tensor]]
-"""Yields the mean loss of the model on a few training batches, one after the other: with hooks on its layers an adapter
-sees their inputs, with backward() their gradients."""
+__all__ = ["Adapter", "Calibration", "trainable"]
 
-
-class Adapter(ABC):
-    """Decides what a client trains. Tensors it does not mark as trainable are frozen."""
-
-    @property
-    def sends(self) -> frozenset[str]:
-        """LoRA factors, of `A` and `B`, that clients train and send; empty for other adapters."""
-        return frozenset()
-
-    @property
-    def receives(self) -> frozenset[str]:
-        """LoRA factors that travel from the server to the clients."""
-        return self.sends
-
-    @property
-    def client_ranks(self) -> tuple[int, ...]:
-        """LoRA rank of each client by its id; empty where all have the same."""
-        return ()
-
-    @property
-    def needs_autocast(self) -> bool:
-        """Whether a bfloat16 backbone runs with this adapter under autocast only."""
-        return False
-
-    @abstractmethod
-    def attach(
-        self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
-    ) -> dict[str, float]:
-        """Put the adapter's modules into `model` in place, initialised from torch's global generator.
-
-        Without `calibration` (a model on the meta device) nothing may depend on data.
-
-        Returns:
-            What the record should hold of the initialisation, by name.
-        """
-
-    @abstractmethod
-    def shared(self, model: nn.Module) -> TensorDict:
-        """Return the live tensors that travel between server and clients."""
-
-    def private(self, model: nn.Module) -> TensorDict:
-        """Return the live trained tensors that stay with their client."""
-        return {}
-
-    def fixed(self, model: nn.Module) -> TensorDict:
-        """Return the adapter's own tensors that nobody trains and that data determine, for the checkpoint."""
-        return {}
-
-    def layers(self, model: nn.Module) -> tuple[LoraLayer, ...]:
-        """Return the LoRA layers in the model's order; none for other adapters."""
-        return ()
-
-    def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
-        """Return which of the trained parameters train in a round: all, unless they take turns."""
-        return trained
-
-    def set_rank(self, model: nn.Module, *, client_id: int | None) -> None:  # noqa: B027  most have one rank
-        """Give the model's layers a client's rank, or the server's (client_id None), where that makes a difference."""
-
-    @abstractmethod
-    def merged(self, model: nn.Module) -> TensorDict:
-        """Return the weights that differ from the pretrained model, by their names in the pretrained architecture."""
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that a client's optimizer steps, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+__getattr__ = names_of("fedlit.adapters.base", __all__)

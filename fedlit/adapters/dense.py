@@ -4,19 +4,20 @@ FedFTG (arXiv 2410.23111) trains the MLP's up projection in every block; federat
 et al. (arXiv 1602.05629), trains the whole model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
-from fedlit.adapters import Adapter, Calibration, trainable
+from fedlit.adapters.base import Adapter, Calibration, trainable
+from fedlit.adapters.options import DenseOptions
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense(Adapter):
+class Dense(DenseOptions, Adapter):
     """Trains all parameters of the target modules, weights and biases.
 
     They become float32 whatever the backbone's type, since small updates are lost in bfloat16. In a bfloat16 backbone
@@ -25,8 +26,6 @@ class Dense(Adapter):
     target_modules: `up`, the MLP's projection of the block's hidden state: the one beside the gate in a gated MLP, the
         first in a plain one. `model`, every parameter. Else see Projections.select and find; any module has a name.
     """
-
-    target_modules: str | Sequence[str] = "up"
 
     @property
     def needs_autocast(self) -> bool:

@@ -13,7 +13,8 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import nn
 
-from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters.base import Adapter, Calibration
+from fedlit.adapters.options import LoraOptions
 from fedlit.adapters.targets import is_conv1d, linear_targets
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.merging import merged_weights
@@ -23,7 +24,7 @@ from fedlit.models import Projections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Adapter):
+class Lora(LoraOptions, Adapter):
     """LoRA on the target modules.
 
     lora_rank: the rank of all clients, or a list with one for each client.
@@ -34,11 +35,6 @@ class Lora(Adapter):
     alternates: one factor is trained in a round, B in the first (as B starts at zero, A has no gradient), then A, ...
     """
 
-    lora_rank: int | Sequence[int] = 8
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    use_rslora: bool = False
-    target_modules: str | Sequence[str] = "qkv"
     trains: str = "AB"
     shares: str = "AB"
     alternates: bool = False
@@ -53,6 +49,11 @@ class Lora(Adapter):
         if not 0 <= self.lora_dropout < 1:
             raise UserError(f"method.lora_dropout={self.lora_dropout} must be in [0, 1)")
         assert set(self.shares) | set(self.trains) <= {"A", "B"}
+
+    @property
+    def stands_beside(self) -> bool:
+        """Nothing is done to the pretrained weights."""
+        return True
 
     @property
     def client_ranks(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ of the first step that full fine-tuning would take. Differs from the released co
 up to EXACT_SIDE, exact rather than randomised and rounded to bfloat16; the gradient is a mean over batches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters.base import Adapter, Calibration
+from fedlit.adapters.options import INITS_OF_CORES as INITS
+from fedlit.adapters.options import LoraCoreOptions
 from fedlit.adapters.targets import is_conv1d, linear_targets
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.merging import merged_weights
@@ -25,7 +27,6 @@ from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
 
-INITS = ("update", "gradient", "weights", "random")
 EXACT_SIDE = 1024
 """Matrices with a smaller side above this get a randomised SVD: the exact one of a 7B model would take hours."""
 
@@ -53,7 +54,7 @@ class CoreLayer(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraCore(Adapter):
+class LoraCore(LoraCoreOptions, Adapter):
     """Fed-SB's adapter on the target modules.
 
     lora_rank: r, the same for all clients. lora_alpha: scaling = alpha / r (the paper has alpha = r).
@@ -68,12 +69,7 @@ class LoraCore(Adapter):
         paper). A core may want a larger rate than all weights at once would bear.
     """
 
-    lora_rank: int = 16
-    lora_alpha: float = 16.0
-    target_modules: str | Sequence[str] = "qkv"
-    init: str = "update"
     lr: float = 1e-3
-    init_lr: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.lora_rank, int):

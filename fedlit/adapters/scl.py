@@ -20,13 +20,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedlit.adapters import Adapter, Calibration
+from fedlit.adapters.base import Adapter, Calibration
+from fedlit.adapters.options import INITS_OF_COMPRESSION as INITS
+from fedlit.adapters.options import SclOptions
 from fedlit.adapters.targets import is_conv1d
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
-
-INITS = ("gaussian", "svd", "whitened")
 
 
 class CompressedLinear(nn.Module):
@@ -59,7 +59,7 @@ class CompressedLinear(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scl(Adapter):
+class Scl(SclOptions, Adapter):
     """Compression layers before the down projections of all blocks.
 
     compression_dim: d, from 1 to the width M of the down projection's input.
@@ -68,9 +68,6 @@ class Scl(Adapter):
     inputs on the calibration batches, padding included; W_2 is then W times the pseudo-inverse in the metric of S,
     W S W_c' (W_c S W_c')^-1, and no other pair of the same d has a smaller error of the layer's output.
     """
-
-    compression_dim: int = 9
-    init: str = "gaussian"
 
     def __post_init__(self) -> None:
         if self.compression_dim < 1:

@@ -1,17 +1,29 @@
-"""Every key of a run with its default and meaning, or those of one group."""
+"""Every key of a run with its default and meaning, or what a word names.
+
+usage: fedlit help [word ...] [plugins=[module]]
+
+words:
+  data, local       the choices of a group and its keys, the keys of a section
+  local.lr          one key
+  method=fedit      a method: its parts, each option with type, default, range and meaning
+  rule=fedex_lora   a part: adapter, optimizer, rule or transform, and those of plugins
+"""
 
 from collections.abc import Sequence
 
 from fedlit.commands.endings import without_traceback
-from fedlit.config import help_text
+from fedlit.config.topics import help_on
 
 
 def main(words: Sequence[str]) -> int:
     """Print the help and return the exit code."""
-    return without_traceback(show_help)
+    return without_traceback(lambda: show_help(words))
 
 
-def show_help() -> int:
-    """Print every option."""
-    print(help_text())
+def show_help(words: Sequence[str] = ()) -> int:
+    """Print what the words ask for; everything without words."""
+    if {"-h", "--help"} & set(words):
+        print(__doc__, end="")
+    else:
+        print(help_on(words), end="")
     return 0

@@ -5,49 +5,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedlit.config.keys import nearest, show
-from fedlit.config.ranges import LARGEST_COUNT, RANGES
+from fedlit.config.keys import SCHEMA, describe, nearest, parts, run_options, show
 from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
+from fedlit.config.tree import accepts
 from fedlit.errors import UserError
 from fedlit.lines import printable
+from fedlit.options import REQUIRED, Option, options_of
+from fedlit.ranges import LARGEST_COUNT
+from fedlit.recipes import options_taken
 from fedlit.registry import option_names, registered
 from fedlit.tasks.registry import task_names, task_spec
 from fedlit.tasks.spec import TaskSpec
 
-VALID_VALUES: Mapping[str, tuple[str, ...]] = {
-    "data.source": ("pydoc", "digits", "jsonl", "images", "hub"),
-    "data.answer": ("text", "number", "boxed", "option"),
-    "model.weights": ("pretrained", "random"),
-    "model.quantization": ("nf4",),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.attention_implementation": ("sdpa", "eager", "flash_attention_2"),
-    "method.weighting": ("num_examples", "uniform"),
-    "local.optimizer_state": ("reset", "keep"),
-    "local.schedule": ("constant", "linear", "cosine"),
-    "local.schedule_over": ("round", "run"),
-    "cohort.failures": ("stop", "drop"),
-    "local.loss_on": ("response", "all"),
-    "server.optimizer": ("none", "fedavgm", "fedadam", "fedyogi", "fedadagrad"),
-    "run.export": ("adapter", "merged"),
-    "run.result": ("last", "best"),
-    "partition.name": ("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file"),
-    "eval.protocol": ("generate", "teacher_forced", "options"),
-    "eval.on": ("global", "clients", "both"),
-    "compute.accelerator": ("auto", "cpu", "cuda"),
-    "compute.precision": ("32-true", "bf16-mixed"),
-    "compute.backend": ("gloo", "nccl"),
-    "logging.wandb": ("auto", "online", "offline", "disabled"),
-}
-"""The tasks and the protocols of a task with its own are added by `valid_values`."""
-
 COHORT_PARTS: Mapping[str, tuple[str, ...]] = {"sampling": ("fixed", "poisson"), "availability": ("always",)}
 """The package's own parts of a round's plan."""
-
-TARGET_MODULES = ("qkv", "attention", "mlp", "all", "up", "model")
-"""Sets of weights with a name (`up` and `model` are the dense adapter's); `method.target_modules` may be a list of
-module names instead."""
 
 NAMES = ("run.name", "run.dir", "data.name", "model.name", "logging.project", "logging.group")
 """What stands in messages, titles and paths."""
@@ -55,7 +28,7 @@ NAMES = ("run.name", "run.dir", "data.name", "model.name", "logging.project", "l
 MAX_NAME_BYTES = 200
 """Of a name; a file's, with what is put before and after it, may have 255 on Linux."""
 
-LOGGERS = ("wandb", "tensorboard", "csv")
+LOGGERS = SCHEMA["logging.loggers"].valid
 """What `logging.loggers` may name."""
 
 Problem: TypeAlias = tuple[str, str]
@@ -68,44 +41,47 @@ def check(config: RunConfig, origins: Mapping[str, str] | None = None) -> None:
     `origins` tells which file, or the command line, each dotted key's value came from.
     """
     values = flat_values(config)
-    for key, reason in _problems(values):
+    options = run_options(options_taken(config.method))
+    for key, reason in _problems(values, options):
         origin = (origins or {}).get(key, "default")
         raise UserError(f"{key}={show(values.get(key))} ({origin}) {reason}")
 
 
-def valid_values(task: str) -> dict[str, tuple[str, ...]]:
+def valid_values(task: str, options: Mapping[str, Option] = SCHEMA) -> dict[str, tuple[str, ...]]:
     """Return the values of every key that has a list of them, in a run of this task, known or not."""
-    valid = {"data.task": task_names(), **VALID_VALUES}
+    valid = {"data.task": task_names(), **{key: option.valid for key, option in options.items() if option.valid}}
     protocols = task_spec(task).protocols if task in task_names() else ()
     return valid | {"eval.protocol": protocols} if protocols else valid
 
 
-def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong, in the order of the tables."""
-    for key, valid in valid_values(values["data.task"]).items():
+def _problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[Problem]:
+    """Yield what is wrong, in the order of the options."""
+    for key, valid in valid_values(values["data.task"], options).items():
         value = values.get(key)
-        if value is not None and value not in valid:
-            yield key, f"is not valid{nearest(value, valid)} Valid values: {', '.join(valid)}"
-    for key, allowed in RANGES.items():
+        if isinstance(value, str) and value not in valid:
+            free = ", or a list such as [q_proj, v_proj]" if list[str] in parts(options[key].hint) else ""
+            yield key, f"is not valid{nearest(value, valid)} Valid values: {', '.join(valid)}{free}"
+    for key, option in options.items():
         value = values.get(key)
         each: list[Any] = value if isinstance(value, list) else [value]
-        if value is not None and not all(type(entry) in (int, float) and allowed.contains(entry) for entry in each):
-            # No number: an option that a method's own file gives as text, whose type is then text.
+        allowed = option.range
+        if allowed and value is not None and not all(type(e) in (int, float) and allowed.contains(e) for e in each):
             yield key, f"is out of range; give {allowed.text}"
-    yield from _size_problems(values)
+    yield from _size_problems(values, options)
     yield from _cohort_problems(values)
-    yield from _combination_problems(values)
+    yield from _combination_problems(values, options)
     yield from _path_problems(values)
 
 
-def _size_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+def _size_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[Problem]:
     """Yield integers that no tensor's shape could hold, of whatever option; and names with characters that act on a
     terminal.
     """
     for key, value in values.items():
         entries: list[Any] = value if isinstance(value, list) else [value]
         integers = [entry for entry in entries if type(entry) is int]
-        if key not in RANGES and any(abs(entry) > LARGEST_COUNT for entry in integers):
+        bounded = key in options and options[key].range
+        if not bounded and any(abs(entry) > LARGEST_COUNT for entry in integers):
             yield key, f"is out of range; give integers up to {LARGEST_COUNT}"
     for key in NAMES:
         if values[key] is not None and printable(values[key]) != values[key]:
@@ -116,6 +92,7 @@ def _size_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield parts of the round's plan that nobody knows, and options that nobody takes."""
+    given: Mapping[str, Any] = values["cohort.options"]
     taken: set[str] = set()
     for kind, own in COHORT_PARTS.items():
         name, others = values[f"cohort.{kind}"], registered(kind)
@@ -123,12 +100,17 @@ def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield f"cohort.{kind}", f"is not valid{nearest(name, own)} Valid values: {', '.join([*own, *others])}"
         elif name in others:
             taken |= set(option_names(others[name]))
-    for option in values["cohort.options"].keys() - taken:
+            for key, option in options_of(others[name], without=()).items():
+                if key in given and not accepts(given[key], option.hint):
+                    yield "cohort.options", f"has {key}={show(given[key])}; {key} expects: {describe(option.hint)}"
+                elif key in given and option.range and not option.range.contains(given[key]):
+                    yield "cohort.options", f"has {key}={show(given[key])}, out of range; give {option.range.text}"
+    for unknown in given.keys() - taken:
         known = ", ".join(sorted(taken)) or "none"
-        yield "cohort.options", f"has {show(option)}, which no part takes; known are: {known}"
+        yield "cohort.options", f"has {show(unknown)}, which no part takes; known are: {known}"
 
 
-def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[Problem]:
     """Yield values that are at odds with one another."""
     num_clients, cohort_size = values["num_clients"], values["cohort_size"]
     if cohort_size is not None and not 1 <= cohort_size <= num_clients:
@@ -146,17 +128,12 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         )
     yield from _partition_problems(values)
     yield from _task_problems(values)
-    yield from _method_problems(values)
+    yield from _method_problems(values, options)
     yield from _logging_problems(values)
     targets = values.get("method.target_modules")
-    if isinstance(targets, str) and targets not in TARGET_MODULES:
-        yield (
-            "method.target_modules",
-            f"is no set of modules{nearest(targets, TARGET_MODULES)} "
-            f"Valid values: {', '.join(TARGET_MODULES)}, or a list of module names such as [q_proj, v_proj]",
-        )
     if targets == []:
-        yield "method.target_modules", f"names no module; valid values: {', '.join(TARGET_MODULES)}, or a list"
+        valid = ", ".join(options["method.target_modules"].valid)
+        yield "method.target_modules", f"names no module; valid values: {valid}, or a list"
 
 
 def has_own_test_set(values: Mapping[str, Any]) -> bool:
@@ -220,7 +197,7 @@ def _score_problems(values: Mapping[str, Any], spec: TaskSpec) -> Iterator[Probl
         )
 
 
-def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+def _method_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[Problem]:
     """Yield options of local and server training that a method cannot take."""
     if values["server.optimizer"] in ("fedadam", "fedyogi", "fedadagrad") and values["server.lr"] is None:
         yield (
@@ -230,6 +207,9 @@ def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
                 "about this large in every element; give server.lr=<value>, 0.001 to begin with"
             ),
         )
+    for key, option in options.items():
+        if option.default == REQUIRED and key not in values:
+            yield key, f"is not given and has no default; add {key}=<value>"
     ranks = values.get("method.lora_rank")
     if isinstance(ranks, list) and len(ranks) != values["num_clients"]:
         yield "method.lora_rank", f"has {len(ranks)} ranks for num_clients={values['num_clients']}; give one a client"

@@ -1,21 +1,30 @@
-"""The text of `fedlit run --help`, made of the schema's docstrings and the YAML files' comments."""
+"""The text of `fedlit run --help`: choices, every key of the schema with its docstring, every option of the methods."""
 
 import ast
 import inspect
+import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
-from itertools import takewhile
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
+from functools import cache
+from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import yaml
 
-from fedlit.config.keys import INT_OR_LIST, TEXT_OR_LIST, describe, option_keys, run_keys, show
-from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, method_options, read_choice
+from fedlit.config import schema
+from fedlit.config.keys import SCHEMA, describe, parts, show
+from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, read_choice
+from fedlit.config.options import option_defaults, picked_method
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
+from fedlit.options import Option, flat
+from fedlit.recipes import options_taken
+
+SECTIONS = {name: hint for name, hint in get_type_hints(RunConfig).items() if is_dataclass(hint)}
+"""The dataclass of each section of keys."""
 
 WIDTH = 100
 
@@ -42,34 +51,50 @@ def help_text(config_dir: Path = CONFIG_DIR) -> str:
     """Return the help: usage, groups with their choices, every dotted key, every option of the methods; 100 columns."""
     lines = [INTRODUCTION, "Groups (group=choice picks configs/<group>/<choice>.yaml):"]
     for group in GROUPS:
-        lines += ["", f"  {group}"]
-        for choice, path in list_choices(config_dir, group).items():
-            default = " (default)" if DEFAULT_CHOICES.get(group) == choice else ""
-            lines += _entry(choice, first_comment(path.read_text(encoding="utf-8")) + default, column=20)
+        lines += choice_entries(config_dir, group)
     lines += ["", "Keys (key=default, where no file of a group or experiment says otherwise):"]
-    lines += _schema_entries()
+    for section in ("", *SECTIONS):
+        lines += section_entries(section)
     lines += ["", "Options of the methods:"]
     lines += _option_entries(config_dir)
     return "\n".join(lines) + "\n"
 
 
+def choice_entries(config_dir: Path, group: str) -> list[str]:
+    """Return the lines on a group's choices."""
+    lines = ["", f"  {group}"]
+    for choice, path in list_choices(config_dir, group).items():
+        default = " (default)" if DEFAULT_CHOICES.get(group) == choice else ""
+        lines += _entry(choice, first_comment(path.read_text(encoding="utf-8")) + default, column=20)
+    return lines
+
+
 def first_comment(text: str) -> str:
-    """Return the first line's comment without its sign, or ''."""
-    first = text.partition("\n")[0]
-    return first.lstrip("# ").rstrip() if first.startswith("#") else ""
+    """Return the first sentence of the comment at the top of a file, or ''."""
+    lines = takewhile(lambda line: line.startswith("#") and line.strip("# "), text.splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=[.?!]) (?=[A-Z0-9]|\w+: )", comment, maxsplit=1)[0]
+
+
+@cache
+def _field_docs() -> dict[str, dict[str, str]]:
+    """Return the docstring below each field of each dataclass of the schema."""
+    found: dict[str, dict[str, str]] = {}
+    for definition in ast.parse(inspect.getsource(schema)).body:
+        if isinstance(definition, ast.ClassDef):
+            docs = found.setdefault(definition.name, {})
+            for statement, following in pairwise([*definition.body, ast.Pass()]):
+                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                    text = ast.literal_eval(following.value) if isinstance(following, ast.Expr) else ""
+                    docs[statement.target.id] = text
+    return found
 
 
 def key_docs(section: type, prefix: str = "") -> dict[str, str]:
-    """Return every dotted key below a configuration dataclass and the docstring below its field, or ''."""
-    definition = ast.parse(inspect.getsource(section)).body[0]
-    assert isinstance(definition, ast.ClassDef)
+    """Return every dotted key below a dataclass of the schema and the docstring below its field, or ''."""
     hints = get_type_hints(section)
     docs: dict[str, str] = {}
-    for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            continue
-        name = statement.target.id
-        doc = ast.literal_eval(following.value) if isinstance(following, ast.Expr) else ""
+    for name, doc in _field_docs()[section.__name__].items():
         docs |= key_docs(hints[name], f"{prefix}{name}.") if is_dataclass(hints[name]) else {prefix + name: doc}
     return docs
 
@@ -91,48 +116,55 @@ def _comments(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator
             yield from _comments(value, lines, f"{prefix}{key.value}.")
 
 
-def _schema_entries() -> list[str]:
-    """Return the lines on every key of the schema, the run's own keys first, then section by section."""
-    keys, docs, defaults = run_keys({}), key_docs(RunConfig), flat_values(RunConfig())
-    sections = {name: hint for name, hint in get_type_hints(RunConfig).items() if is_dataclass(hint)}
-    lines: list[str] = []
-    for section in ("", *sections):
-        lines += ["", *_wrap(f"{section}: {sections[section].__doc__}" if section else "of the run", indent=2)]
-        for key in keys:
-            if key.rpartition(".")[0] == section:
-                lines += _entry(f"{key}={show(defaults[key])}", f"{docs[key]} ({describe(keys[key])})")
+def section_entries(section: str) -> list[str]:
+    """Return the lines on a section and each of its keys; '' is the run itself."""
+    docs, defaults = key_docs(RunConfig), flat_values(RunConfig())
+    what = f"{section}: {SECTIONS[section].__doc__}" if section else "of the run"
+    lines = ["", *paragraph(what, indent=2)]
+    for key, option in SCHEMA.items():
+        if key.rpartition(".")[0] == section:
+            lines += option_entry(key, replace(option, default=defaults[key], help=docs[key]))
     return lines
+
+
+def option_entry(key: str, option: Option) -> list[str]:
+    """Return the lines on one key: its default, meaning, type, range and valid values."""
+    kind = describe(option.hint)
+    if option.range is not None:
+        others = [describe(part) for part in parts(option.hint) if part not in (int, float)]
+        kind = ", or ".join([option.range.brief, *others])
+    if option.valid and not all(re.search(rf"\b{re.escape(name)}\b", option.help) for name in option.valid):
+        kind = f"{kind}: {', '.join(option.valid)}"
+    return _entry(f"{key}={show(option.default)}", f"{option.help} ({kind})".lstrip())
+
+
+def recipe_options(config_dir: Path, choice: str) -> dict[str, Option]:
+    """Return the options of a method's own parts, with the defaults of its file."""
+    file = read_choice(config_dir, "method", choice)
+    method = picked_method(file.content, file.origin, {}, {})
+    given, taken = flat(file.content), options_taken(method)
+    return {
+        name: replace(taken[name], default=given.get(name, default))
+        for name, default in option_defaults(method, file.content, ()).items()
+    }
 
 
 def _option_entries(config_dir: Path) -> list[str]:
     """Return the lines on the methods' options; those that several methods share stand once, under all their names."""
-    methods: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, path in list_choices(config_dir, "method").items():
-        options = method_options(read_choice(config_dir, "method", name))
-        comments = option_comments(path.read_text(encoding="utf-8"))
-        for key, (default, kind) in _option_defaults(options).items():
-            methods[f"{key}={show(default)}", f"{comments[key]} ({kind})"].append(name)
+    methods: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in list_choices(config_dir, "method"):
+        for option, found in recipe_options(config_dir, name).items():
+            methods[tuple(option_entry(f"method.{option}", found))].append(name)
     shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for (left, right), names in methods.items():
-        shared[tuple(names)] += _entry(left, right)
+    for entry, names in methods.items():
+        shared[tuple(names)] += entry
     lines: list[str] = []
     for sharing, entries in shared.items():
-        lines += ["", *_wrap(", ".join(sharing), indent=2), *entries]
+        lines += ["", *paragraph(", ".join(sharing), indent=2), *entries]
     return lines
 
 
-def _option_defaults(options: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
-    """Return a recipe's dotted options, each with its default and type; a comment says where a list will do."""
-    found: dict[str, tuple[Any, str]] = {}
-    for key, hint in option_keys(options).items():
-        value: Any = options
-        for part in key.split(".")[1:]:
-            value = value[part]
-        found[key] = (value, describe({TEXT_OR_LIST: str, INT_OR_LIST: int}.get(hint, hint)))
-    return found
-
-
-def _wrap(text: str, indent: int) -> list[str]:
+def paragraph(text: str, indent: int = 2) -> list[str]:
     """Return a paragraph."""
     margin = " " * indent
     return textwrap.wrap(text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)

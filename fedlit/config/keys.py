@@ -4,15 +4,16 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from difflib import get_close_matches
 from types import NoneType
-from typing import Any, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, get_args, get_origin
 
 from fedlit.config.schema import MethodConfig, RunConfig
 from fedlit.errors import UserError
 from fedlit.lines import cut
-from fedlit.registry import registered_hints
+from fedlit.options import Option, options_of
+from fedlit.recipes import takers
 
 Hint: TypeAlias = Any
 """A type annotation such as `int`, `str | None` or `list[str]`."""
@@ -23,24 +24,14 @@ TEXT_OR_LIST: Hint = str | list[str]
 INT_OR_LIST: Hint = int | list[int]
 """What an option that may differ between clients accepts: one number for all, or a list with one for each."""
 
-OPTION_HINTS: Mapping[str, Hint] = {
-    "lora_rank": INT_OR_LIST,
-    "rank": int | None,
-    "residual_rank": int | None,
-    "init_lr": float | None,
-}
-"""Options of recipes that accept more than values of their default's type."""
-
 METHOD_FIELDS = frozenset(entry.name for entry in fields(MethodConfig)) - {"options"}
-"""The parts of `method.` that every recipe has; whatever else its YAML lists is an option of that recipe."""
+"""The keys of `method.` that every recipe has; whatever else its YAML lists is an option of its parts."""
 
 
-def schema_keys(schema: Any, prefix: str = "") -> dict[str, Hint]:
-    """Return every dotted key below a configuration dataclass and its annotation, in the order of the fields."""
-    keys: dict[str, Hint] = {}
-    for name, hint in get_type_hints(schema).items():
-        keys |= schema_keys(hint, f"{prefix}{name}.") if is_dataclass(hint) else {prefix + name: hint}
-    return keys
+SCHEMA: Mapping[str, Option] = {
+    key: found for key, found in options_of(RunConfig, without=()).items() if key != "method.options"
+}
+"""Every dotted key that all runs have, in the order of the fields."""
 
 
 _PLAIN = re.compile(r"[^\W\d](?:[\w ./@+-]*[\w./@+-])?")
@@ -48,38 +39,14 @@ _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 """Texts that YAML takes for something else."""
 
 
-def option_keys(options: Mapping[str, Any], prefix: str = "method.") -> dict[str, Hint]:
-    """Return every dotted key of a recipe's options and what it accepts; a nested mapping is a section of its own."""
-    keys: dict[str, Hint] = {}
-    for name, default in options.items():
-        nested = isinstance(default, Mapping) and default
-        known = {**registered_hints(), **OPTION_HINTS}
-        hint = known[name] if name in known and not nested else option_hint(default)
-        keys |= option_keys(default, f"{prefix}{name}.") if nested else {f"{prefix}{name}": hint}
-    return keys
+def run_options(options: Mapping[str, Option]) -> dict[str, Option]:
+    """Return every dotted key of a run whose method has these options."""
+    return {**SCHEMA, **{f"method.{name}": found for name, found in options.items()}}
 
 
-def option_hint(default: Any) -> Hint:
-    """Return what an option accepts, told from its default: the same type.
-
-    A number with a point accepts an integer, a text also a list of texts, and null, `???` or `{}` anything; what such
-    an option of the house accepts stands in OPTION_HINTS, and a part from outside says it in its annotations.
-    """
-    if default in (None, "???", {}):
-        return Any
-    if isinstance(default, str):
-        return TEXT_OR_LIST
-    if isinstance(default, list):
-        kinds = {type(entry) for entry in default}
-        return list[kinds.pop()] if len(kinds) == 1 else list[Any]  # type: ignore[misc]  # the element type is data
-    return type(default)
-
-
-def run_keys(options: Mapping[str, Any]) -> dict[str, Hint]:
-    """Return every dotted key of a run whose recipe has these options."""
-    keys = schema_keys(RunConfig)
-    del keys["method.options"]
-    return keys | option_keys(options)
+def run_keys(options: Mapping[str, Option]) -> dict[str, Hint]:
+    """Return every dotted key of a run whose method has these options, and what each accepts."""
+    return {key: found.hint for key, found in run_options(options).items()}
 
 
 def is_section(key: str, keys: Collection[str]) -> bool:
@@ -95,6 +62,13 @@ def level_names(section: str, keys: Iterable[str]) -> list[str]:
 
 def unknown_key(key: str, origin: str, keys: Collection[str]) -> UserError:
     """Return the error for a key that does not exist: nearest name, valid names at its level."""
+    if key.startswith("method.") and (others := takers(key.removeprefix("method."))):
+        kind, name = others[0]
+        part = f"method.transforms=[{name}]" if kind == "transform" else f"method.{kind}={name}"
+        return UserError(
+            f"{cut(key)} ({origin}) is an option of none of this recipe's parts, but of {part}; give that too, "
+            "or leave it out"
+        )
     parts = key.split(".")
     depth = max(i for i in range(len(parts)) if is_section(".".join(parts[:i]), keys))
     section = ".".join(parts[:depth])
@@ -173,6 +147,11 @@ def is_mapping(hint: Hint) -> bool:
     """Tell whether an annotation is `dict[...]`."""
     origin: Any = get_origin(hint)
     return origin is dict
+
+
+def parts(hint: Hint) -> tuple[Hint, ...]:
+    """Return the members of a union, or the annotation itself."""
+    return (hint,) if is_list(hint) or is_mapping(hint) else get_args(hint) or (hint,)
 
 
 def describe(hint: Hint) -> str:

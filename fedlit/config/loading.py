@@ -7,18 +7,20 @@ file picks a group's file by its name (`data: medquad`) and sets any key, dotted
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from keyword import iskeyword
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from fedlit.config.checks import check
-from fedlit.config.keys import METHOD_FIELDS, TEXT_OR_LIST, Hint, is_section, nearest, run_keys, show, unknown_key
+from fedlit.config.keys import SCHEMA, Hint, is_section, nearest, parts, run_keys, show, unknown_key
+from fedlit.config.options import PICKED, option_defaults, picked_method
 from fedlit.config.reading import parse_yaml, read_file, require_text
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import Setting, assemble, flatten, settle_layer
 from fedlit.errors import UserError
 from fedlit.lines import cut
-from fedlit.registry import load_plugins, plugin_options
+from fedlit.recipes import all_options, options_taken, own_options
+from fedlit.registry import load_plugins
 from fedlit.shipped import shipped
 
 CONFIG_DIR = shipped("configs")
@@ -28,6 +30,8 @@ DEFAULT_CHOICES: Mapping[str, str] = {"data": "pydoc", "model": "tiny", "method"
 GROUPS = (*DEFAULT_CHOICES, "experiment")
 
 COMMAND_LINE = "command line"
+
+PICKED_KEYS = frozenset(f"method.{field}" for field in PICKED)
 
 MISSING = "???"
 """What a YAML file writes where only the user knows the value."""
@@ -62,18 +66,17 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
     }
     load_plugins(_plugins(texts, experiment))
-    own = method_options(files["method"])
-    others = {**plugin_options(), **all_options(config_dir)}
-    borrowed = {name: default for name, default in others.items() if name not in own}
-    keys = run_keys({**own, **borrowed})
+    method_file = files["method"]
+    picked_by_user = {key: _parse_argument(key, texts[key], SCHEMA[key].hint) for key in PICKED_KEYS & texts.keys()}
+    method = picked_method(method_file.content, method_file.origin, experiment.content, picked_by_user)
+    keys = run_keys(options_taken(method))
     overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
-    experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin)))
     if "method" in picks:  # the options of the experiment's own method are no mistake of who picks another
-        experiment_layer = {
-            key: setting
-            for key, setting in experiment_layer.items()
-            if not key.startswith("method.") or key.split(".")[1] in {*METHOD_FIELDS, *own}
-        }
+        known, kept = {**run_keys(all_options()), **keys}, run_keys(own_options(method)).keys()
+    else:
+        known, kept = keys, keys.keys()
+    experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", known, experiment.origin)))
+    experiment_layer = {key: setting for key, setting in experiment_layer.items() if key in kept}
     layers = [
         *(settle_layer(flatten(file.content, group, keys, file.origin)) for group, file in files.items()),
         experiment_layer,
@@ -83,9 +86,8 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
     last = {setting.key: setting for setting in settings}
     if "partition.name" not in last and "data.label" in last and last["data.label"].value is None:
         settings.append(Setting("partition.name", "iid", "default without data.label"))
-    asked = {setting.key.split(".")[1] for setting in settings if setting.key.startswith("method.")}
-    options = {**own, **{name: default for name, default in borrowed.items() if name in asked}}
-    config = assemble(_require_missing(settings), options)
+    defaults = option_defaults(method, method_file.content, last.keys())
+    config = assemble(_require_missing(settings), keys, defaults)
     check(config, {setting.key: setting.origin for setting in settings})
     return config
 
@@ -159,39 +161,21 @@ def _parse_file(text: str, origin: str) -> Any:
     return parse_yaml(text, origin)
 
 
-def method_options(file: GroupFile) -> dict[str, Any]:
-    """Return a recipe's options and their defaults from its file: every key that is no field of MethodConfig.
-
-    Raises UserError for a file without the recipe's name and for an option that could not be a field of a dataclass.
-    """
-    if "name" not in file.content:
-        raise UserError(f"{file.origin} names no recipe; add a line 'name: <recipe>'")
-    options = {key: value for key, value in file.content.items() if key not in METHOD_FIELDS}
-    for key in options:
-        if not str(key).isidentifier() or iskeyword(key) or key == "options":
-            raise UserError(f"{key!r} ({file.origin}) cannot name an option; use a Python name that is no keyword")
-    return options
-
-
-def all_options(config_dir: Path) -> dict[str, Any]:
-    """Return the options of all recipes and their defaults: one may take another's part, `method.optimizer=galore`."""
-    options: dict[str, Any] = {}
-    for choice in list_choices(config_dir, "method"):
-        options = {**method_options(read_choice(config_dir, "method", choice)), **options}
-    return options
-
-
 def parse_text(text: str, hint: Hint, origin: str) -> Any:
     """Return the value of an argument: YAML, save that a key for text takes the text as it stands.
 
     For such a key `null` is none, a list is YAML where the key accepts one, and a text in quotes is YAML, so that
     "\\n" in double quotes is a line break.
     """
-    takes_text = hint in (str, str | None, TEXT_OR_LIST)
-    is_list = text.startswith("[") and hint == TEXT_OR_LIST
-    if takes_text and text != "null" and text[0] not in "'\"" and not is_list:
+    accepted = parts(hint)
+    is_yaml = text == "null" or text[0] in "'\"" or (text.startswith("[") and list[str] in accepted)
+    if str in accepted and {str, NoneType, list[str]}.issuperset(accepted) and not is_yaml:
         return text
     return parse_yaml(text, origin)
+
+
+def _parse_argument(key: str, text: str, hint: Hint) -> Any:
+    return parse_text(text, hint, f"{key}={show(text)} ({COMMAND_LINE})")
 
 
 def _command_line_settings(texts: Mapping[str, str], keys: Mapping[str, Hint]) -> Iterator[Setting]:
@@ -199,7 +183,7 @@ def _command_line_settings(texts: Mapping[str, str], keys: Mapping[str, Hint]) -
     for key, text in texts.items():
         if key not in keys and not is_section(key, keys):
             raise unknown_key(key, COMMAND_LINE, {**keys, "experiment": str})
-        value = parse_text(text, keys.get(key, Any), f"{key}={show(text)} ({COMMAND_LINE})")
+        value = _parse_argument(key, text, keys.get(key, Any))
         yield from flatten(value, key, keys, COMMAND_LINE)
 
 

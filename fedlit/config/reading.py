@@ -5,6 +5,7 @@ number that is not written in decimal digits is refused, since whoever wrote it 
 tags other than those of plain values are refused, and nothing is expanded.
 """
 
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -98,7 +99,9 @@ def _float(_loader: Any, node: yaml.ScalarNode) -> float:
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     if len(text) > MAX_DIGITS or not _DECIMAL_FLOAT.fullmatch(text):
         raise _Refusal(_no_decimal(node), node.start_mark)
-    return float(text)
+    if math.isinf(number := float(text)):
+        raise _Refusal(f"{_shown(node)} is beyond what a number can hold; write a smaller one", node.start_mark)
+    return number
 
 
 def _boolean(loader: Any, node: yaml.ScalarNode) -> bool:

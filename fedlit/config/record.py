@@ -5,11 +5,13 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from fedlit.config.keys import METHOD_FIELDS, run_keys, show
+from fedlit.config.keys import METHOD_FIELDS, SCHEMA, run_keys, show
+from fedlit.config.options import stored_hints
 from fedlit.config.reading import dump_yaml, parse_yaml
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import assemble, flatten, settle_layer
 from fedlit.errors import UserError
+from fedlit.options import flat
 from fedlit.process.storage import user_path
 
 WITHOUT_INFLUENCE = (
@@ -38,8 +40,9 @@ def nested_values(config: RunConfig) -> dict[str, Any]:
 
 def flat_values(config: RunConfig) -> dict[str, Any]:
     """Return every dotted key, the recipe's options among them, and its value."""
-    keys = run_keys(config.method.options)
-    return {setting.key: setting.value for setting in flatten(nested_values(config), "", keys, "configuration")}
+    tree = nested_values(config)
+    keys = [*SCHEMA, *(f"method.{name}" for name in flat(config.method.options))]
+    return {setting.key: setting.value for setting in flatten(tree, "", dict.fromkeys(keys), "configuration")}
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -55,9 +58,9 @@ def load_yaml(text: str, origin: str = "config.yaml") -> RunConfig:
     content = parse_yaml(text, origin)
     if not isinstance(content, dict) or not isinstance(content.get("method", {}), dict):
         raise UserError(f"{origin} is not the configuration of a run; it must hold the sections that `to_yaml` writes")
-    options = {key: value for key, value in content.get("method", {}).items() if key not in METHOD_FIELDS}
-    layer = settle_layer(flatten(content, "", run_keys(options), origin))
-    return assemble(layer.values(), options)
+    keys = {**run_keys({}), **stored_hints(content.get("method", {}))}
+    layer = settle_layer(flatten(content, "", keys, origin))
+    return assemble(layer.values(), keys, {})
 
 
 def read_stored(text: str, origin: str) -> RunConfig:

@@ -6,6 +6,9 @@ Neither torch nor lightning is imported here, so that a wrong key is reported at
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedlit.options import option
+from fedlit.ranges import COUNT, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, PROCESSES, SEED, at_least
+
 
 @dataclass
 class DataConfig:
@@ -15,7 +18,7 @@ class DataConfig:
     """name of the data set, as it stands in the run's name and its record"""
     task: str = "causal_lm"
     """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
-    source: str = "pydoc"
+    source: str = option("pydoc", values=("pydoc", "digits", "jsonl", "images", "hub"))
     """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
     `images` (a local folder with one folder for each class, or an .npz file) or `hub` (Hugging Face datasets)"""
     path: str | None = None
@@ -61,13 +64,13 @@ class DataConfig:
     """column whose values the partition skews; null for data without labels"""
     drop_empty: bool = False
     """leave out rows with an empty response instead of stopping with an error"""
-    sample: int | None = None
+    sample: int | None = option(None, range=POSITIVE_COUNT)
     """number of rows drawn from the data set in proportion to the labels; null for all rows"""
     multiple_references: bool = False
     """causal_lm: test rows with one prompt are one example whose responses are all right"""
     scores: list[str] | None = None
     """scores in the record besides the loss, the main one first; null for the task's own"""
-    answer: str | None = None
+    answer: str | None = option(None, values=("text", "number", "boxed", "option"))
     """causal_lm: what exact_match compares: `text`, `number` (the last one), `boxed` (LaTeX), `option`; null: none"""
     options: str | None = None
     """causal_lm: regular expression whose group 1 in the prompt lists the valid answers with slashes between them"""
@@ -83,19 +86,19 @@ class ModelConfig:
     """name of the backbone, as it stands in the run's name and its record"""
     path: str = "tiny"
     """Hugging Face model id, a local folder, or a model inside the package, such as `tiny`"""
-    weights: str = "pretrained"
+    weights: str = option("pretrained", values=("pretrained", "random"))
     """`pretrained`, or `random`: drawn from the run's seed for the architecture that config.json describes"""
     tokenizer: str | None = None
     """the same as path, for the tokenizer alone; null for the model's own"""
-    dtype: str = "float32"
+    dtype: str = option("float32", values=("float32", "bfloat16"))
     """type of the frozen weights: `float32` or `bfloat16`"""
-    quantization: str | None = None
+    quantization: str | None = option(None, values=("nf4",))
     """`nf4` for frozen linear layers in 4 bits (bitsandbytes, CUDA only); null for none"""
     gradient_checkpointing: bool = False
     """compute activations again in the backward pass: less memory, about a third more time"""
-    max_length_tokens: int = 256
+    max_length_tokens: int = option(256, range=POSITIVE_COUNT)
     """longest prompt and response together; the prompt's start is cut first, never the whole response"""
-    attention_implementation: str = "sdpa"
+    attention_implementation: str = option("sdpa", values=("sdpa", "eager", "flash_attention_2"))
     """attention kernel of transformers: `sdpa`, `eager` or `flash_attention_2`"""
     attention: list[str] | None = None
     """names of the query, key, value and output projections, in this order; null to know them from the architecture"""
@@ -130,13 +133,12 @@ class CohortConfig:
     """Who takes part in a round, and what becomes of it when somebody fails."""
 
     sampling: str = "fixed"
-    """`fixed` (cohort_size clients without replacement) or `poisson` (each client by itself with probability
-    cohort_size / num_clients; a round may be empty), or one of a plugin"""
+    """`fixed` (cohort_size clients), `poisson` (each with probability cohort_size / num_clients), or one of a plugin"""
     availability: str = "always"
     """which of them come back: `always`, or one of a plugin"""
     options: dict[str, Any] = field(default_factory=dict)
     """options of a plugin's sampling or availability, such as `{rate: 0.2}`"""
-    failures: str = "stop"
+    failures: str = option("stop", values=("stop", "drop"))
     """when a client's loss or update is not finite: `stop` the run, or `drop` the client from the round"""
 
 
@@ -144,37 +146,37 @@ class CohortConfig:
 class LocalConfig:
     """What one client does in one round."""
 
-    steps: int | None = 10
+    steps: int | None = option(10, range=POSITIVE_COUNT)
     """optimizer steps of a client in a round, along its rows from where the last one ended; null with `local.epochs`"""
-    epochs: int | None = None
+    epochs: int | None = option(None, range=POSITIVE_COUNT)
     """passes of a client in a round, each over every row once, a last batch may be short; null with `local.steps`"""
-    batch_size: int = 8
+    batch_size: int = option(8, range=POSITIVE_COUNT)
     """rows of one batch"""
-    accumulate: int = 1
+    accumulate: int = option(1, range=POSITIVE_COUNT)
     """batches whose gradients make one optimizer step"""
-    lr: float = 1e-3
+    lr: float = option(1e-3, range=POSITIVE)
     """learning rate of the local optimizer"""
-    schedule: str = "constant"
+    schedule: str = option("constant", values=("constant", "linear", "cosine"))
     """learning rate over the steps of `local.schedule_over`: `constant`, `linear` or `cosine` (both down to 0)"""
-    schedule_over: str = "round"
+    schedule_over: str = option("round", values=("round", "run"))
     """`round`: the schedule runs over the steps of each round; `run`: over those of all rounds"""
-    warmup: float = 0.0
+    warmup: float = option(0.0, range=FRACTION)
     """share of the steps of `local.schedule_over` in which the learning rate rises from 0"""
-    weight_decay: float = 0.0
+    weight_decay: float = option(0.0, range=NOT_NEGATIVE)
     """decoupled weight decay of the local optimizer"""
-    momentum: float = 0.0
+    momentum: float = option(0.0, range=FRACTION)
     """momentum of method.optimizer=sgd"""
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = option(None, range=POSITIVE)
     """gradients are clipped to this norm; null for no clipping"""
-    optimizer_state: str = "reset"
+    optimizer_state: str = option("reset", values=("reset", "keep"))
     """`reset`: a new optimizer every round; `keep`: moments stay with their client across rounds"""
-    prox_mu: float = 0.0
+    prox_mu: float = option(0.0, range=NOT_NEGATIVE)
     """FedProx: weight mu of the term mu/2 |w - w_server|^2 in every client's loss; 0 for none"""
     scaffold: bool = False
     """SCAFFOLD: control variates correct every client's gradients; needs method.optimizer=sgd"""
-    loss_on: str = "response"
+    loss_on: str = option("response", values=("response", "all"))
     """`response`: loss on the response's tokens; `all`: on the prompt's too, as in the papers' released code"""
-    label_smoothing: float = 0.0
+    label_smoothing: float = option(0.0, range=FRACTION)
     """share of the target distribution that is spread evenly over all tokens or classes"""
 
 
@@ -182,15 +184,15 @@ class LocalConfig:
 class ServerConfig:
     """How the server goes along the change of the mean of what the clients sent."""
 
-    optimizer: str = "none"
+    optimizer: str = option("none", values=("none", "fedavgm", "fedadam", "fedyogi", "fedadagrad"))
     """`none` (take the mean), `fedavgm`, `fedadam`, `fedyogi` or `fedadagrad`"""
-    lr: float | None = None
+    lr: float | None = option(None, range=POSITIVE)
     """server learning rate; null is 1 for fedavgm; of an adaptive one about the size of its step in every element"""
-    beta1: float = 0.9
+    beta1: float = option(0.9, range=FRACTION)
     """momentum"""
-    beta2: float = 0.99
+    beta2: float = option(0.99, range=FRACTION)
     """decay of the second moment (fedadam, fedyogi)"""
-    tau: float = 1e-3
+    tau: float = option(1e-3, range=POSITIVE)
     """adaptivity: the smaller, the less a step depends on the size of the change"""
 
 
@@ -198,27 +200,28 @@ class ServerConfig:
 class PartitionConfig:
     """How the rows are dealt to the clients, and each client's rows to training and test."""
 
-    name: str = "dirichlet"
-    """`dirichlet` (equal sizes, labels skewed), `quantity` (labels alike, sizes skewed), `pathological` (a few labels a
-    client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid`
-    (the default with data.label=null) or `file`"""
-    alpha: float = 0.1
+    name: str = option(
+        "dirichlet", values=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file")
+    )
+    """`dirichlet` (labels skewed), `quantity` (sizes skewed), `pathological` (a few labels a client), `natural` (by a
+    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null) or `file`"""
+    alpha: float = option(0.1, range=POSITIVE)
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
     """column of `partition.name=natural`; null for the label column"""
-    classes_per_client: int = 2
+    classes_per_client: int = option(2, range=POSITIVE_COUNT)
     """labels of one client under `partition.name=pathological`"""
-    num_shards: int | None = None
+    num_shards: int | None = option(None, range=POSITIVE_COUNT)
     """shards that the rows are dealt to, the first num_clients of which take part; null for as many as clients"""
-    num_topics: int = 10
+    num_topics: int = option(10, range=at_least(2))
     """clusters of `partition.name=topics`"""
     path: str | None = None
     """JSON file of `partition.name=file`: row numbers of every client, or another run's partition.json"""
     key: str | None = None
     """name of the split inside that file; null if it holds one only"""
-    test_fraction: float = 0.01
+    test_fraction: float = option(0.01, range=FRACTION)
     """share of a client's rows that is kept for its test part"""
-    min_test_rows: int = 8
+    min_test_rows: int = option(8, range=COUNT)
     """rows in a client's test part at least"""
 
 
@@ -226,33 +229,31 @@ class PartitionConfig:
 class EvalConfig:
     """How the global model is evaluated."""
 
-    every: int = 1
+    every: int = option(1, range=POSITIVE_COUNT)
     """rounds between evaluations; the untrained model and the last round are always evaluated"""
-    protocol: str = "generate"
-    """causal_lm: `generate` (decoding), `teacher_forced` (argmax over the reference, as in the papers' released code)
-    or `options` (the likeliest of the valid answers)"""
-    max_examples: int | None = None
+    protocol: str = option("generate", values=("generate", "teacher_forced", "options"))
+    """causal_lm: `generate` (decode), `teacher_forced` (argmax over the reference), `options` (the likeliest answer)"""
+    max_examples: int | None = option(None, range=POSITIVE_COUNT)
     """size of a fixed random subset of the evaluation set, the same in every round; null for all"""
-    max_clients: int | None = None
-    """clients that are evaluated where each has a model or a test part of its own: a fixed random sample, the same in
-    every round; null for all"""
-    batch_size: int = 16
+    max_clients: int | None = option(None, range=POSITIVE_COUNT)
+    """clients evaluated where each has a model or test part of its own: a fixed random sample; null for all"""
+    batch_size: int = option(16, range=POSITIVE_COUNT)
     """rows of one evaluation batch"""
-    on: str = "global"
+    on: str = option("global", values=("global", "clients", "both"))
     """`global` (one test set: the data set's own, or the clients' together), `clients` (each on its own), or `both`"""
-    max_new_tokens: int = 64
+    max_new_tokens: int = option(64, range=POSITIVE_COUNT)
     """longest generated response"""
-    num_beams: int = 1
+    num_beams: int = option(1, range=POSITIVE_COUNT)
     """beams of the search for a response; 1 is greedy decoding"""
-    length_penalty: float = 1.0
+    length_penalty: float = option(1.0, range=FINITE)
     """exponent of the length by which a beam's log-probability is divided"""
-    no_repeat_ngram_size: int = 0
+    no_repeat_ngram_size: int = option(0, range=COUNT)
     """n-grams of this length are generated once at most; 0 for no limit"""
     stop: list[str] = field(default_factory=list)
     """texts at the first of which a generated response is cut"""
     score: str | None = None
     """score that tells the best round and stops early; null for the data set's main one"""
-    patience: int | None = None
+    patience: int | None = option(None, range=POSITIVE_COUNT)
     """evaluations without a better score after which the run ends; null to run all rounds"""
     deviation: bool = True
     """for LoRA methods, measure every round how far the aggregate is from the mean of the clients' effective weights"""
@@ -266,12 +267,11 @@ class RunFolderConfig:
     """folder that holds the run folders"""
     name: str | None = None
     """name of the run folder; null for <method>-<data>-<model>-seed<seed>"""
-    export: str = "adapter"
-    """form of a LoRA result: `adapter` (for PEFT; of higher rank where the backbone changes too) or `merged` (the whole
-    model); other results are whole models"""
-    result: str = "last"
+    export: str = option("adapter", values=("adapter", "merged"))
+    """of a LoRA result: `adapter` (for PEFT; of higher rank where the backbone changes) or `merged`, the whole model"""
+    result: str = option("last", values=("last", "best"))
     """round whose model is exported: `last`, or `best` by eval.score"""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = option(2, range=POSITIVE_COUNT)
     """number of checkpoints kept, the newest ones"""
     requeue: bool = True
     """under SLURM, put the job back into the queue when its time limit (SIGUSR1) stops it after a finished round"""
@@ -281,21 +281,21 @@ class RunFolderConfig:
 class ComputeConfig:
     """What the run computes on; what `fabric run`, torchrun or srun say of accelerator, devices and num_nodes wins."""
 
-    accelerator: str = "auto"
+    accelerator: str = option("auto", values=("auto", "cpu", "cuda"))
     """`cpu`, `cuda` or `auto`"""
-    devices: int = 1
+    devices: int = option(1, range=PROCESSES)
     """processes on each node under plain python"""
-    num_nodes: int = 1
+    num_nodes: int = option(1, range=PROCESSES)
     """number of nodes under plain python"""
-    precision: str = "32-true"
+    precision: str = option("32-true", values=("32-true", "bf16-mixed"))
     """precision of the computation: `32-true` or `bf16-mixed`"""
-    backend: str | None = None
+    backend: str | None = option(None, values=("gloo", "nccl"))
     """communication backend: `gloo` or `nccl`; null for the accelerator's own"""
-    threads: int = 1
+    threads: int = option(1, range=PROCESSES)
     """CPU threads of each process; it changes the bits of a matrix product, so it belongs to the configuration"""
-    timeout_s: int = 1800
+    timeout_s: int = option(1800, range=POSITIVE_COUNT)
     """longest wait for another process in a collective"""
-    start_timeout_s: int = 300
+    start_timeout_s: int = option(300, range=POSITIVE_COUNT)
     """longest wait at the start until all processes are there; each reads its rows first"""
 
 
@@ -303,9 +303,9 @@ class ComputeConfig:
 class LoggingConfig:
     """What a person sees besides the run folder."""
 
-    loggers: list[str] = field(default_factory=lambda: ["wandb"])
+    loggers: list[str] = option(("wandb",), values=("wandb", "tensorboard", "csv"))
     """where every round's numbers go beside metrics.jsonl: `wandb`, `tensorboard`, `csv`, or several of them"""
-    wandb: str = "auto"
+    wandb: str = option("auto", values=("auto", "online", "offline", "disabled"))
     """Weights & Biases: `auto` (online with a login, else offline), `online`, `offline` or `disabled`"""
     project: str = "fedlit"
     """W&B project"""
@@ -313,7 +313,7 @@ class LoggingConfig:
     """W&B group; a sweep gives its own name; null for none"""
     tags: list[str] = field(default_factory=list)
     """W&B tags"""
-    samples_every: int = 5
+    samples_every: int = option(5, range=POSITIVE_COUNT)
     """rounds between tables of sample generations; those of the last evaluation are always kept"""
     artifact: bool = False
     """upload the result as a W&B artifact"""
@@ -328,14 +328,14 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
-    num_clients: int = 3
+    num_clients: int = option(3, range=POSITIVE_COUNT)
     """clients in the population"""
     cohort_size: int | None = None
     """clients of one round, drawn anew every round; null for all"""
     cohort: CohortConfig = field(default_factory=CohortConfig)
-    num_rounds: int = 5
+    num_rounds: int = option(5, range=POSITIVE_COUNT)
     """rounds of the federation"""
-    seed: int = 0
+    seed: int = option(0, range=SEED)
     """root of every random stream"""
     local: LocalConfig = field(default_factory=LocalConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

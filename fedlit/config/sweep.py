@@ -31,11 +31,12 @@ from typing import Any, get_args
 from fedlit.config.cells import Cell, Sweep
 from fedlit.config.grid import Axis, Grid, Settings, cell_name, combinations, is_part, single, values_by_key, written
 from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_key
-from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, all_options, list_choices, read_choice
+from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, list_choices, read_choice
 from fedlit.config.reading import is_there, parse_yaml, read_file, require_text
 from fedlit.config.tree import Setting, flatten, settle_layer
 from fedlit.errors import UserError
 from fedlit.process.storage import user_path
+from fedlit.recipes import all_options
 
 __all__ = ["Cell", "Sweep", "load_sweep", "load_sweeps"]
 
@@ -81,7 +82,7 @@ class _Files:
     @cached_property
     def keys(self) -> dict[str, Hint]:
         """The keys of a run of any recipe, and the groups that a file is picked for."""
-        return {**dict.fromkeys(DEFAULT_CHOICES, str), **run_keys(all_options(self.folder))}
+        return {**dict.fromkeys(DEFAULT_CHOICES, str), **run_keys(all_options())}
 
 
 def _load(name: str, files: _Files) -> Sweep:

@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, make_dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from omegaconf import OmegaConf
@@ -12,8 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedlit.config.keys import (
     INT_OR_LIST,
-    METHOD_FIELDS,
-    OPTION_HINTS,
+    SCHEMA,
     Hint,
     as_argument,
     describe,
@@ -21,13 +18,13 @@ from fedlit.config.keys import (
     is_mapping,
     is_section,
     level_names,
-    option_hint,
-    run_keys,
+    parts,
     show,
     unknown_key,
 )
-from fedlit.config.schema import MethodConfig, RunConfig
+from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
+from fedlit.options import nested
 
 TEMPLATES = frozenset({"data.template", "data.test_template"})
 """Keys whose text is a format string: in `${question}$` the column stands between two dollar signs."""
@@ -82,50 +79,41 @@ def settle_layer(settings: Iterable[Setting]) -> dict[str, Setting]:
     return layer
 
 
-def assemble(settings: Iterable[Setting], options: Mapping[str, Any]) -> RunConfig:
-    """Return the tree with the settings applied in order, over the schema's defaults and these options of the recipe.
+def assemble(settings: Iterable[Setting], keys: Mapping[str, Hint], defaults: Mapping[str, Any]) -> RunConfig:
+    """Return the tree with the settings applied in order, over the schema's defaults and those of the method's options.
+
+    keys: every dotted key of this run and what it accepts. defaults: of options, by their names without `method.`.
 
     Raises UserError for a value of the wrong type.
     """
-    keys = run_keys(options)
-    tree = OmegaConf.structured(RunConfig(method=_method_class(MethodConfig, options)()))
+    tree = OmegaConf.structured(RunConfig)
+    options = dict(defaults)
     for setting in settings:
-        _assign(tree, setting, keys[setting.key])
+        _require_unexpanded(setting)
+        try:
+            if setting.key in SCHEMA:
+                _assign(tree, setting.key, typed(setting.value, keys[setting.key]))
+            else:
+                options[setting.key.removeprefix("method.")] = typed(setting.value, keys[setting.key])
+        except (ValueError, OverflowError, OmegaConfBaseException):
+            raise _wrong_type(setting, keys[setting.key]) from None
     config = cast(RunConfig, OmegaConf.to_object(tree))
-    method = asdict(config.method)
-    common = {name: method[name] for name in METHOD_FIELDS}
-    return replace(config, method=MethodConfig(**common, options={name: method[name] for name in options}))
+    return replace(config, method=replace(config.method, options=nested(options)))
 
 
-def _method_class(base: type, options: Mapping[str, Any]) -> type:
-    """Return a dataclass below `base` with one typed field for every option, nested mappings as dataclasses."""
-    members: list[tuple[str, Any, Any]] = []
-    for name, default in options.items():
-        if isinstance(default, Mapping) and default:
-            nested = _method_class(object, default)
-            members.append((name, nested, field(default_factory=nested)))
-        else:
-            hint = Any if isinstance(default, str) or name in OPTION_HINTS else option_hint(default)
-            members.append((name, hint, field(default_factory=partial(deepcopy, default))))
-    return make_dataclass(f"{base.__name__}Options", members, bases=(base,))
-
-
-def _assign(tree: Any, setting: Setting, hint: Hint) -> None:
+def _assign(tree: Any, key: str, value: Any) -> None:
     """Put one value of the right type into the tree."""
-    _require_unexpanded(setting)
-    value = setting.value
-    try:
-        if not accepts(value, hint):
-            raise ValueError
-        if isinstance(value, str):
-            value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf would look for the value of a key
-        OmegaConf.update(tree, setting.key, value, merge=False)
-    except (ValueError, OverflowError, OmegaConfBaseException):
-        unquoted = str in _parts(hint) and isinstance(value, (bool, int, float))
-        raise UserError(
-            f"{setting.key}={show(setting.value)} ({setting.origin}) has the wrong type; "
-            f"expected: {describe(hint)}{', in quotes' if unquoted else ''}"
-        ) from None
+    if isinstance(value, str):
+        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # OmegaConf would look for the value of a key
+    OmegaConf.update(tree, key, value, merge=False)
+
+
+def _wrong_type(setting: Setting, hint: Hint) -> UserError:
+    unquoted = str in parts(hint) and isinstance(setting.value, (bool, int, float))
+    return UserError(
+        f"{setting.key}={show(setting.value)} ({setting.origin}) has the wrong type; "
+        f"expected: {describe(hint)}{', in quotes' if unquoted else ''}"
+    )
 
 
 def _require_unexpanded(setting: Setting) -> None:
@@ -135,6 +123,20 @@ def _require_unexpanded(setting: Setting) -> None:
             f"{setting.key}={show(setting.value)} ({setting.origin}) holds '${{', which is not expanded here; "
             "write the value itself"
         )
+
+
+def typed(value: Any, hint: Hint) -> Any:
+    """Return a value as a key holds it: an integer is also a number; nothing else becomes what it is not.
+
+    Raises ValueError for a value of another type, OverflowError for an integer that no number can hold.
+    """
+    if not accepts(value, hint):
+        raise ValueError
+    if isinstance(value, list):
+        entry = next((get_args(part)[0] for part in parts(hint) if is_list(part)), Any)
+        return [typed(part, entry) for part in value]
+    is_number = type(value) is int and float in parts(hint) and int not in parts(hint)
+    return float(value) if is_number else value
 
 
 def accepts(value: Any, hint: Hint) -> bool:
@@ -149,8 +151,3 @@ def accepts(value: Any, hint: Hint) -> bool:
         return type(value) in (int, float)
     kind = dict if is_mapping(hint) else hint
     return hint is Any or (isinstance(value, kind) and isinstance(value, bool) == (hint is bool))
-
-
-def _parts(hint: Hint) -> tuple[Hint, ...]:
-    """Return the members of a union, or the annotation itself."""
-    return (hint,) if is_list(hint) else get_args(hint) or (hint,)

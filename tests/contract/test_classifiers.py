@@ -15,7 +15,7 @@ from fedlit import assembly, planning
 from fedlit.algebra.tensors import snapshot
 from fedlit.config import load_config
 from fedlit.inputs import gather_inputs
-from fedlit.methods import RECIPES
+from fedlit.recipes import RECIPES
 from fedlit.round.cohort import Cohort
 from fedlit.round.loop import Federation
 from fedlit.round.payload import MODEL, Payload

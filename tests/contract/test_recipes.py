@@ -20,7 +20,8 @@ from fedlit import assembly, planning
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, load_config
 from fedlit.errors import UserError
-from fedlit.methods import ADAPTERS, RECIPES, RULES, TRANSFORMS, Method, build_method
+from fedlit.methods import Method, build_method
+from fedlit.recipes import ADAPTERS, RECIPES, RULES, TRANSFORMS
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
 from fedlit.round.loop import Federation
 from fedlit.round.observers.traffic import TrafficObserver

@@ -13,8 +13,8 @@ from fedlit import assembly, planning
 from fedlit.adapters import Adapter, Calibration, trainable
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR
-from fedlit.methods import ADAPTERS, RECIPES, RULES, Recipe
 from fedlit.models import Projections
+from fedlit.recipes import ADAPTERS, RECIPES, RULES, Part, Recipe
 from fedlit.round.cohort import Cohort
 from fedlit.round.rules import AggregationRule
 from fedlit.round.server import ServerState
@@ -65,8 +65,8 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     """Return a builder that knows the method `median_norms`: two parts, three lines in tables, one YAML."""
     for room in (assembly, planning):
         monkeypatch.setattr(room, "load_backbone", packaged_backbone)
-    monkeypatch.setitem(ADAPTERS, "norms", Norms)
-    monkeypatch.setitem(RULES, "median", Median)
+    monkeypatch.setitem(ADAPTERS, "norms", Part(Norms))
+    monkeypatch.setitem(RULES, "median", Part(Median))
     monkeypatch.setitem(RECIPES, "median_norms", Recipe(adapter="norms", rule="median"))
     configs = tmp_path / "configs"
     configs.mkdir()

@@ -116,3 +116,21 @@ def test_the_guide_to_slurm_names_files_that_exist() -> None:
         words = [word for word in rest.split() if word not in ("submit", "status", "show", "run", "list")]
         for sweep in words[:1]:
             assert (REPOSITORY / "configs" / "sweep" / f"{sweep}.yaml").is_file(), (command, sweep)
+
+
+def test_help_shows_a_part_from_outside(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom fedlit.options import option\nfrom fedlit.registry import register\n"
+        "@dataclass(frozen=True)\nclass Mine:\n    '''Mine alone.'''\n    trim: float = option(0.1, 'what is cut')\n"
+        "register('rule', 'mine', Mine)\n"
+    )
+    done = run("-m", "fedlit", "help", "plugins=[mine]", "method.rule=mine", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "rule=mine: Mine alone." in done.stdout
+    assert re.search(r"method\.trim=0\.1 +what is cut \(number\)", done.stdout)
+
+
+def test_a_word_without_help_is_one_line(tmp_path: Path) -> None:
+    done = run("-m", "fedlit", "help", "locall", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no help on locall; did you mean 'local'?") and done.stderr.count("\n") == 1

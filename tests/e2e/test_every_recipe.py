@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import CommandLine, Zygote
 
-from fedlit.methods import RECIPES
+from fedlit.recipes import RECIPES
 
 WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
 ROWS = [

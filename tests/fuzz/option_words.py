@@ -14,15 +14,24 @@ from cases import STDOUTS, Case
 from hypothesis import strategies as st
 from runner import SMALL
 
-from fedlit.config.checks import LOGGERS, TARGET_MODULES, valid_values
-from fedlit.config.keys import is_list, is_mapping, run_keys
-from fedlit.config.loading import CONFIG_DIR, GROUPS, all_options, list_choices
+from fedlit.config.checks import LOGGERS, valid_values
+from fedlit.config.keys import is_list, is_mapping, run_keys, run_options
+from fedlit.config.loading import CONFIG_DIR, GROUPS, list_choices
+from fedlit.recipes import all_options
 from fedlit.scores import SCORES
 
 TEXTS: Mapping[str, tuple[str, ...]] = {
     "data.scores": tuple(SCORES),
     "eval.score": (*SCORES, "loss"),
-    "method.target_modules": (*TARGET_MODULES, "q_proj", "lm_head", "embed_tokens", "norm"),
+    "method.target_modules": (
+        *all_options()["target_modules"].valid,
+        "up",
+        "model",
+        "q_proj",
+        "lm_head",
+        "embed_tokens",
+        "norm",
+    ),
     "logging.loggers": LOGGERS,
     "data.path": ("rows.jsonl", "nowhere.jsonl", ".", "pair.yaml"),
     "data.test_path": ("rows.jsonl", "nowhere.jsonl"),
@@ -65,7 +74,7 @@ SAFE_ONLY = ("run.dir", "run.name", "logging.wandb", "logging.loggers", "compute
 @cache
 def option_keys() -> dict[str, Any]:
     """Return every dotted key of a run of any method, and what it accepts."""
-    return run_keys(all_options(CONFIG_DIR))
+    return run_keys(all_options())
 
 
 @cache
@@ -93,7 +102,7 @@ def valid_words(key: str, hint: Any) -> st.SearchStrategy[str]:
         return st.lists(entries, max_size=3).map(lambda parts: f"[{', '.join(parts)}]")
     if get_args(hint):
         return st.one_of(*(valid_words(key, part) for part in get_args(hint)))
-    known = valid_values("causal_lm").get(key, ()) or TEXTS.get(key, COLUMNS)
+    known = valid_values("causal_lm", run_options(all_options())).get(key, ()) or TEXTS.get(key, COLUMNS)
     return PLAIN.get(hint, st.sampled_from(known))
 
 

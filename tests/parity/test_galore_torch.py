@@ -9,7 +9,7 @@ import torch
 from galore_torch import GaLoreAdamW
 from torch import Tensor, nn
 
-from fedlit.client.optimizers.galore import PROJ_TYPES, GaLore
+from fedlit.client.optimizers.galore import PROJ_TYPES, GaLore, Projection
 
 SHAPES = {"tall": (13, 7), "wide": (7, 13), "square": (9, 9)}
 LR = 0.03
@@ -54,7 +54,7 @@ def test_the_step_is_galore_torch_s(proj_type: str, weight_decay: float, dtype: 
     given = options(proj_type=proj_type)
     groups = [{"params": [theirs[0], theirs[-1]]}, {"params": theirs[1:-1], **given}]
     reference = GaLoreAdamW(groups, lr=LR, weight_decay=weight_decay, no_deprecation_warning=True)
-    optimizer = GaLore(lr=LR, weight_decay=weight_decay, galore=given).build(named(own))
+    optimizer = GaLore(lr=LR, weight_decay=weight_decay, galore=Projection(**given)).build(named(own))
     before = copy.deepcopy(own)
     for step in gradients(own, 8):
         run(optimizer, own, [step])
@@ -68,11 +68,11 @@ def test_without_a_rank_it_is_galore_torch_s_plain_adamw() -> None:
     shapes = [(5,), *SHAPES.values()]
     own, theirs = parameters(*shapes), parameters(*shapes)
     steps = gradients(own, 6)
-    run(GaLore(lr=LR, weight_decay=0.1, galore=options(rank=None)).build(named(own)), own, steps)
+    run(GaLore(lr=LR, weight_decay=0.1, galore=Projection(**options(rank=None))).build(named(own)), own, steps)
     run(GaLoreAdamW(theirs, lr=LR, weight_decay=0.1, no_deprecation_warning=True), theirs, steps)
     assert all(torch.equal(left, right) for left, right in zip(own, theirs, strict=True))
     projected = parameters(*shapes)
-    run(GaLore(lr=LR, weight_decay=0.1, galore=options()).build(named(projected)), projected, steps)
+    run(GaLore(lr=LR, weight_decay=0.1, galore=Projection(**options())).build(named(projected)), projected, steps)
     assert torch.equal(projected[0], own[0])
     assert not any(torch.equal(left, right) for left, right in zip(projected[1:], own[1:], strict=True))
 
@@ -84,7 +84,7 @@ def test_the_step_is_the_published_equation(shape: str) -> None:
     expected = own.detach().clone()
     rows, columns = own.shape
     rank, gap, scale, eps, beta1, beta2 = 3, 3, 0.7, 1e-6, 0.9, 0.999
-    optimizer = GaLore(lr=LR, galore=options()).build(named([own]))
+    optimizer = GaLore(lr=LR, galore=Projection(**options())).build(named([own]))
     first, second, p = torch.zeros(()), torch.zeros(()), torch.zeros(())
     for step, (gradient,) in enumerate(gradients([own], 7)):
         run(optimizer, [own], [[gradient]])

@@ -11,8 +11,9 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import snapshot
 from fedlit.config import load_config
-from fedlit.methods import RECIPES, Method, build_method
+from fedlit.methods import Method, build_method
 from fedlit.models import Projections, head_parameters
+from fedlit.recipes import RECIPES
 
 PROJECTIONS = Projections(
     attention=("query", "key", "value", "attention.output.dense"), mlp=("intermediate.dense", "output.dense")

@@ -50,3 +50,10 @@ def test_every_mistake_is_told_in_400_characters_of_one_line(capsys: pytest.Capt
     error, warning = capsys.readouterr().err.splitlines()
     assert error.startswith("error: data.path=\\x1b[2Jé\\n") and error.endswith("; give another") and len(error) <= 400
     assert warning == "warning: \\x1b]0;title\\x07\\r"
+
+
+def test_no_word_is_cut_where_the_middle_is_left_out() -> None:
+    words = [f"name_{number}" for number in range(200)]
+    line = one_line(f"unknown key. Valid names: {', '.join(words)}")
+    head, tail = line.split(" ... ")
+    assert {*head.partition(": ")[2].strip(",").split(", "), *tail.split(", ")} <= set(words) and len(line) > 350

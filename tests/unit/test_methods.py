@@ -1,5 +1,7 @@
 """A recipe's parts are what its name, its YAML and the command line say; a misspelt name never passes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from fedlit.adapters.lora import Lora
 from fedlit.client.optimizers.torch_optimizers import SGD, AdamW
 from fedlit.config import CONFIG_DIR, LocalConfig, MethodConfig, RunConfig, load_config
 from fedlit.errors import UserError
-from fedlit.methods import ADAPTERS, OPTIMIZERS, RECIPES, RULES, TRANSFORMS, WEIGHTINGS, Method, build_method
+from fedlit.methods import WEIGHTINGS, Method, build_method
 from fedlit.models import PROJECTIONS
+from fedlit.options import plain
+from fedlit.recipes import ADAPTERS, OPTIMIZERS, RECIPES, RULES, TRANSFORMS
 from fedlit.round.plan import uniform_weights, weights_by_examples
 from fedlit.round.rules.fedavg import FedAvg, NoAggregation
 from fedlit.round.rules.flexlora import FlexLora
@@ -65,8 +69,9 @@ def test_every_yaml_builds(path: Path) -> None:
         (method.optimizer, OPTIMIZERS, recipe.optimizer),
         (method.rule, RULES, recipe.rule),
     ):
-        assert type(part) is getattr(table[name], "func", table[name])
-    assert list(method.transforms.parts) == [TRANSFORMS[name]() for name in recipe.transforms]
+        factory = table[name].load()
+        assert type(part) is getattr(factory, "func", factory)
+    assert list(method.transforms.parts) == [TRANSFORMS[name].load()() for name in recipe.transforms]
     assert arrived(method, config) == config.method.options
 
 
@@ -90,7 +95,9 @@ def test_every_option_of_a_yaml_arrives(path: Path) -> None:
 def arrived(method: Method, config: RunConfig) -> dict[str, object]:
     """Return the values of a configuration's options as the method's parts have them."""
     parts = (method.adapter, method.optimizer, method.rule)
-    found = {name: getattr(part, name) for name in config.method.options for part in parts if hasattr(part, name)}
+    found = {
+        name: plain(getattr(part, name)) for name in config.method.options for part in parts if hasattr(part, name)
+    }
     weighting = next(name for name, weights in WEIGHTINGS.items() if weights is method.weights)
     return found | ({"weighting": weighting} if "weighting" in config.method.options else {})
 
@@ -267,3 +274,19 @@ def test_parts_that_do_not_fit_say_who_needs_what(arguments: str, message: str) 
         build_method(load_config(arguments.split()))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["method=scl"], {"peft", "galore_torch", "fedlit.adapters.lora", "fedlit.client.optimizers.galore"}),
+        (["method=fedit"], {"galore_torch", "fedlit.adapters.scl", "fedlit.round.rules.fedex_lora"}),
+    ],
+)
+def test_what_a_run_does_not_use_is_not_imported(words: list[str], unused: set[str]) -> None:
+    code = (
+        "import sys\nfrom fedlit.config import load_config\nfrom fedlit.methods import build_method\n"
+        f"build_method(load_config({words}))\nprint(sorted({unused} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

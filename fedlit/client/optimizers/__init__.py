@@ -1,23 +1,15 @@
-"""How one client steps."""
+"""How one client steps.
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+Torch is imported with the first name that is asked for.
+"""
 
-import torch
-from torch import nn
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING
 
+from fedlit.lazy import names_of
 
-class LocalOptimizer(ABC):
-    """Builds the optimizer of one client; its state_dict must hold tensors and plain numbers only."""
+if TYPE_CHECKING:
+    from fedlit.client.optimizers.base import LocalOptimizer
 
-    @abstractmethod
-    def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
-        """Return a new optimizer over all of `parameters`, which come by name.
+__all__ = ["LocalOptimizer"]
 
-        Groups may have learning rates of their own: a schedule multiplies each group's.
-        """
-
-    @abstractmethod
-    def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
-        """Return the numbers it keeps for parameters of these shapes."""
+__getattr__ = names_of("fedlit.client.optimizers.base", __all__)

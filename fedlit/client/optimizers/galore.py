@@ -23,17 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedlit.client.optimizers import LocalOptimizer
+from fedlit.client.optimizers.base import LocalOptimizer
+from fedlit.client.optimizers.options import PROJ_TYPES, GaLoreOptions, ProjectionOptions
 from fedlit.errors import DivergenceError, UserError
-
-DEFAULTS = {"rank": 16, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
-"""FedFTG's released configuration gives rank 16; the others are galore-torch's own."""
-
-PROJ_TYPES = ("std", "reverse_std", "right", "left", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Projection:
+class Projection(ProjectionOptions):
     """The options in the section `galore` of a method's YAML, under galore-torch's own names.
 
     rank: r, the rows or columns that stay of a gradient; None projects nothing.
@@ -42,11 +38,6 @@ class Projection:
     proj_type: the side that is projected: `std` the smaller, `reverse_std` the larger, `right` the columns, `left` the
         rows, `full` both. Rows and columns as stored, which GPT-2's Conv1D does the other way round.
     """
-
-    rank: int | None
-    update_proj_gap: int
-    scale: float
-    proj_type: str
 
     def __post_init__(self) -> None:
         if self.rank is not None and not _is_count(self.rank):
@@ -82,39 +73,12 @@ class Projection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaLore(LocalOptimizer):
-    """Builds galore-torch's GaLoreAdamW.
-
-    galore: the fields of Projection, all of them.
-    """
+class GaLore(GaLoreOptions, LocalOptimizer):
+    """Builds galore-torch's GaLoreAdamW."""
 
     lr: float
     weight_decay: float = 0.0
-    galore: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULTS))
-
-    def __post_init__(self) -> None:
-        self.projection()
-
-    def projection(self) -> Projection:
-        """Return the options, checked.
-
-        Raises:
-            UserError: an option is missing, unknown or has no valid value.
-        """
-        known = [entry.name for entry in fields(Projection)]
-        given = self.galore if isinstance(self.galore, Mapping) else {}
-        missing = [name for name in known if name not in given]
-        if missing:
-            raise UserError(
-                f"method.galore={self.galore} lacks {missing[0]}; the method's YAML needs a section galore "
-                f"with {', '.join(known)}"
-            )
-        unknown = sorted(given.keys() - set(known))
-        if unknown:
-            raise UserError(
-                f"method.galore.{unknown[0]}={given[unknown[0]]} is not known; valid are {', '.join(known)}"
-            )
-        return Projection(**given)
+    galore: Projection = field(default_factory=Projection)
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
         """Return a GaLoreAdamW whose state_dict holds tensors and plain values only.
@@ -122,7 +86,7 @@ class GaLore(LocalOptimizer):
         Raises:
             UserError: a rank is given and no matrix is large enough for it, or galore-torch is not installed.
         """
-        projection = self.projection()
+        projection = self.galore
         projected = [parameter for parameter in parameters.values() if projection.applies(parameter.shape)]
         plain = [parameter for parameter in parameters.values() if not projection.applies(parameter.shape)]
         if projection.rank is not None and not projected:
@@ -142,8 +106,7 @@ class GaLore(LocalOptimizer):
 
     def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
         """Return the moments, low-rank where a gradient is projected, and the projection matrices."""
-        projection = self.projection()
-        return sum(projection.num_state_scalars(shape) for shape in shapes)
+        return sum(self.galore.num_state_scalars(shape) for shape in shapes)
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fedlit.client.optimizers import LocalOptimizer
+from fedlit.client.optimizers.base import LocalOptimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import payload_bytes
+from fedlit.round.rules.base import payload_bytes
 from fedlit.round.server import ServerState
 from fedlit.seeding import torch_stream
 

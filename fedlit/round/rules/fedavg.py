@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.base import AggregationRule
 from fedlit.round.server import ServerState
 
 

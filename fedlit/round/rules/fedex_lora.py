@@ -24,15 +24,14 @@ from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import Start
 from fedlit.round.payload import MODEL
-from fedlit.round.rules import AggregationRule, Traffic, both_ways, payload_bytes
+from fedlit.round.rules.base import AggregationRule, Traffic, both_ways, payload_bytes
 from fedlit.round.rules.factors import factor_names, mean_changes, other_bytes, other_means, product_bytes, restart
+from fedlit.round.rules.options import ASSIGNMENTS, FedExOptions
 from fedlit.round.server import ServerState
-
-ASSIGNMENTS = ("average", "reinitialize", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedExLora(AggregationRule):
+class FedExLora(FedExOptions, AggregationRule):
     """W + scaling * B @ A <- sum_i p_i (W + scaling * B_i @ A_i) for every client.
 
     assignment: what becomes of the factors. `average`: their means, the residual goes into W (the method).
@@ -41,8 +40,6 @@ class FedExLora(AggregationRule):
     residual_rank: rank to which the residual of `average` is truncated (equation 18); None is exact.
     """
 
-    assignment: str = "average"
-    residual_rank: int | None = None
     seed: int = 0
 
     needs: ClassVar[frozenset[str]] = frozenset("AB")

@@ -11,18 +11,17 @@ from typing import ClassVar
 from fedlit.algebra.low_rank import LowRank
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule, Traffic, both_ways, payload_bytes
+from fedlit.round.rules.base import AggregationRule, Traffic, both_ways, payload_bytes
+from fedlit.round.rules.options import FedSvdOptions
 from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedSvd(AggregationRule):
+class FedSvd(FedSvdOptions, AggregationRule):
     """B, A <- U S, V' of sum_i p_i B_i @ A.
 
     svd_every: rounds between two factorisations; in the others B is averaged alone.
     """
-
-    svd_every: int = 1
 
     needs: ClassVar[frozenset[str]] = frozenset("B")
     sets: ClassVar[frozenset[str]] = frozenset("A")

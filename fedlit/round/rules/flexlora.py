@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule
+from fedlit.round.rules.base import AggregationRule
 from fedlit.round.rules.factors import mean_changes, other_means
 from fedlit.round.server import ServerState
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules import AggregationRule, Traffic, both_ways, payload_bytes
+from fedlit.round.rules.base import AggregationRule, Traffic, both_ways, payload_bytes
 from fedlit.round.rules.factors import other_bytes, product_bytes, restart
 from fedlit.round.server import ServerState
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedlit.round.payload import MODEL, Payload
 from fedlit.round.plan import RoundPlan
 from fedlit.round.server import ServerState
-from fedlit.round.transforms import Transform
+from fedlit.round.transforms.base import Transform
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from fedlit.adapters import trainable
 from fedlit.adapters.dense import Dense
 from fedlit.algebra.tensors import snapshot
-from fedlit.client.optimizers.galore import GaLore
+from fedlit.client.optimizers.galore import GaLore, Projection
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS, Projections
 
 Llama = Callable[..., Any]
 TOKENS = torch.arange(3, 27).view(2, 12)
-GALORE = {"rank": 4, "update_proj_gap": 2, "scale": 0.25, "proj_type": "std"}
+GALORE: dict[str, Any] = {"rank": 4, "update_proj_gap": 2, "scale": 0.25, "proj_type": "std"}
 
 
 def gpt2(dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
@@ -41,7 +41,7 @@ def attach(model: Any, target: Any) -> Dense:
 def train(model: Any, num_steps: int = 3) -> set[str]:
     """Step with GaLore and return the names of the parameters that moved."""
     before = snapshot(dict(model.named_parameters()))
-    optimizer = GaLore(lr=0.01, galore=GALORE).build(trainable(model))
+    optimizer = GaLore(lr=0.01, galore=Projection(**GALORE)).build(trainable(model))
     for _ in range(num_steps):
         model(input_ids=TOKENS, labels=TOKENS).loss.backward()
         optimizer.step()

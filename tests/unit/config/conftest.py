@@ -1,8 +1,32 @@
 """A small folder of configurations, so that these tests do not depend on the values in configs/."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fedlit.options import option
+from fedlit.ranges import POSITIVE_COUNT
+from fedlit.recipes import ADAPTERS, RECIPES, Part, Recipe
+
+
+@dataclass(frozen=True)
+class Inner:
+    rank: int | None = option(16, "rank of the projection")
+    scale: float = 0.25
+
+
+@dataclass(frozen=True)
+class EveryKind:
+    """Every kind of option."""
+
+    lora_rank: int = option(4, "rank of the factors", range=POSITIVE_COUNT)
+    flag: bool = False
+    ranks: list[int] = option((8, 4), "one rank per client")
+    anything: Any = None
+    galore: Inner = field(default_factory=Inner)
+
 
 FILES = {
     "data/pydoc.yaml": "# docstrings\nname: pydoc\n",
@@ -27,7 +51,9 @@ FILES = {
 
 
 @pytest.fixture
-def config_dir(tmp_path: Path) -> Path:
+def config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(ADAPTERS, "every_kind", Part(EveryKind))
+    monkeypatch.setitem(RECIPES, "nested", Recipe(adapter="every_kind", rule="none"))
     folder = tmp_path / "configs"
     for name, text in FILES.items():
         path = folder / name

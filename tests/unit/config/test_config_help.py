@@ -7,6 +7,7 @@ from fedlit.config import CONFIG_DIR, RunConfig, help_text
 from fedlit.config.help import first_comment, key_docs, option_comments
 from fedlit.config.keys import run_keys
 from fedlit.config.loading import GROUPS, list_choices
+from fedlit.recipes import all_options
 
 
 def words(text: str) -> str:
@@ -32,17 +33,20 @@ def test_every_choice_stands_with_its_first_comment() -> None:
             assert f"{choice} {words(comment)}" in words(text)
 
 
-def test_every_option_of_every_method_stands_with_its_comment() -> None:
+def test_every_option_of_every_method_stands_with_its_line_of_help() -> None:
     text = help_text()
-    for path in list_choices(CONFIG_DIR, "method").values():
-        comments = option_comments(path.read_text(encoding="utf-8"))
-        sections = {key.rpartition(".")[0] for key in comments}
-        for key, comment in comments.items():
-            if key in sections:
-                continue
-            assert comment or key == "method.name", f"{key} in {path} has no comment"
-            assert words(comment) in words(text)
-            assert f"    {key}=" in text
+    for name, option in all_options().items():
+        assert option.help, f"{name} has no line of help"
+        assert words(option.help) in words(text)
+        assert f"    method.{name}=" in text
+
+
+def test_the_first_sentence_of_a_comment_is_told_whole() -> None:
+    assert first_comment("# A model\n# of two lines (X et al., arXiv 1). More.\n# End\nname: x") == (
+        "A model of two lines (X et al., arXiv 1)."
+    )
+    assert first_comment("# title\n#\n# more") == "title"
+    assert first_comment("name: x") == ""
 
 
 def test_lines_fit_a_hundred_columns_and_hold_the_examples() -> None:
@@ -61,8 +65,8 @@ def test_comments_are_read_where_they_stand(config_dir: Path) -> None:
 
 
 def test_options_that_methods_share_stand_once(config_dir: Path) -> None:
-    (config_dir / "method/other.yaml").write_text("# o\nname: other\nlora_rank: 8  # rank # r\n", encoding="utf-8")
+    (config_dir / "method/other.yaml").write_text("# o\nname: fedit\n", encoding="utf-8")
     text = help_text(config_dir)
     assert "\n  fedit, other\n    method.lora_rank=8" in text
-    assert text.count("method.lora_rank=8") == 1
+    assert text.count("method.lora_rank=8") == text.count("method.target_modules=qkv") == 1
     assert "\n    method.galore.rank=16 " in text

@@ -26,6 +26,8 @@ def test_defaults_are_the_schemas_and_the_method_files(config_dir: Path) -> None
         "lora_alpha": 16.0,
         "target_modules": "qkv",
         "weighting": "num_examples",
+        "lora_dropout": 0.0,
+        "use_rslora": False,
     }
     assert load_config([], config_dir) == expected
 
@@ -204,8 +206,21 @@ def test_the_same_value_twice_is_no_mistake(config_dir: Path) -> None:
         ),
         ("data/pydoc.yaml", "name: a\nlabel: ${x}\n", ["configs/data/pydoc.yaml", "${", "not expanded"]),
         ("method/fedit.yaml", "lora_rank: 8\n", ["configs/method/fedit.yaml", "name: <recipe>"]),
-        ("method/fedit.yaml", "name: fedit\ntop-k: 8\n", ["'top-k'", "configs/method/fedit.yaml", "Python name"]),
-        ("method/fedit.yaml", "name: fedit\noptions: {}\n", ["'options'", "configs/method/fedit.yaml"]),
+        (
+            "method/fedit.yaml",
+            "name: fedit\ntop-k: 8\n",
+            ["'method.top-k'", "configs/method/fedit.yaml", "in method"],
+        ),
+        ("method/fedit.yaml", "name: fedit\noptions: {}\n", ["'method.options'", "configs/method/fedit.yaml"]),
+        ("method/fedit.yaml", "name: fedti\n", ["method=fedti", "mean fedit?"]),
+        ("method/fedit.yaml", "name: 7\n", ["method.name=7", "configs/method/fedit.yaml", "text"]),
+        ("method/fedit.yaml", "name: fedit\nadapter: 7\n", ["method.adapter=7", "configs/method/fedit.yaml", "text"]),
+        ("method/fedit.yaml", "name: fedit\ntransforms: x\n", ["method.transforms=x", "list of text"]),
+        (
+            "method/fedit.yaml",
+            "name: fedit\nsvd_every: 2\n",
+            ["method.svd_every (configs/method/fedit.yaml)", "an option of none", "of method.rule=fedsvd"],
+        ),
         ("experiment/both.yaml", "data: qestions\n", ["data=qestions", "configs/experiment/both.yaml", "'questions'"]),
         ("experiment/both.yaml", "locl.lr: 1\n", ["'locl.lr'", "configs/experiment/both.yaml", "'local.lr'"]),
         ("experiment/both.yaml", "experiment: passes\n", ["'experiment'", "configs/experiment/both.yaml"]),

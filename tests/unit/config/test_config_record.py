@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlit.config import RunConfig, differences, fingerprint, load_config, load_yaml, read_stored, run_folder, to_yaml
-from fedlit.config.keys import run_keys
+from fedlit.config.keys import SCHEMA
 from fedlit.config.schema import DataConfig, LocalConfig, MethodConfig
 from fedlit.errors import UserError
 
@@ -25,7 +25,7 @@ TEXT = st.text().filter(lambda text: "${" not in text and "\0" not in text and t
     lr=st.floats(allow_nan=False),
     seed=st.integers(min_value=0, max_value=2**70),
     options=st.dictionaries(
-        st.sampled_from(["size", "weighting", "x"]),
+        st.sampled_from(["size", "of_a_plugin", "x"]),
         st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=2) | st.none(),
     ),
 )
@@ -93,7 +93,7 @@ def test_a_spoilt_file_is_refused(text: str, parts: list[str]) -> None:
 
 def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
     config = RunConfig(method=MethodConfig(options={"lora_rank": 8}))
-    left_out = set(run_keys(config.method.options)) - set(fingerprint(config))
+    left_out = {*SCHEMA, "method.lora_rank"} - set(fingerprint(config))
     assert left_out == {
         "data.path",
         "data.test_path",
@@ -141,3 +141,12 @@ def test_differences_name_key_and_both_values(arguments: list[str], lines: list[
 def test_the_run_folder_is_named_after_the_run(config_dir: Path) -> None:
     assert run_folder(load_config(["seed=3"], config_dir)) == Path("runs/fedit-pydoc-tiny-seed3")
     assert run_folder(load_config(["run.name=mine", "run.dir=out"], config_dir)) == Path("out/mine")
+
+
+def test_a_stored_option_keeps_its_type_and_one_that_nobody_knows_its_value() -> None:
+    text = to_yaml(load_config(["method=fed_sb"])).replace("init_lr: null", "init_lr: 1\n  of_a_plugin: {a: [1]}")
+    options = load_yaml(text).method.options
+    assert (options["init_lr"], type(options["init_lr"]), options["of_a_plugin"]) == (1.0, float, {"a": [1]})
+    with pytest.raises(UserError, match=r"method\.init_lr=x \(config\.yaml\) has the wrong type"):
+        load_yaml(text.replace("init_lr: 1", "init_lr: x"))
+    assert load_yaml(text.replace("name: fed_sb", "name: of_a_plugin")).method.options == {**options, "init_lr": 1}

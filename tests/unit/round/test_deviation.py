@@ -21,9 +21,10 @@ from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import TensorDict, num_bytes
 from fedlit.client.host import ModelHost
 from fedlit.config import EvalConfig, MethodConfig, RunConfig, ServerConfig
-from fedlit.methods import RECIPES, build_method
+from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
 from fedlit.process import communication
+from fedlit.recipes import RECIPES
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
 from fedlit.round.observers import Observer, RoundView, deviation

@@ -1,0 +1,79 @@
+"""The options of the adapters, apart from what needs torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedlit.options import option
+from fedlit.ranges import FRACTION, POSITIVE, POSITIVE_COUNT
+
+LINEAR_LAYERS = ("qkv", "attention", "mlp", "all")
+"""Sets of projections with a name; see Projections.select."""
+
+INITS_OF_CORES = ("update", "gradient", "weights", "random")
+INITS_OF_COMPRESSION = ("gaussian", "svd", "whitened")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """LoRA."""
+
+    lora_rank: int | Sequence[int] = option(
+        8,
+        "rank r of the factors A (r, in) and B (out, r); a list has one for each client, which flexlora, flora and "
+        "hetlora combine",
+        range=POSITIVE_COUNT,
+    )
+    lora_alpha: float = option(16.0, "delta W = alpha / r * B @ A", range=POSITIVE)
+    lora_dropout: float = option(0.0, "dropout in front of A in training", range=FRACTION)
+    target_modules: str | Sequence[str] = option(
+        "qkv", "projections that get factors: a set of that name, or a list of module names", values=LINEAR_LAYERS
+    )
+    use_rslora: bool = option(False, "scale by alpha / sqrt(r) instead of alpha / r")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraCoreOptions:
+    """Fed-SB's adapter."""
+
+    lora_rank: int = option(
+        16, "rank r: B (out, r) and A (r, in) are frozen, C (r, r) is trained and sent", range=POSITIVE_COUNT
+    )
+    lora_alpha: float = option(16.0, "delta W = alpha / r * B @ C @ A; the paper has alpha = r", range=POSITIVE)
+    target_modules: str | Sequence[str] = option(
+        "qkv", "projections that get a core: a set of that name, or a list of module names", values=LINEAR_LAYERS
+    )
+    init: str = option(
+        "update",
+        "A, B and C from the SVD of the first step of full fine-tuning (update, the paper); A and B from gradient, "
+        "weights or random, C zero",
+        values=INITS_OF_CORES,
+    )
+    init_lr: float | None = option(None, "learning rate of that step; null for local.lr (the paper)", range=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SclOptions:
+    """SCL's adapter."""
+
+    compression_dim: int = option(
+        9,
+        "d, outputs of the compression layer; 9 gives TinyLlama the parameters of LoRA r=8 on qkv",
+        range=POSITIVE_COUNT,
+    )
+    init: str = option(
+        "gaussian",
+        "gaussian (the paper), svd (of W), or whitened (of W and its inputs on a few training batches)",
+        values=INITS_OF_COMPRESSION,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseOptions:
+    """Weights as they are."""
+
+    target_modules: str | Sequence[str] = option(
+        "up",
+        "weights that are trained: up (the first projection of the MLP), qkv, attention, mlp, all (linear layers), "
+        "model (every one), or a list of modules",
+        values=("up", *LINEAR_LAYERS, "model"),
+    )

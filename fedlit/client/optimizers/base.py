@@ -1,0 +1,23 @@
+"""How one client steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+
+class LocalOptimizer(ABC):
+    """Builds the optimizer of one client; its state_dict must hold tensors and plain numbers only."""
+
+    @abstractmethod
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
+        """Return a new optimizer over all of `parameters`, which come by name.
+
+        Groups may have learning rates of their own: a schedule multiplies each group's.
+        """
+
+    @abstractmethod
+    def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
+        """Return the numbers it keeps for parameters of these shapes."""

@@ -1,0 +1,39 @@
+"""The options of the local optimizers, apart from what needs torch. Learning rate and weight decay are those of
+`local.`.
+"""
+
+from dataclasses import dataclass, field
+
+from fedlit.options import option
+from fedlit.ranges import POSITIVE, POSITIVE_COUNT
+
+PROJ_TYPES = ("std", "reverse_std", "right", "left", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionOptions:
+    """GaLore's section, under galore-torch's own names. FedFTG's released configuration gives rank 16; the other
+    defaults are galore-torch's own.
+    """
+
+    rank: int | None = option(
+        16,
+        "rows or columns left of a gradient; matrices with a side no larger are not projected; null for none at all",
+        range=POSITIVE_COUNT,
+    )
+    update_proj_gap: int = option(
+        200, "local steps between two projections; galore-torch's default", range=POSITIVE_COUNT
+    )
+    scale: float = option(0.25, "factor of a projected update; galore-torch's default", range=POSITIVE)
+    proj_type: str = option(
+        "std",
+        "projected side: std (the smaller), reverse_std (the larger), right (columns), left (rows), full (both)",
+        values=PROJ_TYPES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaLoreOptions:
+    """GaLore."""
+
+    galore: ProjectionOptions = field(default_factory=ProjectionOptions)

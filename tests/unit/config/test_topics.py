@@ -1,0 +1,112 @@
+"""`fedlit help` tells of a group, a section, a method, a part and a key, else it names the nearest word."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedlit import registry
+from fedlit.config.help import help_text
+from fedlit.config.topics import help_on
+from fedlit.errors import UserError
+from fedlit.options import option
+from fedlit.ranges import FRACTION
+
+OUTSIDE = Path(__file__).resolve().parents[2] / "outside"
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """Leaves out
+
+    what is far.
+    """
+
+    trim: float = option(0.1, "share that is left out", range=FRACTION)
+    plain: str | None = None
+    needed: int = option(help="how many")
+
+
+@pytest.fixture
+def trimmed() -> Iterator[None]:
+    registry.register("rule", "help_trimmed", Trimmed)
+    yield
+    del registry._registered["rule"]["help_trimmed"]
+
+
+def told(*words: str) -> str:
+    return " ".join(help_on(words).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("data", ["in 11 packages. (default)", "jsonl", "data.name=pydoc", "data.score_by=null"]),
+        ("data=pydoc", ["The interpreter's own docstrings", "configs/data/pydoc.yaml sets: name=pydoc"]),
+        ("local", ["What one client does in one round.", "local.steps=10", "an integer of at least 1, or null"]),
+        ("local.lr", ["local.lr=0.001", "(a finite number above 0)"]),
+        ("seed", ["seed=0", "root of every random stream"]),
+        ("batch_size", ["local.batch_size=8", "eval.batch_size=16"]),
+        ("method=fedit", ["method.adapter=lora", "method.rule=fedavg", "method.lora_rank=8", "method.weighting="]),
+        ("method=fedex_lora", ["Singhal et al.", "method.residual_rank=null", "at least 0, or null", "=uniform"]),
+        ("method=full", ["method.target_modules=model"]),
+        ("method", ["method.adapter=null", "lora_train_b_receive_a", "transform: rank_scaling, rank_padding"]),
+        ("rule=fedex_lora", ["rule=fedex_lora: W + scaling", "method.assignment=average"]),
+        ("method.rule=fedavg", ["theta <- sum_i", "It has no options."]),
+        ("transforms=[rotation]", ["transform=rotation: A_i, B_i"]),
+        ("adapter", ["adapter: lora, lora_train_b"]),
+        ("method.lora_rank", ["method.lora_rank=8", "adapter=lora_core method.lora_rank=16"]),
+        ("galore", ["optimizer=galore method.galore.rank=16", "method.galore.proj_type=std"]),
+        ("method.weighting", ["method.weighting=num_examples"]),
+        ("partition.name", ["partition.name=dirichlet"]),
+        ("server.lr local.lr", ["server.lr=null", "local.lr=0.001"]),
+    ],
+)
+def test_a_word_is_told_of(words: str, parts: list[str]) -> None:
+    text = told(*words.split())
+    assert [part for part in parts if part not in text] == [], text
+    assert max(len(line) for line in help_on(words.split()).splitlines()) <= 100
+
+
+def test_without_words_it_is_everything() -> None:
+    assert help_on([]) == help_text()
+
+
+def test_a_part_from_outside_is_told_of(trimmed: None) -> None:
+    text = told("rule=help_trimmed")
+    assert "rule=help_trimmed: Leaves out" in text
+    assert "method.trim=0.1 share that is left out (a number from 0 up to, not including, 1)" in text
+    assert "method.plain=null (text or null)" in text and "method.needed=??? how many (integer)" in text
+    assert "help_trimmed" in told("method")
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("locl", ["no help on locl; did you mean 'local'?"]),
+        ("local.lrr", ["did you mean 'local.lr'?"]),
+        ("method=fedti", ["method=fedti", "'fedit'"]),
+        ("rule=fedexlora", ["rule=fedexlora is not known", "did you mean fedex_lora?"]),
+        ("method.lora_rnk", ["'method.lora_rank'"]),
+        ("zzzz", ["no help on zzzz. Give a group", "transform=<name>"]),
+        ("plugins=[nowhere_at_all]", ["nowhere_at_all cannot be imported"]),
+    ],
+)
+def test_a_word_that_names_nothing_is_one_line_with_the_nearest(word: str, parts: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        help_on([word])
+    assert [part for part in parts if part not in str(caught.value)] == [], str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_torch_is_not_imported() -> None:
+    code = (
+        "import sys\nfrom fedlit.config.topics import help_on\n"
+        "help_on([]); help_on(['method=fedftg', 'rule=fedsvd', 'adapter=lora', 'data'])\n"
+        "print([name for name in ('torch', 'peft', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
