@@ -13,8 +13,9 @@ PACKAGE = REPOSITORY / "fedlit"
 # From the cellar up. A room is a folder or a module of the package; one inside a room has a floor of its own where it
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
-    {"lines", "units", "seeding", "config.schema"},
-    {"errors"},
+    {"lines", "units", "seeding", "ranges"},
+    {"errors", "options"},
+    {"config.schema"},
     {"shipped"},
     {"registry", "words", "process.slurm", "process.interrupt", "process.storage", "run.layout"},
     {"data"},
