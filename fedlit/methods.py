@@ -9,7 +9,6 @@ dataclasses; the options in the method's YAML are the fields of its parts. Parts
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.models.quantization import require_quantization_fits
-from fedlit.registry import GIVEN, registered
+from fedlit.registry import GIVEN, Recipe, registered
 from fedlit.round.jobs import LocalPart
 from fedlit.round.payload import MODEL
 from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
@@ -39,18 +38,6 @@ from fedlit.round.rules.flora import Flora
 from fedlit.round.transforms import Transform, Transforms
 from fedlit.round.transforms.rank_scaling import RankScaling
 from fedlit.round.transforms.rotation import Rotation
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """Names of a method's parts. pooled: one client trains on everybody's rows, taking as many steps as all would."""
-
-    adapter: str
-    optimizer: str = "adamw"
-    rule: str = "fedavg"
-    transforms: tuple[str, ...] = ()
-    pooled: bool = False
-
 
 RECIPES = {
     "fedit": Recipe(adapter="lora"),
@@ -119,7 +106,8 @@ def build_method(run: RunConfig) -> Method:
         UserError: an unknown recipe, part or option, or parts that do not fit together.
     """
     config, local = run.method, run.local
-    recipe = RECIPES[_known(config.name, RECIPES, "method")]
+    recipes = {**RECIPES, **registered("recipe")}
+    recipe = recipes[_known(config.name, recipes, "method")]
     own = {"adapter": recipe.adapter, "optimizer": recipe.optimizer, "rule": recipe.rule}
     chosen = {kind: getattr(config, kind) or name for kind, name in own.items()}
     factories = {kind: part_factory(kind, name) for kind, name in chosen.items()}
@@ -131,8 +119,8 @@ def build_method(run: RunConfig) -> Method:
     options = {**config.options, **given}
     built = {kind: _build(factory, options) for kind, factory in factories.items()}
     # An option in the YAML of a part that was replaced is not the user's mistake.
-    replaced = [TABLES[kind][name] for kind, name in own.items() if name != chosen[kind]]
-    replaced += [TRANSFORMS[name] for name in recipe.transforms if name not in names]
+    replaced = [part_factory(kind, name) for kind, name in own.items() if name != chosen[kind]]
+    replaced += [part_factory("transform", name) for name in recipe.transforms if name not in names]
     used = {"weighting"}.union(*(_fields(part) for part in [*factories.values(), *transforms, *replaced])) - GIVEN
     unused = sorted(set(config.options) - used)
     if unused:
@@ -164,7 +152,7 @@ def part_factory(kind: str, name: str) -> Callable[..., Any]:
     Raises:
         UserError: there is none.
     """
-    table = {**TABLES[kind], **registered(kind)}
+    table: Mapping[str, Callable[..., Any]] = {**TABLES[kind], **registered(kind)}
     return table[_known(name, table, "method.transforms" if kind == "transform" else f"method.{kind}")]
 
 
@@ -265,7 +253,7 @@ def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str
 
 
 def _default_adapter(rule_name: str) -> str:
-    return next(recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name)
+    return next((recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name), "lora")
 
 
 def _mixes_ranks(recipe: Recipe) -> bool:

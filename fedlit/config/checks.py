@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fedlit.config.keys import nearest, show
+from fedlit.config.parts import part_problems
 from fedlit.config.ranges import LARGEST_COUNT, RANGES
 from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
 from fedlit.lines import printable
-from fedlit.registry import option_names, registered
+from fedlit.registry import registered
 from fedlit.tasks.registry import task_names, task_spec
 from fedlit.tasks.spec import TaskSpec
 
@@ -41,9 +42,6 @@ VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "logging.wandb": ("auto", "online", "offline", "disabled"),
 }
 """The tasks and the protocols of a task with its own are added by `valid_values`."""
-
-COHORT_PARTS: Mapping[str, tuple[str, ...]] = {"sampling": ("fixed", "poisson"), "availability": ("always",)}
-"""The package's own parts of a round's plan."""
 
 TARGET_MODULES = ("qkv", "attention", "mlp", "all", "up", "model")
 """Sets of weights with a name (`up` and `model` are the dense adapter's); `method.target_modules` may be a list of
@@ -76,6 +74,8 @@ def check(config: RunConfig, origins: Mapping[str, str] | None = None) -> None:
 def valid_values(task: str) -> dict[str, tuple[str, ...]]:
     """Return the values of every key that has a list of them, in a run of this task, known or not."""
     valid = {"data.task": task_names(), **VALID_VALUES}
+    for key, kind in (("data.source", "reader"), ("partition.name", "partition")):
+        valid[key] = (*valid[key], *registered(kind))
     protocols = task_spec(task).protocols if task in task_names() else ()
     return valid | {"eval.protocol": protocols} if protocols else valid
 
@@ -93,7 +93,7 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             # No number: an option that a method's own file gives as text, whose type is then text.
             yield key, f"is out of range; give {allowed.text}"
     yield from _size_problems(values)
-    yield from _cohort_problems(values)
+    yield from part_problems(values)
     yield from _combination_problems(values)
     yield from _path_problems(values)
 
@@ -112,20 +112,6 @@ def _size_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield key, "holds a line break or another character that is not printable; leave it out"
         elif values[key] is not None and key != "run.dir" and len(values[key].encode()) > MAX_NAME_BYTES:
             yield key, f"is longer than {MAX_NAME_BYTES} bytes; give a shorter name"
-
-
-def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield parts of the round's plan that nobody knows, and options that nobody takes."""
-    taken: set[str] = set()
-    for kind, own in COHORT_PARTS.items():
-        name, others = values[f"cohort.{kind}"], registered(kind)
-        if name not in (*own, *others):
-            yield f"cohort.{kind}", f"is not valid{nearest(name, own)} Valid values: {', '.join([*own, *others])}"
-        elif name in others:
-            taken |= set(option_names(others[name]))
-    for option in values["cohort.options"].keys() - taken:
-        known = ", ".join(sorted(taken)) or "none"
-        yield "cohort.options", f"has {show(option)}, which no part takes; known are: {known}"
 
 
 def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -161,6 +147,9 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def has_own_test_set(values: Mapping[str, Any]) -> bool:
     """Tell whether the data set comes with a test set that belongs to no client."""
+    reader = registered("reader").get(values["data.source"])
+    if reader is not None and reader.has_test_rows:
+        return True
     on_hub = values["data.path"] is None and values["data.hub_test_split"] is not None
     return on_hub or values["data.test_path"] is not None
 
@@ -242,9 +231,10 @@ def _method_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _logging_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield loggers that do not exist or whose package is not there, and tags that W&B would refuse."""
+    loggers = (*LOGGERS, *registered("logger"))
     for name in values["logging.loggers"]:
-        if name not in LOGGERS:
-            yield "logging.loggers", f"names {name}{nearest(name, LOGGERS)} Valid loggers: {', '.join(LOGGERS)}"
+        if name not in loggers:
+            yield "logging.loggers", f"names {name}{nearest(name, loggers)} Valid loggers: {', '.join(loggers)}"
     if "tensorboard" in values["logging.loggers"] and find_spec("tensorboard") is None:
         yield (
             "logging.loggers",

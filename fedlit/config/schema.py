@@ -17,7 +17,10 @@ class DataConfig:
     """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
     source: str = "pydoc"
     """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
-    `images` (a local folder with one folder for each class, or an .npz file) or `hub` (Hugging Face datasets)"""
+    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets), or one of
+    a plugin"""
+    source_options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's reader, such as `{folder: notes}`"""
     path: str | None = None
     """local .jsonl or .jsonl.gz file, .npz file or folder of images; when given it is read instead of the hub"""
     test_path: str | None = None
@@ -67,6 +70,8 @@ class DataConfig:
     """causal_lm: test rows with one prompt are one example whose responses are all right"""
     scores: list[str] | None = None
     """scores in the record besides the loss, the main one first; null for the task's own"""
+    score_options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's scores"""
     answer: str | None = None
     """causal_lm: what exact_match compares: `text`, `number` (the last one), `boxed` (LaTeX), `option`; null: none"""
     options: str | None = None
@@ -201,7 +206,7 @@ class PartitionConfig:
     name: str = "dirichlet"
     """`dirichlet` (equal sizes, labels skewed), `quantity` (labels alike, sizes skewed), `pathological` (a few labels a
     client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid`
-    (the default with data.label=null) or `file`"""
+    (the default with data.label=null), `file`, or one of a plugin"""
     alpha: float = 0.1
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
@@ -216,6 +221,8 @@ class PartitionConfig:
     """JSON file of `partition.name=file`: row numbers of every client, or another run's partition.json"""
     key: str | None = None
     """name of the split inside that file; null if it holds one only"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's partition"""
     test_fraction: float = 0.01
     """share of a client's rows that is kept for its test part"""
     min_test_rows: int = 8
@@ -304,7 +311,9 @@ class LoggingConfig:
     """What a person sees besides the run folder."""
 
     loggers: list[str] = field(default_factory=lambda: ["wandb"])
-    """where every round's numbers go beside metrics.jsonl: `wandb`, `tensorboard`, `csv`, or several of them"""
+    """where every round's numbers go beside metrics.jsonl: `wandb`, `tensorboard`, `csv`, a plugin's, or several"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's loggers"""
     wandb: str = "auto"
     """Weights & Biases: `auto` (online with a login, else offline), `online`, `offline` or `disabled`"""
     project: str = "fedlit"
@@ -345,6 +354,7 @@ class RunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     plugins: list[str] = field(default_factory=list)
-    """Python modules, on the import path or in the working folder, that register parts of their own"""
+    """Python modules, on the import path or in the working folder, that register parts of their own; those that are
+    installed with an entry point in the group fedlit.plugins are found without it"""
     dry_run: bool = False
     """print sizes, bytes and memory without loading weights, and stop"""
