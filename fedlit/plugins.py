@@ -17,20 +17,20 @@ A part is a dataclass, and its fields are its options: the annotation is the typ
 range and valid values. An installed distribution with an entry point in the group `fedlit.plugins` whose value is the
 module needs no `plugins=`; its module is imported when a configuration names a part that is not known otherwise.
 
-| kind           | chosen by                  | options in            | class below       | it must have                        |
-|----------------|----------------------------|-----------------------|-------------------|-------------------------------------|
-| `rule`         | `method.rule=`             | `method.`             | `AggregationRule` | `__call__(cohort, server)`          |
-| `adapter`      | `method.adapter=`          | `method.`             | `Adapter`         | `attach`, `shared`, `merged`        |
-| `optimizer`    | `method.optimizer=`        | `method.`             | `LocalOptimizer`  | `build`, `num_state_scalars`        |
-| `transform`    | `method.transforms=[]`     | `method.`             | `Transform`       | `on_client`, `on_server`, or both   |
-| `recipe`       | `method=`                  | `method.`             | a `Recipe(...)`   | names of parts; `defaults`          |
-| `sampling`     | `cohort.sampling=`         | `cohort.options`      | `Sampling`        | `invited`                           |
-| `availability` | `cohort.availability=`     | `cohort.options`      | `Availability`    | `arriving`                          |
-| `reader`       | `data.source=`             | `data.source_options` | `Reader`          | `rows(data)`; `test_rows` if it has |
-| `partition`    | `partition.name=`          | `partition.options`   | `Partition`       | `deal`                              |
-| `score`        | `data.scores=[]`           | `data.score_options`  | `TaskScore`       | `tasks`, `metric()`                 |
-| `logger`       | `logging.loggers=[]`       | `logging.options`     | `Callback`        | what it wants to hear               |
-| `task`         | `data.task=`               |                       | a `TaskSpec(...)` | as `fedlit/tasks/spec.py` says      |
+| kind           | chosen by              | options in            | class below       | it must have                 |
+|----------------|------------------------|-----------------------|-------------------|------------------------------|
+| `rule`         | `method.rule=`         | `method.`             | `AggregationRule` | `__call__`                   |
+| `adapter`      | `method.adapter=`      | `method.`             | `Adapter`         | `attach`, `shared`, `merged` |
+| `optimizer`    | `method.optimizer=`    | `method.`             | `LocalOptimizer`  | `build`, `num_state_scalars` |
+| `transform`    | `method.transforms=[]` | `method.`             | `Transform`       | `on_client` or `on_server`   |
+| `recipe`       | `method=`              | `method.`             | a `Recipe(...)`   | names of its parts           |
+| `sampling`     | `cohort.sampling=`     | `cohort.options`      | `Sampling`        | `invited`                    |
+| `availability` | `cohort.availability=` | `cohort.options`      | `Availability`    | `arriving`                   |
+| `reader`       | `data.source=`         | `data.source_options` | `Reader`          | `rows`                       |
+| `partition`    | `partition.name=`      | `partition.options`   | `Partition`       | `deal`                       |
+| `score`        | `data.scores=[]`       | `data.score_options`  | `TaskScore`       | `tasks`, `metric`            |
+| `logger`       | `logging.loggers=[]`   | `logging.options`     | `Callback`        | what it wants to hear        |
+| `task`         | `data.task=`           |                       | a `TaskSpec(...)` | as `TaskSpec` says           |
 
 What each method takes and returns stands in the docstring of the class. The fields `lr`, `weight_decay`, `momentum` and
 `seed` of a method's part are filled from `local.` and `seed` and are no options. Every process makes its own parts, and

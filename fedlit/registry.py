@@ -230,7 +230,8 @@ def _origin() -> Origin:
     place = f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
     modules = []
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+        spec = frame.f_globals.get("__spec__")  # a script has none
+        if frame.f_code.co_name == "<module>" and spec is not None and frame.f_globals["__name__"] != "__main__":
             modules.append(frame.f_globals["__name__"])
         frame = frame.f_back
     return Origin(tuple(modules), place)

@@ -24,7 +24,7 @@ from typing import Any
 from fedlit.errors import UserError
 from fedlit.lines import cut
 from fedlit.outside.kinds import KINDS
-from fedlit.registry import registered, require_known, shown_path, snapshot
+from fedlit.registry import origin, registered, require_known, shown_path, snapshot
 
 GROUP = "fedlit.plugins"
 """The group of entry points."""
@@ -97,7 +97,8 @@ def _why(name: str, told: str, error: BaseException) -> str:
             f"{told}: the module {name} cannot be imported (there is no {error.name}); "
             "give the name of a Python module on PYTHONPATH or in this folder"
         )
-    first_line = (str(error).splitlines() or [""])[0]
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    first_line = (text.splitlines() or [""])[0]
     what = f"{type(error).__name__}: {cut(first_line, 120)}"
     place = f" at {place}" if (place := _own_place(error)) else ""
     return f"{told}: the module {name} cannot be imported ({what}{place}); mend it, or leave it out of {told}"
@@ -155,7 +156,7 @@ def find_recipe(name: str) -> bool:
         return False
     for kind, part in registered("recipe")[name].parts():
         find_parts({KINDS[kind].keys[0]: part})
-        require_known(kind, part, f"the recipe {name}")
+        require_known(kind, part, f"the recipe {name} ({origin('recipe', name).place})")
     return True
 
 

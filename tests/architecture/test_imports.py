@@ -14,10 +14,10 @@ PACKAGE = REPOSITORY / "fedlit"
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
     {"lines", "units", "seeding", "ranges"},
-    {"errors", "options"},
+    {"errors", "options", "config.method_schema"},
     {"config.schema"},
     {"shipped"},
-    {"outside.kinds"},
+    {"outside", "outside.kinds"},
     {"outside.shape"},
     {"registry", "words", "process.slurm", "process.interrupt", "process.storage", "run.layout"},
     {"outside.loading", "outside.faults"},

@@ -9,10 +9,11 @@ import pytest
 from fedlit import registry
 from fedlit.config import load_config
 from fedlit.errors import UserError
+from fedlit.round.rules import AggregationRule
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(AggregationRule):
     """A rule that is never built: its options alone are looked at."""
 
     needed: int
@@ -22,6 +23,9 @@ class Part:
     mapping: dict[str, int] | None = None
     ready: bool = False
     sizes: tuple[int, ...] = field(default=(1, 2))
+
+    def __call__(self, cohort: Any, server: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.fixture(autouse=True)
