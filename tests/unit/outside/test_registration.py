@@ -40,7 +40,7 @@ MISTAKES = {
     ),
     "one name twice": (
         RULE + RULE.replace("class Mine", "class Other"),
-        "register: rule mine (bad.py:{11}) is registered already by bad.py:{5}; choose another name",
+        "register: rule mine (bad.py:{12}) is registered already by bad.py:{5}; choose another name",
     ),
     "a name of the package": (
         RULE.replace('"mine"', '"fedavg"'),
@@ -83,7 +83,7 @@ def test_a_mistake_is_one_line_with_file_and_part(write_module: WriteModule, mis
     write_module("bad", text)
     with pytest.raises(UserError) as caught:
         load_plugins(["bad"])
-    for number in (4, 5, 11):
+    for number in (4, 5, 12):
         told = told.replace(f"{{{number}}}", str(number))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -148,7 +148,7 @@ def test_a_recipe_needs_no_file(write_module: WriteModule) -> None:
     assert config.method.name == "trimmed"
     assert (config.method.options["trim"], config.method.options["lora_rank"]) == (2, 4)
     assert load_config(["plugins=[mine]", "method=trimmed", "method.trim=3"]).method.options["trim"] == 3
-    with pytest.raises(UserError, match="method.trim=x .* has the wrong type"):
+    with pytest.raises(UserError, match=r"method\.trim=x .* has the wrong type"):
         load_config(["plugins=[mine]", "method=trimmed", "method.trim=x"])
 
 
