@@ -227,6 +227,8 @@ def option_names(factory: Factory) -> tuple[str, ...]:
 def _origin() -> Origin:
     """Return who calls `register`, and the modules that are being imported."""
     frame: Any = sys._getframe(2)
+    while frame.f_globals.get("__name__") == "fedlit.tasks.registry" and frame.f_back is not None:
+        frame = frame.f_back  # the caller of `register_task`
     place = f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
     modules = []
     while frame is not None:

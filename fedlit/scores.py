@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fedlit.registry import registered
@@ -84,9 +84,25 @@ _OWN: dict[str, Score] = {
     "pearson": Score("Pearson", "correlation"),
     "spearman": Score("Spearman", "correlation"),
 }
-SCORES: Mapping[str, Score] = ChainMap(_Outside(), _OWN)  # type: ignore[arg-type]  # nobody writes into it
+_remembered: dict[str, Score] = {}
+
+SCORES: Mapping[str, Score] = ChainMap(_Outside(), _remembered, _OWN)  # type: ignore[arg-type]  # nobody writes to it
 """By name in the record, those from outside last, in the order in which tables show them. A name with a slash,
 `accuracy/boolq`, is a part of the score before the slash."""
+
+
+def described(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what a run keeps of those scores that come from outside, for readers who do not have their plugin."""
+    return {name: asdict(SCORES[name]) for name in names if name in registered("score")}
+
+
+def remember(content: Any) -> None:
+    """Make scores known that a run kept; what is no description of a score is left out."""
+    for name, entry in content.items() if isinstance(content, dict) else ():
+        kinds = {"heading": str, "unit": str, "lower_is_better": bool}
+        if name not in _OWN and isinstance(entry, dict) and {key: type(entry[key]) for key in entry} == kinds:
+            _remembered[name] = Score(**entry)
+
 
 _SUFFIXES = ("_std", "_worst")
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedlit.commands.endings import without_traceback
 from fedlit.config import help_text
+from fedlit.outside.loading import describe_installed
 
 
 def main(words: Sequence[str]) -> int:
@@ -14,4 +15,6 @@ def main(words: Sequence[str]) -> int:
 def show_help() -> int:
     """Print every option."""
     print(help_text())
+    if plugins := describe_installed():
+        print("Installed plugins, each imported when a configuration names one of its parts:", *plugins, sep="\n  ")
     return 0

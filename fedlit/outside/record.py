@@ -64,6 +64,8 @@ def require_named(config: Any) -> None:
     """
     for kind, name in used_parts(config):
         found, key = origin(kind, name), f"{KINDS[kind].keys[0]}={name}"
+        if not found.modules and kind == "task":
+            continue  # `register_task` is for a script of one's own too, which every process runs
         if not found.modules:
             raise UserError(
                 f"{key} ({found.place}) was not registered by the import of a module, so that no other process and no "
@@ -101,7 +103,19 @@ def plugin_records(config: Any) -> list[PluginRecord]:
     return [_record(module) for module in kept]
 
 
+_hashed: dict[str, tuple[Any, PluginRecord]] = {}
+
+
 def _record(module: str) -> PluginRecord:
+    """Return the record of a module as this process imported it: what is edited since is not what runs."""
+    found = sys.modules.get(module)
+    spec = None if found is None else found.__spec__  # a new one when the module is imported again
+    if module not in _hashed or _hashed[module][0] is not spec:
+        _hashed[module] = spec, _fresh_record(module)
+    return _hashed[module][1]
+
+
+def _fresh_record(module: str) -> PluginRecord:
     distribution = _distribution(module)
     files = _source_files(module)
     return PluginRecord(

@@ -14,6 +14,9 @@ import pytest
 from conftest import CommandLine, Zygote, environment
 from test_every_recipe import TINY, WORDS
 
+from fedlit.lab.analysis.collection import collect
+from fedlit.scores import SCORES, headings, is_lower_better
+
 OUTSIDE = Path(__file__).resolve().parents[1] / "outside"
 KEYS = ("plugins", "data.source", "method", "partition.name", "logging.loggers", "data", "partition.alpha")
 SMALL = [word for word in TINY if word.split("=")[0] not in KEYS]
@@ -112,8 +115,15 @@ def test_a_run_goes_on_with_the_code_it_began_with(zygote: Zygote, whole: Path) 
     assert told.rstrip().count("\n") == 0 or told.rstrip().splitlines()[-1].startswith("error: ")
 
 
+def test_a_reader_of_the_folder_knows_the_score_without_its_plugin(whole: Path) -> None:
+    assert "brevity" not in SCORES
+    collect([str(whole)])
+    assert headings(["global/brevity"]) == {"global/brevity": "brevity"}
+    assert is_lower_better("global/brevity")
+
+
 def test_what_fails_in_a_part_is_told_with_the_part(zygote: Zygote) -> None:
-    run = zygote.start("fails", *SMALL, *MY_METHOD[3:], "plugins=[my_method, failing_parts]", "method.rule=failing")
+    run = zygote.start("fails", *SMALL, *MY_METHOD[6:], "plugins=[my_method, failing_parts]", "method.rule=failing")
     while None in run.exit_codes():
         time.sleep(0.01)
     assert run.exit_codes() == [1]

@@ -13,7 +13,7 @@ from fedlit.inputs import gather_inputs
 from fedlit.lab.callbacks.loggers import make_loggers
 from fedlit.outside.loading import load_plugins
 from fedlit.partition.shards import make_shards
-from fedlit.scores import SCORES, headings, is_lower_better
+from fedlit.scores import SCORES, described, headings, is_lower_better, remember
 from fedlit.tasks.outside_scores import outside_metrics
 from fedlit.tasks.registry import task_spec
 from fedlit.tasks.text_scores import computed_scores
@@ -183,6 +183,16 @@ def test_a_score_is_known_wherever_scores_are() -> None:
     assert computed_scores(data, "generate") == ("rouge_l", "mine")
     assert list(outside_metrics(data)) == ["mine"]
     assert outside_metrics(data, of_numbers=True) == {}
+
+
+def test_a_score_can_be_kept_and_known_again() -> None:
+    kept = described(["mine", "loss"])
+    assert kept == {"mine": {"heading": "my score", "unit": "score", "lower_is_better": True}}
+    remember({"yours": kept["mine"], "loss": kept["mine"], "damaged": {"heading": 1}, "no": None})
+    assert SCORES["yours"] == SCORES["mine"]
+    assert SCORES["loss"].heading == "loss"
+    assert not {"damaged", "no"} & set(SCORES)
+    remember(None)
 
 
 def test_what_is_no_metric_is_told() -> None:

@@ -1,5 +1,6 @@
 """A run keeps the code of the parts that it has from outside, and goes on with no other."""
 
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -19,10 +20,16 @@ from fedlit.run.folder import RunFolder, environment
 
 def of(write_module: WriteModule, text: str, name: str = "mine") -> PluginRecord:
     """Return the record of a module with this text, imported anew."""
-    write_module(name, text)
-    sys.modules.pop(name, None)
+    rewrite(write_module, name, text)
     (found,) = plugin_records(load_config([f"plugins=[{name}]"]))
     return found
+
+
+def rewrite(write_module: WriteModule, name: str, text: str) -> None:
+    """Write a module and forget the one that was imported, as a new process would."""
+    write_module(name, text)
+    for known in [known for known in sys.modules if known.split(".")[0] == name.split("/", maxsplit=1)[0]]:
+        del sys.modules[known]
 
 
 SAME = {
@@ -56,7 +63,7 @@ def test_all_files_of_a_package_count(write_module: WriteModule) -> None:
     write_module("whole/__init__", "from whole.inner import parts\n")
     (first,) = plugin_records(load_config(["plugins=[whole]", "method.rule=mine"]))
     assert (first.module, first.files) == ("whole", 2)
-    write_module("whole/inner/parts", RULE + "X = 1\n")
+    rewrite(write_module, "whole/inner/parts", RULE + "X = 1\n")
     (second,) = plugin_records(load_config(["plugins=[whole]", "method.rule=mine"]))
     assert first.differs(second)
 
@@ -87,15 +94,23 @@ def test_a_run_goes_on_with_the_plugin_it_began_with_alone(folder: Path, write_m
     words = ["plugins=[mine]", "method.rule=mine", "logging.wandb=disabled", "run.name=a"]
     begin(load_config(words))
     RunFolder(load_config(words)).require_same_run()
-    write_module("mine", SAME["comment"])
+    rewrite(write_module, "mine", SAME["comment"])
     RunFolder(load_config(words)).require_same_run()
-    write_module("mine", OTHER["default"])
+    rewrite(write_module, "mine", OTHER["default"])
     with pytest.raises(UserError) as caught:
         RunFolder(load_config(words)).require_same_run()
     told = str(caught.value)
     assert told.startswith("runs/a began with other code of the plugin mine (code ")
     assert "bring the old one back, or choose another run.name (comments and docstrings do not count)" in told
     assert len(told) < 400
+
+
+def test_what_is_edited_after_the_import_is_not_what_runs(write_module: WriteModule) -> None:
+    first = of(write_module, RULE)
+    write_module("mine", OTHER["default"])
+    assert plugin_records(load_config(["plugins=[mine]"])) == [first]
+    importlib.reload(sys.modules["mine"])
+    assert plugin_records(load_config(["plugins=[mine]"])) != [first]
 
 
 def test_a_folder_of_an_older_version_says_nothing(folder: Path, write_module: WriteModule) -> None:
