@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from written_modules import HEAD, RULE, WriteModule
 
+from fedlit.commands.endings import without_traceback
 from fedlit.config import RunConfig, load_config, to_yaml
 from fedlit.errors import UserError
 from fedlit.outside import record
@@ -53,7 +54,7 @@ def test_code_counts_and_comments_do_not(write_module: WriteModule, change: str)
 
 def test_trees_of_another_python_are_not_compared(write_module: WriteModule) -> None:
     before, now = of(write_module, RULE), of(write_module, SAME["comment"])
-    elsewhere = replace(before, python="3.99", code_sha256="0")
+    elsewhere = replace(before, python="3.99")
     assert elsewhere.differs(now)
     assert not elsewhere.differs(before), "the bytes are the same"
 
@@ -152,6 +153,9 @@ def test_an_exception_says_which_part_it_was_raised_in(write_module: WriteModule
     note_plugin(caught.value)
     note_plugin(caught.value)
     assert caught.value.__notes__ == [plugin_fault(caught.value)]
+    with pytest.raises(ZeroDivisionError) as again:  # before there is a run folder: a reader, say
+        without_traceback(lambda: rule(None, None))
+    assert again.value.__notes__ == [plugin_fault(caught.value)]
 
 
 def test_an_exception_of_the_package_says_nothing(write_module: WriteModule) -> None:

@@ -35,7 +35,7 @@ MISTAKES = {
         "logger mine (bad.py:{4}) is no datacl",
     ),
     "decorators the other way round": (
-        '@dataclass\n@register("logger", "mine")\nclass Mine(Callback):\n    name: str = "x"\n',
+        '@dataclass\n@register("rule", "mine")\nclass Mine(FedAvg):\n    name: str = "x"\n',
         "make it one: @dataclass over the class, below @register",
     ),
     "one name twice": (
@@ -55,8 +55,8 @@ MISTAKES = {
     "a name that is a truth value": (RULE.replace('"mine"', '"true"'), "'true' (bad.py:{5}) cannot name a rule"),
     "a number": (RULE.replace('"mine"', "7"), "7 (bad.py:{5}) cannot name a rule"),
     "an option of no plain type": (
-        RULE.replace('trim: int = option(1, "clients left out", range=COUNT)', "f: type = int"),
-        "register: rule mine (bad.py:{5}): its option f has the type type, which no configuration can hold",
+        RULE.replace('trim: int = option(1, "clients left out", range=COUNT)', "f: type | None = None"),
+        "register: rule mine (bad.py:{5}): its option f has the type type | None, which no configuration can hold",
     ),
     "a default of no plain type": (
         RULE.replace('trim: int = option(1, "clients left out", range=COUNT)', "f: Any = int"),
