@@ -22,6 +22,7 @@ from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.console import ConsoleReport
 from fedlit.lab.callbacks.loggers import make_loggers
 from fedlit.lab.callbacks.plots import RunPlots
+from fedlit.outside.faults import note_plugin
 from fedlit.partition.shards import partition_record
 from fedlit.planning import Plan, make_plan
 from fedlit.process import communication, slurm
@@ -240,6 +241,8 @@ class _Attempt:
         reason = str(error) if told else f"{type(error).__name__}: {last_line}".removesuffix(": ")
         if isinstance(error, LostPeer):
             reason = error.fact
+        elif not told and (fault := note_plugin(error)):
+            reason = f"{reason} ({fault})"
         stored = stored_status(self._folder)
         if self._holds():
             remove_leftovers(self._folder)  # on a full disk this makes room for the next lines

@@ -13,7 +13,8 @@ from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.models.quantization import require_quantization_fits
 from fedlit.options import FILLED, flat
-from fedlit.recipes import RECIPES, WEIGHTING, Part, Recipe, known, options_taken, part_of, picked_names, recipe_of
+from fedlit.recipes import RECIPES, WEIGHTING, Part, known, options_taken, part_of, picked_names, recipe_of
+from fedlit.registry import Recipe
 from fedlit.round.jobs import LocalPart
 from fedlit.round.payload import MODEL
 from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
@@ -164,7 +165,7 @@ def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str
 
 
 def _default_adapter(rule_name: str) -> str:
-    return next(recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name)
+    return next((recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name), "lora")
 
 
 def _mixes_ranks(recipe: Recipe) -> bool:

@@ -19,27 +19,11 @@ from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraOptions, 
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
-from fedlit.registry import registered
+from fedlit.registry import Recipe, registered
 from fedlit.round.rules.options import FedExOptions, FedSvdOptions
 
 if TYPE_CHECKING:
     from fedlit.config.schema import MethodConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """Names of a method's parts. pooled: one client trains on everybody's rows, taking as many steps as all would."""
-
-    adapter: str
-    optimizer: str = "adamw"
-    rule: str = "fedavg"
-    transforms: tuple[str, ...] = ()
-    pooled: bool = False
-
-    @property
-    def weighs(self) -> bool:
-        """Whether clients have weights: there are several, and something travels."""
-        return not self.pooled and self.rule != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +121,8 @@ WEIGHTING = Option(
 
 def recipe_of(method: "MethodConfig") -> Recipe:
     """Return the recipe of a name; raises UserError if there is none."""
-    return RECIPES[known(method.name, RECIPES, "method")]
+    recipes: dict[str, Recipe] = {**RECIPES, **registered("recipe")}
+    return recipes[known(method.name, recipes, "method")]
 
 
 def parts_of(kind: str) -> dict[str, Part]:
@@ -151,12 +136,6 @@ def part_of(kind: str, name: str) -> Part:
     return parts[known(name, parts, "method.transforms" if kind == "transform" else f"method.{kind}")]
 
 
-def own_names(recipe: Recipe) -> list[tuple[str, str]]:
-    """Return kind and name of a recipe's own parts, in the order in which help shows their options."""
-    named = [("adapter", recipe.adapter), ("optimizer", recipe.optimizer), ("rule", recipe.rule)]
-    return named + [("transform", name) for name in recipe.transforms]
-
-
 def picked_names(method: "MethodConfig") -> list[tuple[str, str]]:
     """Return kind and name of the parts that a run takes: the recipe's own, or what it is told in their place."""
     recipe = recipe_of(method)
@@ -168,7 +147,7 @@ def picked_names(method: "MethodConfig") -> list[tuple[str, str]]:
         rule=method.rule or recipe.rule,
         transforms=transforms,
     )
-    return own_names(picked)
+    return picked.parts()
 
 
 def options_taken(method: "MethodConfig") -> dict[str, Option]:
@@ -181,7 +160,7 @@ def options_taken(method: "MethodConfig") -> dict[str, Option]:
         UserError: an unknown recipe or part.
     """
     taken: dict[str, Option] = {}
-    for kind, name in [*picked_names(method), *own_names(recipe_of(method))]:
+    for kind, name in [*picked_names(method), *recipe_of(method).parts()]:
         taken |= {key: option for key, option in part_of(kind, name).own_options().items() if key not in taken}
     return {**taken, "weighting": WEIGHTING}
 
@@ -190,7 +169,7 @@ def own_options(method: "MethodConfig") -> dict[str, Option]:
     """Return the options of a recipe's own parts, which its record holds whatever replaces them."""
     recipe = recipe_of(method)
     own: dict[str, Option] = {}
-    for kind, name in own_names(recipe):
+    for kind, name in recipe.parts():
         own |= {option: found for option, found in part_of(kind, name).own_options().items() if option not in own}
     return {**own, **({"weighting": WEIGHTING} if recipe.weighs else {})}
 

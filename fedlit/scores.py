@@ -1,11 +1,19 @@
 """The scores a record may hold: how they are called, in which unit they are and which direction is better."""
 
-import math
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections import ChainMap
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from fedlit.registry import registered
 from fedlit.tasks.registry import task_spec
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,44 @@ class Score:
     lower_is_better: bool = False
 
 
-SCORES: Mapping[str, Score] = {
+class TaskScore(ABC):
+    """A score from outside; a dataclass below it, whose fields are the options in `data.score_options`.
+
+    tasks: the values of `data.task` that it is a score of. heading, unit: see Score; the name where heading is empty.
+    of_numbers: it compares numbers (`data.regression`), not classes.
+    """
+
+    tasks: ClassVar[tuple[str, ...]]
+    heading: ClassVar[str] = ""
+    unit: ClassVar[str] = "score"
+    lower_is_better: ClassVar[bool] = False
+    of_numbers: ClassVar[bool] = False
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """Return a fresh torchmetrics metric, whose `compute` returns one number.
+
+        Its `update(predictions, references)` gets of n texts the predictions as a list of n texts and the references as
+        n lists of texts; of n classes or numbers two tensors (n,). No number of processes changes a bit if its states
+        are integers that are added up.
+        """
+
+
+class _Outside(Mapping[str, Score]):
+    """The scores that were registered, as they are at the moment."""
+
+    def __getitem__(self, name: str) -> Score:
+        part = registered("score")[name]
+        return Score(part.heading or name, part.unit, part.lower_is_better)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(registered("score"))
+
+    def __len__(self) -> int:
+        return len(registered("score"))
+
+
+_OWN: dict[str, Score] = {
     "loss": Score("loss", "nats per token or example", lower_is_better=True),
     "rouge_l": Score("ROUGE-L", "F1"),
     "bleu_4": Score("BLEU-4", "score"),
@@ -39,8 +84,25 @@ SCORES: Mapping[str, Score] = {
     "pearson": Score("Pearson", "correlation"),
     "spearman": Score("Spearman", "correlation"),
 }
-"""By name in the record, in the order in which tables show them. A name with a slash, `accuracy/boolq`, is a part of
-the score before the slash."""
+_remembered: dict[str, Score] = {}
+
+SCORES: Mapping[str, Score] = ChainMap(_Outside(), _remembered, _OWN)  # type: ignore[arg-type]  # nobody writes to it
+"""By name in the record, those from outside last, in the order in which tables show them. A name with a slash,
+`accuracy/boolq`, is a part of the score before the slash."""
+
+
+def described(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what a run keeps of those scores that come from outside, for readers who do not have their plugin."""
+    return {name: asdict(SCORES[name]) for name in names if name in registered("score")}
+
+
+def remember(content: Any) -> None:
+    """Make scores known that a run kept; what is no description of a score is left out."""
+    for name, entry in content.items() if isinstance(content, dict) else ():
+        kinds = {"heading": str, "unit": str, "lower_is_better": bool}
+        if name not in _OWN and isinstance(entry, dict) and {key: type(entry[key]) for key in entry} == kinds:
+            _remembered[name] = Score(**entry)
+
 
 _SUFFIXES = ("_std", "_worst")
 

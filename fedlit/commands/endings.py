@@ -12,6 +12,7 @@ from typing import TextIO
 from fedlit.config import check_launcher, load_config, no_effect_warnings
 from fedlit.errors import DivergenceError, LostPeer, MixedRuns, OutOfMemory, ProcessError, UserError
 from fedlit.lines import one_line
+from fedlit.outside.faults import note_plugin
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
 from fedlit.process.storage import storage_error
 
@@ -81,6 +82,7 @@ def without_traceback(action: Callable[[], int], *, speaks: bool = True) -> int:
     except Exception as error:
         told = storage_error(error, Path.cwd())
         if told is None:
+            note_plugin(error)
             raise
         try:
             _flush()

@@ -5,22 +5,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedlit.config.keys import SCHEMA, describe, nearest, parts, run_options, show
+from fedlit.config.keys import SCHEMA, nearest, parts, run_options, show
+from fedlit.config.parts import part_problems
 from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
-from fedlit.config.tree import accepts
 from fedlit.errors import UserError
 from fedlit.lines import printable
-from fedlit.options import REQUIRED, Option, options_of
+from fedlit.options import REQUIRED, Option
 from fedlit.ranges import LARGEST_COUNT
 from fedlit.recipes import options_taken
-from fedlit.registry import option_names, registered
+from fedlit.registry import registered
 from fedlit.tasks.registry import task_names, task_spec
 from fedlit.tasks.spec import TaskSpec
-
-COHORT_PARTS: Mapping[str, tuple[str, ...]] = {"sampling": ("fixed", "poisson"), "availability": ("always",)}
-"""The package's own parts of a round's plan."""
 
 NAMES = ("run.name", "run.dir", "data.name", "model.name", "logging.project", "logging.group")
 """What stands in messages, titles and paths."""
@@ -50,6 +47,8 @@ def check(config: RunConfig, origins: Mapping[str, str] | None = None) -> None:
 def valid_values(task: str, options: Mapping[str, Option] = SCHEMA) -> dict[str, tuple[str, ...]]:
     """Return the values of every key that has a list of them, in a run of this task, known or not."""
     valid = {"data.task": task_names(), **{key: option.valid for key, option in options.items() if option.valid}}
+    for key, kind in (("data.source", "reader"), ("partition.name", "partition")):
+        valid[key] = (*valid[key], *registered(kind))
     protocols = task_spec(task).protocols if task in task_names() else ()
     return valid | {"eval.protocol": protocols} if protocols else valid
 
@@ -68,7 +67,7 @@ def _problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Itera
         if allowed and value is not None and not all(type(e) in (int, float) and allowed.contains(e) for e in each):
             yield key, f"is out of range; give {allowed.text}"
     yield from _size_problems(values, options)
-    yield from _cohort_problems(values)
+    yield from part_problems(values)
     yield from _combination_problems(values, options)
     yield from _path_problems(values)
 
@@ -88,26 +87,6 @@ def _size_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> 
             yield key, "holds a line break or another character that is not printable; leave it out"
         elif values[key] is not None and key != "run.dir" and len(values[key].encode()) > MAX_NAME_BYTES:
             yield key, f"is longer than {MAX_NAME_BYTES} bytes; give a shorter name"
-
-
-def _cohort_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield parts of the round's plan that nobody knows, and options that nobody takes."""
-    given: Mapping[str, Any] = values["cohort.options"]
-    taken: set[str] = set()
-    for kind, own in COHORT_PARTS.items():
-        name, others = values[f"cohort.{kind}"], registered(kind)
-        if name not in (*own, *others):
-            yield f"cohort.{kind}", f"is not valid{nearest(name, own)} Valid values: {', '.join([*own, *others])}"
-        elif name in others:
-            taken |= set(option_names(others[name]))
-            for key, option in options_of(others[name], without=()).items():
-                if key in given and not accepts(given[key], option.hint):
-                    yield "cohort.options", f"has {key}={show(given[key])}; {key} expects: {describe(option.hint)}"
-                elif key in given and option.range and not option.range.contains(given[key]):
-                    yield "cohort.options", f"has {key}={show(given[key])}, out of range; give {option.range.text}"
-    for unknown in given.keys() - taken:
-        known = ", ".join(sorted(taken)) or "none"
-        yield "cohort.options", f"has {show(unknown)}, which no part takes; known are: {known}"
 
 
 def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -> Iterator[Problem]:
@@ -138,6 +117,9 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
 
 def has_own_test_set(values: Mapping[str, Any]) -> bool:
     """Tell whether the data set comes with a test set that belongs to no client."""
+    reader = registered("reader").get(values["data.source"])
+    if reader is not None and reader.has_test_rows:
+        return True
     on_hub = values["data.path"] is None and values["data.hub_test_split"] is not None
     return on_hub or values["data.test_path"] is not None
 
@@ -222,9 +204,10 @@ def _method_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -
 
 def _logging_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield loggers that do not exist or whose package is not there, and tags that W&B would refuse."""
+    loggers = (*LOGGERS, *registered("logger"))
     for name in values["logging.loggers"]:
-        if name not in LOGGERS:
-            yield "logging.loggers", f"names {name}{nearest(name, LOGGERS)} Valid loggers: {', '.join(LOGGERS)}"
+        if name not in loggers:
+            yield "logging.loggers", f"names {name}{nearest(name, loggers)} Valid loggers: {', '.join(loggers)}"
     if "tensorboard" in values["logging.loggers"] and find_spec("tensorboard") is None:
         yield (
             "logging.loggers",

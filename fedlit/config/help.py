@@ -14,7 +14,7 @@ from typing import get_type_hints
 
 import yaml
 
-from fedlit.config import schema
+from fedlit.config import method_schema, schema
 from fedlit.config.keys import SCHEMA, describe, parts, show
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, read_choice
 from fedlit.config.options import option_defaults, picked_method
@@ -80,7 +80,8 @@ def first_comment(text: str) -> str:
 def _field_docs() -> dict[str, dict[str, str]]:
     """Return the docstring below each field of each dataclass of the schema."""
     found: dict[str, dict[str, str]] = {}
-    for definition in ast.parse(inspect.getsource(schema)).body:
+    definitions = [node for module in (method_schema, schema) for node in ast.parse(inspect.getsource(module)).body]
+    for definition in definitions:
         if isinstance(definition, ast.ClassDef):
             docs = found.setdefault(definition.name, {})
             for statement, following in pairwise([*definition.body, ast.Pass()]):

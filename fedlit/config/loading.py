@@ -19,8 +19,9 @@ from fedlit.config.schema import RunConfig
 from fedlit.config.tree import Setting, assemble, flatten, settle_layer
 from fedlit.errors import UserError
 from fedlit.lines import cut
+from fedlit.outside.loading import find_parts, find_recipe, load_plugins
 from fedlit.recipes import all_options, options_taken, own_options
-from fedlit.registry import load_plugins
+from fedlit.registry import recipe_options, shown_origin
 from fedlit.shipped import shipped
 
 CONFIG_DIR = shipped("configs")
@@ -60,12 +61,13 @@ def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunC
         for group in DEFAULT_CHOICES
         if not isinstance(experiment.content.get(group), Mapping | None)
     }
+    load_plugins(_plugins(texts, experiment))
     origins = dict.fromkeys(experiment_picks, experiment.origin) | dict.fromkeys(picks, COMMAND_LINE)
     files = {
         group: read_choice(config_dir, group, choice, origins.get(group, "default"))
         for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
     }
-    load_plugins(_plugins(texts, experiment))
+    find_parts({group: file.content for group, file in files.items()}, experiment.content, texts)
     method_file = files["method"]
     picked_by_user = {key: _parse_argument(key, texts[key], SCHEMA[key].hint) for key in PICKED_KEYS & texts.keys()}
     method = picked_method(method_file.content, method_file.origin, experiment.content, picked_by_user)
@@ -139,6 +141,8 @@ def list_choices(config_dir: Path, group: str) -> dict[str, Path]:
 def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMMAND_LINE) -> GroupFile:
     """Read the file of a choice made in `chosen_in`; raises UserError if there is none or it is not a YAML mapping."""
     choices = list_choices(config_dir, group)
+    if choice not in choices and group == "method" and find_recipe(choice):
+        return GroupFile(shown_origin("recipe", choice), {"name": choice, **recipe_options(choice)})
     if choice not in choices:
         raise UserError(
             f"unknown choice {group}={show(choice)} ({chosen_in}){nearest(choice, choices)} "

@@ -6,6 +6,7 @@ Neither torch nor lightning is imported here, so that a wrong key is reported at
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedlit.config.method_schema import MethodConfig as MethodConfig  # noqa: PLC0414  a section like the others
 from fedlit.options import option
 from fedlit.ranges import COUNT, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, PROCESSES, SEED, at_least
 
@@ -20,7 +21,10 @@ class DataConfig:
     """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
     source: str = option("pydoc", values=("pydoc", "digits", "jsonl", "images", "hub"))
     """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
-    `images` (a local folder with one folder for each class, or an .npz file) or `hub` (Hugging Face datasets)"""
+    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets), or one of
+    a plugin"""
+    source_options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's reader, such as `{folder: notes}`"""
     path: str | None = None
     """local .jsonl or .jsonl.gz file, .npz file or folder of images; when given it is read instead of the hub"""
     test_path: str | None = None
@@ -70,6 +74,8 @@ class DataConfig:
     """causal_lm: test rows with one prompt are one example whose responses are all right"""
     scores: list[str] | None = None
     """scores in the record besides the loss, the main one first; null for the task's own"""
+    score_options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's scores"""
     answer: str | None = option(None, values=("text", "number", "boxed", "option"))
     """causal_lm: what exact_match compares: `text`, `number` (the last one), `boxed` (LaTeX), `option`; null: none"""
     options: str | None = None
@@ -104,28 +110,6 @@ class ModelConfig:
     """names of the query, key, value and output projections, in this order; null to know them from the architecture"""
     mlp: list[str] | None = None
     """names of the MLP projections, the down projection last; null to know them from the architecture"""
-
-
-@dataclass
-class MethodConfig:
-    """One recipe (adapter x optimizer x rule) and its own options, which `configs/method/<name>.yaml` declares."""
-
-    name: str = "fedit"
-    """name of the recipe in `fedlit/methods.py`"""
-    adapter: str | None = None
-    """adapter in place of the recipe's own; null to keep it"""
-    optimizer: str | None = None
-    """local optimizer in place of the recipe's own; null to keep it"""
-    rule: str | None = None
-    """aggregation rule in place of the recipe's own; null to keep it"""
-    transforms: list[str] | None = None
-    """what happens to an update between client and rule, in place of the recipe's own, in order; null to keep those"""
-    pooled: bool | None = None
-    """true: one client trains on everybody's rows with as many steps as all would; null as the recipe says"""
-    private_head: bool = False
-    """true: a classification head stays with its client; false: it travels like the adapter's tensors"""
-    options: dict[str, Any] = field(default_factory=dict)
-    """the recipe's options, written on the command line as `method.<option>=`"""
 
 
 @dataclass
@@ -204,7 +188,8 @@ class PartitionConfig:
         "dirichlet", values=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file")
     )
     """`dirichlet` (labels skewed), `quantity` (sizes skewed), `pathological` (a few labels a client), `natural` (by a
-    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null) or `file`"""
+    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null), `file`, or a
+    plugin's"""
     alpha: float = option(0.1, range=POSITIVE)
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
@@ -219,6 +204,8 @@ class PartitionConfig:
     """JSON file of `partition.name=file`: row numbers of every client, or another run's partition.json"""
     key: str | None = None
     """name of the split inside that file; null if it holds one only"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's partition"""
     test_fraction: float = option(0.01, range=FRACTION)
     """share of a client's rows that is kept for its test part"""
     min_test_rows: int = option(8, range=COUNT)
@@ -304,7 +291,9 @@ class LoggingConfig:
     """What a person sees besides the run folder."""
 
     loggers: list[str] = option(("wandb",), values=("wandb", "tensorboard", "csv"))
-    """where every round's numbers go beside metrics.jsonl: `wandb`, `tensorboard`, `csv`, or several of them"""
+    """where every round's numbers go beside metrics.jsonl: `wandb`, `tensorboard`, `csv`, a plugin's, or several"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """options of a plugin's loggers"""
     wandb: str = option("auto", values=("auto", "online", "offline", "disabled"))
     """Weights & Biases: `auto` (online with a login, else offline), `online`, `offline` or `disabled`"""
     project: str = "fedlit"
@@ -345,6 +334,7 @@ class RunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     plugins: list[str] = field(default_factory=list)
-    """Python modules, on the import path or in the working folder, that register parts of their own"""
+    """Python modules, on the import path or in the working folder, that register parts of their own; those that are
+    installed with an entry point in the group fedlit.plugins are found without it"""
     dry_run: bool = False
     """print sizes, bytes and memory without loading weights, and stop"""

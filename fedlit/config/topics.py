@@ -25,8 +25,10 @@ from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
 from fedlit.options import flat, options_of
-from fedlit.recipes import TABLES, WEIGHTING, Part, known, own_names, parts_of, recipe_of
-from fedlit.registry import KINDS, load_plugins, registered
+from fedlit.outside.kinds import KINDS
+from fedlit.outside.loading import describe_installed, find_parts, load_plugins
+from fedlit.recipes import TABLES, WEIGHTING, Part, known, parts_of, recipe_of
+from fedlit.registry import registered
 
 
 def help_on(words: Sequence[str], config_dir: Path = CONFIG_DIR) -> str:
@@ -40,7 +42,9 @@ def help_on(words: Sequence[str], config_dir: Path = CONFIG_DIR) -> str:
         modules = parse_yaml(split_arguments([word])["plugins"], f"{show(word)} (command line)")
         load_plugins([str(name) for name in modules] if isinstance(modules, list) else [str(modules)])
     if not topics:
-        return help_text(config_dir)
+        found = describe_installed()
+        told = ["Installed plugins, each imported when a configuration names one of its parts:", *found]
+        return help_text(config_dir) + ("\n".join(told) + "\n" if found else "")
     blocks = ["\n".join(_topic(word, config_dir)).strip("\n") for word in topics]
     return "\n\n".join(blocks) + "\n"
 
@@ -66,7 +70,8 @@ def _topic(word: str, config_dir: Path) -> list[str]:
 def _choice(config_dir: Path, group: str, choice: str) -> list[str]:
     """Return the lines on one file of a group: of a method its parts and their options, of others what they set."""
     file = read_choice(config_dir, group, choice)
-    comment = first_comment(read_file(list_choices(config_dir, group)[choice], file.origin))
+    path = list_choices(config_dir, group).get(choice)  # a recipe from outside has none
+    comment = first_comment(read_file(path, file.origin)) if path else f"a recipe from outside ({file.origin})"
     lines = [*paragraph(f"{group}={choice}: {comment}"), ""]
     if group != "method":
         return [
@@ -75,7 +80,7 @@ def _choice(config_dir: Path, group: str, choice: str) -> list[str]:
             *(f"    {k}={show(v)}" for k, v in flat(file.content).items()),
         ]
     recipe = recipe_of(picked_method(file.content, file.origin, {}, {}))
-    lines += [f"    method.{kind if kind != 'transform' else 'transforms'}={name}" for kind, name in own_names(recipe)]
+    lines += [f"    method.{kind if kind != 'transform' else 'transforms'}={name}" for kind, name in recipe.parts()]
     lines += ["", *paragraph("Options:")]
     for name, option in recipe_options(config_dir, choice).items():
         lines += option_entry(f"method.{name}", option)
@@ -95,6 +100,7 @@ def _kind(kind: str) -> list[str]:
 def _part(kind: str, name: str) -> list[str]:
     """Return the lines on a part: what it does, and its options."""
     in_method = kind in TABLES
+    find_parts({KINDS[kind].keys[0]: name})
     parts = parts_of(kind) if in_method else {key: Part(factory) for key, factory in registered(kind).items()}
     part = parts[known(name, parts, kind)]
     prefix = "method." if in_method else ""

@@ -15,7 +15,9 @@ from fedlit.data.hub import open_hub
 from fedlit.data.image_sources import open_digits, open_images
 from fedlit.data.json_files import read_json_lines
 from fedlit.data.prompts import Row
+from fedlit.data.reader import Reader
 from fedlit.errors import UserError
+from fedlit.registry import build_part, registered
 from fedlit.seeding import numpy_generator
 from fedlit.tasks.registry import task_spec
 
@@ -62,6 +64,9 @@ def load_test_rows(config: DataConfig, classes: Sequence[str] = ()) -> list[Row]
     Raises:
         UserError: as `read_rows`, or a class that is none of `classes`, or the split that is trained on.
     """
+    if config.source in registered("reader") and registered("reader")[config.source].has_test_rows:
+        source, records = _open_outside(config, test=True)
+        return _checked_test_rows(source, records, config, classes)
     if config.test_path is None and (config.hub_test_split is None or config.path is not None):
         return []
     test = replace(config, path=config.test_path, hub_split=config.hub_test_split or config.hub_split)
@@ -74,6 +79,10 @@ def load_test_rows(config: DataConfig, classes: Sequence[str] = ()) -> list[Row]
             "to test on a part of every client's rows"
         )
     source, records = _open_source(test, "data.test_path")
+    return _checked_test_rows(source, records, config, classes)
+
+
+def _checked_test_rows(source: str, records: Iterable[Record], config: DataConfig, classes: Sequence[str]) -> list[Row]:
     # The partition's label is of no use in a test set, which may lack it; and it has no further test set.
     of_test = replace(config, label=None, test_path=None, hub_test_split=None)
     rows, places = _checked_rows(source, _renamed(records, config), of_test)
@@ -131,6 +140,8 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
 
 def _open_source(config: DataConfig, key: str = "data.path") -> tuple[str, Iterator[Record]]:
     """Return the name of the source, for errors, and its records; `key` is the option that named a local file."""
+    if config.source in registered("reader"):
+        return _open_outside(config)
     spec = task_spec(config.task)
     readers: dict[str, Callable[[], tuple[str, Iterator[Record]]]] = {
         "pydoc": _open_pydoc,
@@ -148,6 +159,18 @@ def _open_jsonl(config: DataConfig, key: str) -> tuple[str, Iterator[Record]]:
     if config.path is None:
         raise UserError("data.source=jsonl without a file; give data.path=<file>.jsonl or <file>.jsonl.gz")
     return config.path, _read_jsonl(Path(config.path).expanduser(), key)
+
+
+def _open_outside(config: DataConfig, *, test: bool = False) -> tuple[str, Iterator[Record]]:
+    """Return the rows of a reader from outside."""
+    reader: Reader = build_part("reader", config.source, config.source_options)
+    rows, which = (reader.test_rows(config), "test row") if test else (reader.rows(config), "row")
+    if not isinstance(rows, Iterable) or isinstance(rows, str | Mapping):
+        raise UserError(
+            f"data.source={config.source}: {type(reader).__name__} returns {type(rows).__name__}, no rows; return a "
+            "list of mappings from column to value"
+        )
+    return config.source, ((f"{config.source}, {which} {i}", row) for i, row in enumerate(rows))
 
 
 def _open_pydoc() -> tuple[str, Iterator[Record]]:

@@ -15,8 +15,10 @@ from fedlit.errors import UserError
 from fedlit.partition.dealing import dirichlet, iid, natural, pathological, quantity
 from fedlit.partition.files import read_partition_file
 from fedlit.partition.heterogeneity import jensen_shannon, size_variation
+from fedlit.partition.outside import deal_outside
 from fedlit.partition.splitting import draw_test_prompts, smallest_part
 from fedlit.partition.topics import find_topics, topic_text
+from fedlit.registry import registered
 from fedlit.seeding import numpy_generator
 from fedlit.tasks.registry import task_spec
 
@@ -187,6 +189,9 @@ def _deal(
 ) -> list[list[int]]:
     """Return the ascending row numbers of every client."""
     rng = numpy_generator(seed, "partition")
+    if partition.name in registered("partition"):
+        values = None if labels is None else labels.values
+        return deal_outside(partition.name, partition.options, rows, values, num_clients, rng)
     if partition.name == "iid":
         return iid(len(rows), num_clients, rng)
     if partition.name == "quantity":

@@ -188,7 +188,7 @@ class Evaluator:
             for name, metric in metrics.items():
                 result = metric.compute()
                 parts = result if isinstance(result, Mapping) else {name: result}
-                scores.update({part: value.tolist() for part, value in parts.items()})
+                scores.update({part: torch.as_tensor(value).tolist() for part, value in parts.items()})
         return scores
 
 

@@ -18,14 +18,24 @@ from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
 from fedlit.config.record import why_no_more_rounds
 from fedlit.data.json_files import parse_json
 from fedlit.errors import UserError
+from fedlit.outside.record import (
+    PluginRecord,
+    from_json,
+    plugin_records,
+    require_named,
+    to_json,
+    why_another_run,
+)
 from fedlit.process.storage import sync, write_atomically
 from fedlit.run import records
 from fedlit.run.clients import NAME as CLIENTS
 from fedlit.run.clients import append_clients, clients_until
 from fedlit.run.layout import make_folder, read_run_id, read_text, require_layout, require_place
 from fedlit.run.records import Record
+from fedlit.scores import described
 
 PARTITION = "partition.json"
+ENVIRONMENT = "environment.json"
 
 
 class DamagedPartition(UserError):
@@ -103,8 +113,11 @@ class RunFolder:
         """Raise a UserError if the folder holds a run of another configuration, something that is no run, or folders
         where a run keeps files.
 
-        A larger num_rounds is the same run where the rounds that are done are those of the longer one.
+        A larger num_rounds is the same run where the rounds that are done are those of the longer one. Parts from
+        outside must be findable by other processes, and of the code that the run began with.
         """
+        require_named(self.config)
+        plugin_records(self.config)  # hashed now, before somebody edits a file
         require_layout(self.path)
         stored = self.path / "config.yaml"
         if not stored.is_file():
@@ -126,6 +139,12 @@ class RunFolder:
             reason = why_no_more_rounds(in_folder, new, reached_last=reached_last)
             if reason is not None:
                 raise UserError(f"{self.path} cannot go on from num_rounds={old} to {new}: {reason}")
+        self._require_same_plugins()
+
+    def _require_same_plugins(self) -> None:
+        before = from_json(stored_environment(self.path).get("plugins"))
+        if before is not None and (reason := why_another_run(before, plugin_records(self.config))) is not None:
+            raise UserError(f"{self.path} {reason}")
 
     def require_same_rows(self, key: str, checksum: str) -> None:
         """Raise a UserError if the folder's run began with other rows, or other shards of them: an edited file, another
@@ -163,7 +182,7 @@ class RunFolder:
         contents: dict[str, Callable[[], str]] = {
             # First of all, since a folder without it is taken for somebody else's.
             "config.yaml": lambda: to_yaml(self.config),
-            "environment.json": lambda: json.dumps(environment(device), indent=2) + "\n",
+            ENVIRONMENT: lambda: json.dumps(self._told_environment(device), indent=2) + "\n",
             PARTITION: lambda: json.dumps(partition) + "\n",
         }
         is_whole = _same_shape(self._partition(), partition)
@@ -177,6 +196,9 @@ class RunFolder:
         for folder in (self.checkpoints, self.plots):
             folder.mkdir(exist_ok=True)
         sync(self.path)
+
+    def _told_environment(self, device: str) -> dict[str, Any]:
+        return environment(device, plugin_records(self.config), described(self.config.data.scores or ()))
 
     def records(self) -> list[Record]:
         """Return the records so far."""
@@ -219,8 +241,21 @@ def _stored_config(path: Path) -> RunConfig:
         raise UserError(f"{path} is not the configuration of a run; mend it, or move the folder away") from error
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run: versions, commit, device."""
+def stored_environment(folder: Path) -> dict[str, Any]:
+    """Return environment.json; nothing if it is not there or damaged: it is for readers."""
+    try:
+        content = json.loads((folder / ENVIRONMENT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def environment(
+    device: str, plugins: Sequence[PluginRecord] = (), scores: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run: versions, commit, device, the code of parts from outside, and what
+    their scores are called.
+    """
     packages = (
         "fedlit",
         "torch",
@@ -239,6 +274,8 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "commit": _commit(),
         "packages": {name: _version(name) for name in packages},
+        "plugins": to_json(plugins),
+        "scores": dict(scores or {}),
     }
 
 

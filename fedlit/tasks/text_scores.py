@@ -11,6 +11,8 @@ from fedlit.metrics.answers import Accuracy, ExactMatch
 from fedlit.metrics.data_to_text import Bleu, Cider, Meteor, Nist
 from fedlit.metrics.meteor_15 import Meteor15
 from fedlit.metrics.text import Bleu4, RougeL
+from fedlit.registry import registered
+from fedlit.tasks.outside_scores import outside_metrics
 from fedlit.tasks.registry import task_spec
 
 TEXT_SCORES: Mapping[str, Callable[[], Metric]] = {
@@ -41,6 +43,8 @@ def computed_scores(data: DataConfig, protocol: str) -> tuple[str, ...]:
         UserError: none of them can be computed, or exact_match lacks `data.answer`.
     """
     possible = PROTOCOL_SCORES[protocol]
+    if protocol != "options":
+        possible += tuple(name for name in data.scores or () if name in registered("score"))
     if data.scores is None:
         return tuple(name for name in task_spec(data.task).default_scores if name in possible) or possible
     names = tuple(name for name in data.scores if name in possible)
@@ -56,6 +60,8 @@ def computed_scores(data: DataConfig, protocol: str) -> tuple[str, ...]:
 
 def make_metric(name: str, data: DataConfig) -> Metric:
     """Return a fresh metric by the name of its score."""
+    if name in registered("score"):
+        return outside_metrics(data)[name]
     if name == "exact_match":
         assert data.answer is not None
         return ExactMatch(data.answer)
@@ -76,7 +82,7 @@ def update_texts(
 ) -> None:
     """Add the predictions of n examples to those metrics that compare texts."""
     for name, metric in metrics.items():
-        if name in TEXT_SCORES:
+        if name in TEXT_SCORES or name in registered("score"):
             metric.update(predictions, references)
         elif name == "exact_match":
             groups = [example.group for example in examples]

@@ -12,12 +12,13 @@ from fedlit.errors import UserError
 from fedlit.options import option
 from fedlit.ranges import FRACTION
 from fedlit.recipes import parts_of
+from fedlit.round.rules import AggregationRule
 
 RULE = "method.rule=hinted_part"
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(AggregationRule):
     """A rule that is never built: its options alone are looked at."""
 
     needed: int
@@ -27,6 +28,9 @@ class Part:
     mapping: dict[str, int] | None = None
     ready: bool = False
     sizes: tuple[int, ...] = field(default=(1, 2))
+
+    def __call__(self, cohort: Any, server: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.fixture(autouse=True)
@@ -69,9 +73,9 @@ class Dropout:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("{rate: x}", "rate=x; rate expects: number"),
-        ("{rate: 1}", "rate=1, out of range; give a number from 0"),
-        ("{name: 3}", "name=3; name expects: text or null"),
+        ("{rate: x}", "rate=x of the wrong type; expected: number"),
+        ("{rate: 1}", "rate=1, which is out of range; give a number from 0"),
+        ("{name: 3}", "name=3 of the wrong type; expected: text or null"),
         ("{rat: 1}", "has rat, which no part takes"),
     ],
 )

@@ -17,9 +17,10 @@ from fedlit.lab.sweeps.cells import cell_runs
 from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
-from fedlit.run.folder import read_partition
+from fedlit.run.folder import read_partition, stored_environment
 from fedlit.run.records import Record, read_records
 from fedlit.run.status import RunStatus, read_status
+from fedlit.scores import remember
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +133,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
     config_path = folder / "config.yaml"
     has_config = config_path.is_file()
+    remember(stored_environment(folder).get("scores"))
     try:
         return Entry(
             name=name,

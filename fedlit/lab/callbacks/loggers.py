@@ -8,6 +8,7 @@ from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.csv_log import CsvLog
 from fedlit.lab.callbacks.tensorboard_log import TensorBoardLog
 from fedlit.lab.callbacks.wandb_run import WandbRun
+from fedlit.registry import build_part
 
 LOGGERS: Mapping[str, Callable[[LoggingConfig, Path], Callback]] = {
     "wandb": lambda logging, _: WandbRun(logging),
@@ -20,7 +21,7 @@ LOGGERS: Mapping[str, Callable[[LoggingConfig, Path], Callback]] = {
 def make_loggers(config: RunConfig, folder: Path) -> list[Callback]:
     """Return the callbacks of a run's loggers; `folder` is the run's."""
     return [
-        LOGGERS[name](config.logging, folder)
+        LOGGERS[name](config.logging, folder) if name in LOGGERS else build_part("logger", name, config.logging.options)
         for name in dict.fromkeys(config.logging.loggers)
         if (name, config.logging.wandb) != ("wandb", "disabled")
     ]

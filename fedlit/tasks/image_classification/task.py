@@ -25,6 +25,7 @@ from fedlit.metrics.classification import Classification
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample, Task
+from fedlit.tasks.outside_scores import outside_metrics
 
 KEPT_BYTES = 2**30
 """Prepared images that a process keeps at most; those beyond are prepared each time, to the same result."""
@@ -184,7 +185,7 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
 
     def metrics(self) -> dict[str, Metric]:
         """Return fresh metrics: loss (nats per image, without smoothing) and the scores of classes."""
-        return {"loss": FixedPointMean(), "classes": Classification(len(self.classes))}
+        return {"loss": FixedPointMean(), "classes": Classification(len(self.classes)), **outside_metrics(self.data)}
 
     @torch.no_grad()
     def evaluate(
@@ -196,7 +197,8 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
         losses = functional.cross_entropy(logits, batch.targets, reduction="none")
         metrics["loss"].update(losses, torch.ones_like(batch.targets))
         predictions = logits.argmax(-1)
-        metrics["classes"].update(predictions, batch.targets)
+        for name in metrics.keys() - {"loss"}:
+            metrics[name].update(predictions, batch.targets)
         return [
             Sample(
                 prompt=example.name,

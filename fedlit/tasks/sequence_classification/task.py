@@ -23,6 +23,7 @@ from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample, Task
+from fedlit.tasks.outside_scores import outside_metrics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,8 +180,8 @@ class SequenceClassification(Task[TextExample, TextBatch]):
     def metrics(self) -> dict[str, Metric]:
         """Return fresh metrics: loss (nats or squared error per example), and the scores of classes or of numbers."""
         if self.data.regression:
-            return {"loss": FixedPointMean(), "numbers": Regression()}
-        return {"loss": FixedPointMean(), "classes": Classification(len(self.classes))}
+            return {"loss": FixedPointMean(), "numbers": Regression(), **outside_metrics(self.data, of_numbers=True)}
+        return {"loss": FixedPointMean(), "classes": Classification(len(self.classes)), **outside_metrics(self.data)}
 
     @torch.no_grad()
     def evaluate(
@@ -191,15 +192,17 @@ class SequenceClassification(Task[TextExample, TextBatch]):
         outputs = self._outputs(model, batch)
         if self.data.regression:
             losses = functional.mse_loss(outputs, batch.targets, reduction="none")
-            metrics["numbers"].update(outputs, batch.targets)
+            predicted = outputs
             predictions = [f"{number:.4g}" for number in outputs.tolist()]
             references = [f"{example.target:.4g}" for example in examples]
         else:
             losses = functional.cross_entropy(outputs, batch.targets, reduction="none")
             chosen = outputs.argmax(dim=-1)
-            metrics["classes"].update(chosen, batch.targets)
+            predicted = chosen
             predictions = [self.classes[number] for number in chosen.tolist()]
             references = [self.classes[int(example.target)] for example in examples]
+        for name in metrics.keys() - {"loss"}:
+            metrics[name].update(predicted, batch.targets)
         metrics["loss"].update(losses, torch.ones(len(examples), dtype=torch.int64))
         return [
             Sample(prompt=example.text, reference=reference, prediction=prediction)

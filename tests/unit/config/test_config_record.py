@@ -104,6 +104,7 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
         "run.result",
         "run.requeue",
         "logging.loggers",
+        "logging.options",
         "logging.wandb",
         "logging.project",
         "logging.group",

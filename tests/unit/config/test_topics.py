@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,13 @@ from fedlit.config.topics import help_on
 from fedlit.errors import UserError
 from fedlit.options import option
 from fedlit.ranges import FRACTION
+from fedlit.round.rules import AggregationRule
 
 OUTSIDE = Path(__file__).resolve().parents[2] / "outside"
 
 
 @dataclass(frozen=True)
-class Trimmed:
+class Trimmed(AggregationRule):
     """Leaves out
 
     what is far.
@@ -28,6 +30,9 @@ class Trimmed:
     trim: float = option(0.1, "share that is left out", range=FRACTION)
     plain: str | None = None
     needed: int = option(help="how many")
+
+    def __call__(self, cohort: Any, server: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.fixture

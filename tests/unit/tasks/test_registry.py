@@ -1,7 +1,7 @@
 """A task that a third party registers is accepted by every room, from the check of the configuration to the model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from fedlit.models import Purpose, load_backbone
 from fedlit.models.quantization import require_quantization_fits
 from fedlit.partition.topics import topic_text
 from fedlit.planning import make_plan, make_task, purpose
+from fedlit.registry import snapshot
 from fedlit.scores import chosen_scores
 from fedlit.sizing import measure
-from fedlit.tasks import registry, task_class
+from fedlit.tasks import task_class
 from fedlit.tasks.registry import register_task, task_names, task_spec
 from fedlit.tasks.sequence_classification.task import SequenceClassification
 from fedlit.tasks.spec import TaskSpec
@@ -64,9 +65,11 @@ class TriageSpec(TaskSpec):
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+def registered() -> Iterator[None]:
+    restore = snapshot()
     register_task(TriageSpec())
+    yield
+    restore()
 
 
 @pytest.fixture
