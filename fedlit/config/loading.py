@@ -1,101 +1,209 @@
 """From the command line and the YAML files to one RunConfig, without torch, so that a mistake is reported at once.
 
-Precedence: the schema's defaults < the chosen group files < the experiment file < the command line. An experiment
-file picks a group's file by its name (`data: medquad`) and sets any key, dotted (`local.steps: 10`) or nested.
+Precedence: the schema's defaults < the chosen group files < the experiment file < the user's own files < the command
+line. An experiment file, or a user's own, picks a group's file by its name (`data: medquad`) or by its path, seen from
+the file's own folder (`data: my.yaml`), and sets any key, dotted (`local.steps: 10`) or nested; the paths of data and
+models in it are seen from the working folder. A run's own config.yaml is such a file too.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 from fedlit.config.checks import check
-from fedlit.config.keys import METHOD_FIELDS, TEXT_OR_LIST, Hint, is_section, nearest, run_keys, show, unknown_key
-from fedlit.config.reading import parse_yaml, read_file, require_text
+from fedlit.config.house import refuse_hidden_template, with_house_rules
+from fedlit.config.keys import METHOD_FIELDS, run_keys, show
+from fedlit.config.layers import (
+    DEFAULT_CHOICES,
+    GROUPS,
+    Given,
+    Pick,
+    chain,
+    group_picks,
+    is_whole,
+    own_files,
+    parse_text,
+    plain,
+    refuse_method_name,
+    settings_of,
+    settled,
+    without_options_of_others,
+)
+from fedlit.config.places import (
+    COMMAND_LINE,
+    CONFIG_DIR,
+    GroupFile,
+    is_file_name,
+    list_choices,
+    read_choice,
+    read_path,
+)
+from fedlit.config.reading import is_there, parse_yaml, require_text
+from fedlit.config.record import nested_values
 from fedlit.config.schema import RunConfig
-from fedlit.config.tree import Setting, assemble, flatten, settle_layer
+from fedlit.config.tree import Setting, assemble, flatten
 from fedlit.errors import UserError
 from fedlit.lines import cut
 from fedlit.registry import load_plugins, plugin_options
-from fedlit.shipped import shipped
 
-CONFIG_DIR = shipped("configs")
+__all__ = [
+    "COMMAND_LINE",
+    "CONFIG_DIR",
+    "DEFAULT_CHOICES",
+    "GROUPS",
+    "GroupFile",
+    "Pick",
+    "Resolved",
+    "all_options",
+    "list_choices",
+    "load_config",
+    "load_config_from",
+    "method_options",
+    "parse_text",
+    "read_choice",
+    "resolve",
+    "resolve_words",
+    "split_arguments",
+]
 
-DEFAULT_CHOICES: Mapping[str, str] = {"data": "pydoc", "model": "tiny", "method": "fedit"}
-
-GROUPS = (*DEFAULT_CHOICES, "experiment")
-
-COMMAND_LINE = "command line"
-
-MISSING = "???"
-"""What a YAML file writes where only the user knows the value."""
+KEYWORD = "keyword argument"
 
 
 @dataclass(frozen=True, slots=True)
-class GroupFile:
-    """One parsed YAML file; `origin` names it in messages as configs/<group>/<choice>.yaml."""
+class Resolved:
+    """A configuration and where it came from.
 
-    origin: str
-    content: Mapping[str, Any]
+    settings: every value that was set, the one that counts last. picks: every choice of a group, in the same order,
+    those of experiments at the end; of a whole configuration none but those above it.
+    """
+
+    config: RunConfig
+    settings: tuple[Setting, ...]
+    picks: tuple[Pick, ...]
 
 
 def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunConfig:
-    """Return the configuration of a run from its arguments, such as `data=medquad` or `local.steps=10`.
+    """Return the configuration of a run from its arguments, such as `my.yaml`, `data=medquad` or `local.steps=10`.
 
     Raises UserError, one line, for anything that is not known, of the wrong type or out of range.
     """
-    texts = split_arguments(arguments)
-    picks = {group: texts.pop(group) for group in GROUPS if group in texts}
-    experiment = GroupFile("", {})
-    if "experiment" in picks:
-        experiment = read_choice(config_dir, "experiment", picks.pop("experiment"))
-    experiment_picks = {
-        group: str(experiment.content[group])
-        for group in DEFAULT_CHOICES
-        if not isinstance(experiment.content.get(group), Mapping | None)
+    return resolve_words(arguments, config_dir).config
+
+
+def load_config_from(
+    source: Mapping[str, Any] | Path | str | RunConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    config_dir: Path = CONFIG_DIR,
+    *,
+    origin: str = KEYWORD,
+) -> RunConfig:
+    """Return the configuration of a run from Python's own values: no text is parsed, `"3"` is no number.
+
+    source: what an experiment file holds, dotted or nested, `{"data": "medquad", "local": {"steps": 10}}`; the path of
+    such a file, or of a run's config.yaml; a configuration; None for the defaults. Relative paths of configurations are
+    seen from the working folder.
+    overrides: above it, dotted or nested too. origin: what messages call them.
+
+    Raises UserError as `load_config`.
+    """
+    files: list[GroupFile] = []
+    if isinstance(source, RunConfig):
+        source = nested_values(source)
+    if isinstance(source, Path | str):
+        files.append(read_path(str(source), f"configuration={show(str(source))}"))
+    elif source is not None:
+        files.append(GroupFile("mapping", plain(_mapping(source, "the configuration"), "the configuration")))
+    values = plain(_mapping(overrides or {}, "overrides"), "overrides")
+    return resolve(files, Given(origin, values), config_dir).config
+
+
+def _mapping(value: object, named: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{named}={show(value)} is a {type(value).__name__}; give a mapping of keys, a path or a RunConfig")
+    return value
+
+
+def resolve_words(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> Resolved:
+    """Return the configuration of a command line, and where every value came from; raises as `load_config`."""
+    words = list(arguments)
+    for word in words:
+        _refuse_name(word, config_dir)
+    texts = split_arguments(word for word in words if not is_file_name(word))
+    return resolve(own_files(words, COMMAND_LINE), Given(COMMAND_LINE, texts, is_text=True), config_dir)
+
+
+def _refuse_name(word: str, config_dir: Path) -> None:
+    """Refuse the name of an experiment, or of a run's folder, where a key=value or a file is expected."""
+    if "=" in word or word.startswith("-") or is_file_name(word):
+        return
+    stored = f"{word}/config.yaml"
+    meant = f"experiment={word}" if word in list_choices(config_dir, "experiment") else stored
+    if meant != stored or is_there(stored, Path.is_file):
+        raise UserError(f"{cut(word)!r} is no key=value and no YAML file; write {meant}")
+
+
+def resolve(own: Sequence[GroupFile], given: Given, config_dir: Path) -> Resolved:
+    """Return the configuration of a user's own files, in their order, and of what is given above them."""
+    files, experiments = chain(own, given, config_dir)
+    picks = group_picks(files, given)
+    whole = files[0] if files and is_whole(files[0]) else None
+    if whole is not None:
+        picks = [pick for pick in picks if pick.origin != "default"]
+    last = {pick.group: pick for pick in picks}
+    chosen = {
+        group: read_choice(config_dir, group, pick.choice, pick.origin, pick.seen_from) for group, pick in last.items()
     }
-    origins = dict.fromkeys(experiment_picks, experiment.origin) | dict.fromkeys(picks, COMMAND_LINE)
-    files = {
-        group: read_choice(config_dir, group, choice, origins.get(group, "default"))
-        for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
-    }
-    load_plugins(_plugins(texts, experiment))
-    own = method_options(files["method"])
+    load_plugins(_plugins(given, files))
     others = {**plugin_options(), **all_options(config_dir)}
-    borrowed = {name: default for name, default in others.items() if name not in own}
-    keys = run_keys({**own, **borrowed})
-    overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
-    experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", keys, experiment.origin)))
-    if "method" in picks:  # the options of the experiment's own method are no mistake of who picks another
-        experiment_layer = {
-            key: setting
-            for key, setting in experiment_layer.items()
-            if not key.startswith("method.") or key.split(".")[1] in {*METHOD_FIELDS, *own}
-        }
-    layers = [
-        *(settle_layer(flatten(file.content, group, keys, file.origin)) for group, file in files.items()),
-        experiment_layer,
-        _without_method_name(settle_layer(_command_line_settings(texts, keys))),
-    ]
-    settings = [setting for layer in layers for setting in layer.values()]
-    last = {setting.key: setting for setting in settings}
-    if "partition.name" not in last and "data.label" in last and last["data.label"].value is None:
-        settings.append(Setting("partition.name", "iid", "default without data.label"))
+    options = method_options(chosen["method"]) if "method" in chosen else _stored_options(whole, others)
+    borrowed = {name: default for name, default in others.items() if name not in options}
+    keys = run_keys({**options, **borrowed})
+    layers = [settled(flatten(file.content, group, keys, file.origin)) for group, file in chosen.items()]
+    method_from = last["method"].origin if "method" in last else None
+    is_below = method_from is not None  # of the file that picks the method, or of the user who does
+    for file in files:
+        if file is whole:
+            kept = {name: part for name, part in file.content.items() if name not in chosen}
+            layers.insert(0, settled(flatten(kept, "", keys, file.origin)))
+            continue
+        is_below = is_below and method_from not in ("default", file.origin)
+        layer = settings_of(file, keys)
+        refuse_method_name(layer)
+        layers.append(without_options_of_others(layer, options) if is_below else layer)
+    layers.append(settled(given.settings(keys)))
+    refuse_method_name(layers[-1])
+    refuse_hidden_template(layers, starts_whole=whole is not None)
+    settings = with_house_rules([setting for layer in layers for setting in layer.values()], last)
     asked = {setting.key.split(".")[1] for setting in settings if setting.key.startswith("method.")}
-    options = {**own, **{name: default for name, default in borrowed.items() if name in asked}}
-    config = assemble(_require_missing(settings), options)
+    taken = {**options, **{name: default for name, default in borrowed.items() if name in asked}}
+    config = assemble(settings, taken)
     check(config, {setting.key: setting.origin for setting in settings})
-    return config
+    return Resolved(config, tuple(settings), (*picks, *experiments))
 
 
-def _plugins(texts: Mapping[str, str], experiment: GroupFile) -> list[str]:
+def _stored_options(whole: GroupFile | None, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a whole configuration's recipe, each with the default that tells its type."""
+    assert whole is not None, "without a whole configuration every group has a file"
+    stored = method_options(GroupFile(whole.origin, whole.content["method"]))
+    return {name: _like(value, defaults.get(name)) for name, value in stored.items()}
+
+
+def _like(value: Any, default: Any) -> Any:
+    if isinstance(value, Mapping) and value and isinstance(default, Mapping):
+        return {name: _like(part, default.get(name)) for name, part in value.items()}
+    return value if default is None or isinstance(value, Mapping) or isinstance(default, Mapping) else default
+
+
+def _plugins(given: Given, files: Sequence[GroupFile]) -> list[str]:
     """Return the modules that register parts: they are imported before the keys are known."""
-    value = experiment.content.get("plugins", [])
-    origin = experiment.origin
-    if "plugins" in texts:
-        value, origin = parse_yaml(texts["plugins"], f"plugins ({COMMAND_LINE})"), COMMAND_LINE
+    value, origin = [], ""
+    for file in files:
+        value, origin = (file.content["plugins"], file.origin) if "plugins" in file.content else (value, origin)
+    if "plugins" in given.values:
+        value, origin = given.values["plugins"], given.origin
+        value = parse_yaml(value, f"plugins ({origin})") if given.is_text else value
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UserError(f"plugins={show(value)} ({origin}) has the wrong type; expected: list of text, as [my_parts]")
     return value
@@ -126,39 +234,6 @@ def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
     return texts
 
 
-def list_choices(config_dir: Path, group: str) -> dict[str, Path]:
-    """Return the YAML files of a group by the name that picks them, `glue/cola` for one in a folder."""
-    if not config_dir.is_dir():
-        raise UserError(f"there is no folder {config_dir}; run from a clone of the repository, which holds configs/")
-    folder = config_dir / group
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
-
-
-def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMMAND_LINE) -> GroupFile:
-    """Read the file of a choice made in `chosen_in`; raises UserError if there is none or it is not a YAML mapping."""
-    choices = list_choices(config_dir, group)
-    if choice not in choices:
-        raise UserError(
-            f"unknown choice {group}={show(choice)} ({chosen_in}){nearest(choice, choices)} "
-            f"Valid choices: {', '.join(choices) or 'none'}"
-        )
-    path = choices[choice]
-    origin = f"{config_dir.name}/{group}/{choice}.yaml"
-    content = _parse_file(read_file(path, origin), origin)
-    if content is not None and not isinstance(content, Mapping):
-        raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
-    return GroupFile(origin, content or {})
-
-
-@lru_cache(maxsize=256)
-def _parse_file(text: str, origin: str) -> Any:
-    """Return `parse_yaml` of a file, once for each text: every cell of a sweep reads the same files.
-
-    Nobody may change what it returns.
-    """
-    return parse_yaml(text, origin)
-
-
 def method_options(file: GroupFile) -> dict[str, Any]:
     """Return a recipe's options and their defaults from its file: every key that is no field of MethodConfig.
 
@@ -179,53 +254,3 @@ def all_options(config_dir: Path) -> dict[str, Any]:
     for choice in list_choices(config_dir, "method"):
         options = {**method_options(read_choice(config_dir, "method", choice)), **options}
     return options
-
-
-def parse_text(text: str, hint: Hint, origin: str) -> Any:
-    """Return the value of an argument: YAML, save that a key for text takes the text as it stands.
-
-    For such a key `null` is none, a list is YAML where the key accepts one, and a text in quotes is YAML, so that
-    "\\n" in double quotes is a line break.
-    """
-    takes_text = hint in (str, str | None, TEXT_OR_LIST)
-    is_list = text.startswith("[") and hint == TEXT_OR_LIST
-    if takes_text and text != "null" and text[0] not in "'\"" and not is_list:
-        return text
-    return parse_yaml(text, origin)
-
-
-def _command_line_settings(texts: Mapping[str, str], keys: Mapping[str, Hint]) -> Iterator[Setting]:
-    """Yield the settings of the command line."""
-    for key, text in texts.items():
-        if key not in keys and not is_section(key, keys):
-            raise unknown_key(key, COMMAND_LINE, {**keys, "experiment": str})
-        value = parse_text(text, keys.get(key, Any), f"{key}={show(text)} ({COMMAND_LINE})")
-        yield from flatten(value, key, keys, COMMAND_LINE)
-
-
-def _without_method_name(layer: dict[str, Setting]) -> dict[str, Setting]:
-    """Refuse a recipe's name without the options of its YAML file."""
-    if (setting := layer.get("method.name")) is not None:
-        raise UserError(
-            f"method.name={setting.value} ({setting.origin}) would keep another recipe's options; "
-            f"write method={setting.value}"
-        )
-    return layer
-
-
-def _require_missing(settings: Sequence[Setting]) -> list[Setting]:
-    """Return the settings that have a value; refuse a key whose last one has none.
-
-    A backbone without a name takes the last part of its path.
-    """
-    last = {setting.key: setting for setting in settings}
-    given = [setting for setting in settings if setting.value != MISSING]
-    for key, setting in last.items():
-        path = last.get("model.path")
-        if setting.value != MISSING:
-            continue
-        if key == "model.name" and path is not None and path.value != MISSING:
-            given.append(Setting(key, Path(str(path.value)).name, path.origin))
-        elif key != "model.name":
-            raise UserError(f"{key} is not given and {setting.origin} leaves it to you; add {key}=<value>")
-    return given
