@@ -1,6 +1,6 @@
 """Run one federation, or go on with it; `fedlit run --help` lists every option.
 
-    fedlit run [--config-dir DIR ...] [--explain] [my.yaml ...] [group=choice ...] [key=value ...]
+fedlit run [--config-dir DIR ...] [--explain] [my.yaml ...] [group=choice ...] [key=value ...]
 """
 
 from collections.abc import Sequence

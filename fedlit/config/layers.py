@@ -133,14 +133,19 @@ def chain(files: Sequence[GroupFile], given: Given, config_dir: Path) -> tuple[l
         pick = _base(file)
     found = [*below, *files]
     for number, file in enumerate(found):
-        for mark in (mark for mark in SWEEP_MARKS if mark in file.content):
-            raise UserError(f"{file.origin} is a sweep (it has {mark}); write fedlit sweep run {file.origin} --local")
+        if is_sweep(file) and not file.named:
+            raise UserError(f"{file.origin} is a sweep; write fedlit sweep run {file.origin} --local")
         if number and is_whole(file):
             raise UserError(
                 f"{file.origin} is the whole configuration of a run, under which nothing of {found[0].origin} counts; "
                 "give it first, or leave one of them out"
             )
     return found, asked
+
+
+def is_sweep(file: GroupFile) -> bool:
+    """Tell whether a file is a sweep: by a key that only those have."""
+    return any(mark in file.content for mark in SWEEP_MARKS)
 
 
 def _base(file: GroupFile) -> Pick | None:
@@ -173,7 +178,9 @@ def group_picks(files: Sequence[GroupFile], given: Given) -> list[Pick]:
         for group in DEFAULT_CHOICES:
             if _picks(value := file.content.get(group)):
                 picks.append(Pick(group, str(value), file.origin, file.folder))
-    return picks + [Pick(group, choice, given.origin) for group, choice in given.picks().items() if group != "experiment"]
+    return picks + [
+        Pick(group, choice, given.origin) for group, choice in given.picks().items() if group != "experiment"
+    ]
 
 
 def settings_of(file: GroupFile, keys: Mapping[str, Hint]) -> dict[str, Setting]:
@@ -191,7 +198,9 @@ def settled(settings: Iterable[Setting]) -> dict[str, Setting]:
     given = {setting.key for setting in raw}
     layer = settle_layer(raw)
     return {
-        key: setting if key in given else Setting(key, setting.value, f"because {SWITCHED[key]} is given; {setting.origin}")
+        key: setting
+        if key in given
+        else Setting(key, setting.value, f"because {SWITCHED[key]} is given; {setting.origin}")
         for key, setting in layer.items()
     }
 
@@ -209,7 +218,5 @@ def without_options_of_others(layer: Mapping[str, Setting], own: Iterable[str]) 
     """Leave out the options of the method that a file had in mind: they are no mistake of who picks another above."""
     known = {*METHOD_FIELDS, *own}
     return {
-        key: setting
-        for key, setting in layer.items()
-        if not key.startswith("method.") or key.split(".")[1] in known
+        key: setting for key, setting in layer.items() if not key.startswith("method.") or key.split(".")[1] in known
     }

@@ -121,7 +121,9 @@ def load_config_from(
 
 def _mapping(value: object, named: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise UserError(f"{named}={show(value)} is a {type(value).__name__}; give a mapping of keys, a path or a RunConfig")
+        raise UserError(
+            f"{named}={show(value)} is a {type(value).__name__}; give a mapping of keys, a path or a RunConfig"
+        )
     return value
 
 
@@ -198,9 +200,10 @@ def _like(value: Any, default: Any) -> Any:
 
 def _plugins(given: Given, files: Sequence[GroupFile]) -> list[str]:
     """Return the modules that register parts: they are imported before the keys are known."""
-    value, origin = [], ""
-    for file in files:
-        value, origin = (file.content["plugins"], file.origin) if "plugins" in file.content else (value, origin)
+    value: Any = []
+    origin = ""
+    for file in (file for file in files if "plugins" in file.content):
+        value, origin = file.content["plugins"], file.origin
     if "plugins" in given.values:
         value, origin = given.values["plugins"], given.origin
         value = parse_yaml(value, f"plugins ({origin})") if given.is_text else value
