@@ -183,9 +183,10 @@ def _is_near(text: str, seen_from: Path | None) -> bool:
 
 
 def _beside(path: Path) -> list[str]:
-    """Return the YAML files in the folder where one was looked for."""
+    """Return the YAML files of a similar name in the folder where one was looked for."""
     try:
-        return [str(other) for other in sorted(path.parent.iterdir()) if other.name.endswith(SUFFIXES)]
+        others = [other for other in sorted(path.parent.iterdir()) if other.name.endswith(SUFFIXES)]
+        return [str(other) for other in others if nearest(path.stem, [other.stem]) != "."]
     except OSError:
         return []
 

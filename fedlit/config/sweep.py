@@ -33,6 +33,7 @@ from typing import Any, get_args
 from fedlit.config.cells import Cell, Sweep
 from fedlit.config.grid import Axis, Grid, Settings, cell_name, combinations, is_part, single, values_by_key, written
 from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_key
+from fedlit.config.layers import SWEEP_MARKS
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, all_options, list_choices, read_choice
 from fedlit.config.places import SUFFIXES, origin_of
 from fedlit.config.reading import is_there, parse_yaml, read_file, require_text
@@ -93,6 +94,9 @@ def _load(name: str, files: _Files) -> Sweep:
     if not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
     for key in (key for key in content if key not in SWEEP_KEYS):
+        is_of_run = key.split(".")[0] in {known.split(".")[0] for known in keys}
+        if is_of_run and not any(mark in content for mark in SWEEP_MARKS):
+            raise UserError(f"{origin} has {show(key)} and no axes: it is no sweep; write fedlit run {path}")
         raise UserError(
             f"unknown key {key!r} ({origin}){nearest(key, SWEEP_KEYS)} "
             f"Valid names: {', '.join(SWEEP_KEYS)}; what varies stands below axes"
