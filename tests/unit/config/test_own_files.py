@@ -144,6 +144,12 @@ def test_mistakes_are_one_line_that_names_the_file(
     assert [part for part in parts if part not in message] == [], message
 
 
+@pytest.mark.parametrize("value", ["!!int [1]", "!!float {b: 1}", "!!bool [x]", "!!int\n  b: 1"])
+def test_a_tag_of_a_plain_value_before_a_list_is_one_line(here: Path, config_dir: Path, value: str) -> None:
+    name = write(here, "my.yaml", f"seed: {value}\n")
+    assert "expected a scalar node" in error([name], config_dir)
+
+
 def test_a_template_below_a_prompt_gives_way(here: Path, config_dir: Path) -> None:
     write(here, "data.yaml", "name: x\ntemplate: '{a}'\n")
     assert load_config(["data=data.yaml", "data.prompt=q"], config_dir).data.prompt == "q"
