@@ -65,7 +65,7 @@ def test_the_command_line_of_a_cell_can_be_pasted(clone: Path) -> None:
     cells = load_sweep("scl_table2").cells(["num_clients=3", "data.path=my file.jsonl"])
     shown = sweep(clone, "show", "scl_table2", "4", "num_clients=3", "data.path=my file.jsonl")
     words = shlex.split(shown.stdout)
-    assert words[:2] == ["python", str(REPOSITORY / "experiments" / "federate.py")]
+    assert words[:2] == ["fedlit", "run"]
     assert words[2:] == cells[4].arguments
     assert shown.stdout.count("\n") == 1
     plain = load_sweep("fedex_rank").cells()[7]

@@ -57,16 +57,25 @@ def test_a_file_may_start_from_an_experiment(here: Path, config_dir: Path) -> No
     named = write(here, "mine/named.yaml", "experiment: both\nnum_rounds: 3\n")
     config = load_config([named], config_dir)
     assert (config.method.name, config.data.sample, config.num_rounds) == ("nested", 200, 3)
-    write(here, "mine/base.yaml", "experiment: both\nseed: 4\nnum_rounds: 4\n")
+    write(here, "mine/base.yaml", "experiment: both\nseed: 4\nnum_rounds: 4\ndata.sample: 150\n")
     by_path = write(here, "mine/above.yaml", "experiment: base.yaml\nnum_rounds: 5\n")
     config = load_config([by_path], config_dir)
-    assert (config.method.name, config.seed, config.num_rounds) == ("nested", 4, 5)
+    assert (config.method.name, config.seed, config.data.sample, config.num_rounds) == ("nested", 4, 150, 5)
     config = load_config([by_path, "experiment=passes"], config_dir)
     assert (config.method.name, config.seed, config.local.epochs, config.num_rounds) == ("fedit", 0, 3, 5)
     # What two files start from lies below both.
     other = write(here, "other.yaml", "experiment: both\nlocal.lr: 0.125\n")
     config = load_config([other, named], config_dir)
     assert (config.local.lr, config.num_rounds) == (0.125, 3)
+
+
+def test_options_of_the_method_below_are_no_mistake(here: Path, config_dir: Path) -> None:
+    fedit = load_config([], config_dir).method
+    above = write(here, "above.yaml", "experiment: both\nmethod: fedit\n")
+    for words in ([above], ["experiment=both", "method=fedit"], [above, "method=fedit"]):
+        assert load_config(words, config_dir).method == fedit
+    own = write(here, "own.yaml", "method: nested\nmethod.galore.rank: 3\n")
+    assert load_config([above, own], config_dir).method.options["galore"] == {"rank": 3, "scale": 0.25}
 
 
 def test_a_group_s_file_is_given_by_its_path(here: Path, config_dir: Path) -> None:
