@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fedlit.config.keys import nearest, show
+from fedlit.config.places import OPTION, take_config_dirs
 from fedlit.config.reading import is_there, require_text
 from fedlit.errors import UserError
 
@@ -63,6 +64,9 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument(
+            OPTION, metavar="DIR", help="folder like configs/, looked into before the shipped one; may be repeated"
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake."""
@@ -78,6 +82,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the options; positional words may stand between them."""
         require_words(words)
+        words = take_config_dirs(words)
         self.refuse_unknown_options(words)
         return self.parse_intermixed_args(words)
 

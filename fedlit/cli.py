@@ -7,6 +7,7 @@ from importlib import import_module
 from fedlit import __version__
 from fedlit.commands.endings import without_traceback
 from fedlit.config.keys import nearest
+from fedlit.config.places import is_file_name
 from fedlit.errors import UserError
 
 COMMANDS: Mapping[str, str] = {
@@ -61,5 +62,5 @@ def _show_version() -> int:
 
 
 def _refuse(word: str) -> int:
-    hint = f"; write 'fedlit run {word}'." if "=" in word else nearest(word, COMMANDS)
+    hint = f"; write 'fedlit run {word}'." if "=" in word or is_file_name(word) else nearest(word, COMMANDS)
     raise UserError(f"unknown command {word!r}{hint} Valid commands: {', '.join(COMMANDS)}")

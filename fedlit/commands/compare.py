@@ -16,6 +16,7 @@ from fedlit.arguments import CommandParser, positive, require_file, writing
 from fedlit.commands.endings import tell, without_traceback
 from fedlit.config import CONFIG_DIR, load_config, run_folder
 from fedlit.config.keys import nearest
+from fedlit.config.places import list_choices
 from fedlit.errors import UserError
 from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
@@ -23,8 +24,6 @@ from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.process.storage import user_path, write_atomically
 from fedlit.run.records import Record, read_records
 from fedlit.scores import SCORES, chosen_scores, goodness
-
-METHODS = sorted(path.stem for path in (CONFIG_DIR / "method").glob("*.yaml"))
 
 EXAMPLE = """\
 example:
@@ -39,14 +38,14 @@ def main(words: Sequence[str]) -> int:
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser("compare", __doc__, EXAMPLE)
-    parser.add_argument("--methods", default=",".join(METHODS), help="names with commas between them (default: all)")
+    parser.add_argument("--methods", help="names with commas between them (default: all)")
     parser.add_argument("--lrs", default="", help="learning rates with commas between them (default: local.lr)")
     parser.add_argument("--devices", type=positive, default=1, help="processes of one run (default: 1)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--score", default="loss", help="score that decides, such as f1_macro (default: loss)")
     parser.add_argument("--output", type=user_path, help="file for the table, besides the console")
     parser.add_argument("--picture", type=user_path, help="PNG file for the scores per round, a line a method")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, as for 'fedlit run'")
+    parser.add_argument("overrides", nargs="*", metavar="FILE|key=value", help="as for 'fedlit run'")
     return parser.parse(words)
 
 
@@ -58,7 +57,8 @@ def _compare(options: argparse.Namespace) -> int:
     for option in ("output", "picture"):
         require_file(getattr(options, option), f"--{option}")
     lrs = options.lrs.split(",") if options.lrs else [None]
-    cells = [_cell(method, lr, options.overrides) for method in options.methods.split(",") for lr in lrs]
+    methods = sorted(list_choices(CONFIG_DIR, "method")) if options.methods is None else options.methods.split(",")
+    cells = [_cell(method, lr, options.overrides) for method in methods for lr in lrs]
     gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
     masks = device_masks(options.jobs, options.devices, gpus)
     outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell)

@@ -1,7 +1,8 @@
 """The cells of a sweep, each one run: list them, run them on this machine or as a SLURM array, and see how they stand.
 
-SWEEP is the name of a file in configs/sweep or the path of a YAML file; configs/README.md tells what is in it. After it
-stand key=value arguments: for the key of an axis they pick cells (seed=0, seed=[0,1]), any other goes to every cell.
+SWEEP is the name of a file in configs/sweep, or in sweep/ of a folder of your own, or the path of a YAML file;
+configs/README.md tells what is in it. After it stand key=value arguments: for the key of an axis they pick cells
+(seed=0, seed=[0,1]), any other goes to every cell.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from fedlit.commands.endings import is_first_process, run_federation, tell, with
 from fedlit.config import Cell, Sweep, load_sweep
 from fedlit.config.keys import nearest
 from fedlit.config.loading import split_arguments
+from fedlit.config.places import config_dir_words, take_config_dirs
 from fedlit.config.sweep import load_sweeps
 from fedlit.errors import UserError
 from fedlit.lines import printable
@@ -57,6 +59,7 @@ def main(words: Sequence[str]) -> int:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options, the key=value arguments among them wherever they stand."""
     require_words(words)
+    words = take_config_dirs(words)
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     others = [word for word in words if word not in overrides]
     parser = CommandParser("sweep", __doc__, EXAMPLES)
@@ -147,7 +150,7 @@ def show_command(options: argparse.Namespace) -> int:
         show_table(cell_table(cells))
     else:
         cell = place(pick(cells, options.index, sweep))
-        print(shlex.join(["fedlit", "run", *cell.arguments]))
+        print(shlex.join(["fedlit", "run", *config_dir_words(), *cell.arguments]))
     return 0
 
 
@@ -224,7 +227,8 @@ def submit_command(options: argparse.Namespace) -> int:
     print(f"job {submission.job}: {number_of(chosen)}")
     if submission.log:
         print(f"consoles: {submission.log.replace('%A', submission.job).replace('%a', '*')}")
-    print(f"how they stand: {shlex.join(['fedlit', 'sweep', 'status', options.sweep, *run_dir(overrides)])}")
+    status = ["fedlit", "sweep", "status", *config_dir_words(), options.sweep, *run_dir(overrides)]
+    print(f"how they stand: {shlex.join(status)}")
     print(path)
     return 0
 

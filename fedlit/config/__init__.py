@@ -4,7 +4,7 @@ from fedlit.config.checks import check
 from fedlit.config.help import help_text
 from fedlit.config.idle import no_effect_warnings
 from fedlit.config.launcher import check_launcher
-from fedlit.config.loading import CONFIG_DIR, load_config
+from fedlit.config.loading import CONFIG_DIR, load_config, load_config_from
 from fedlit.config.record import differences, fingerprint, load_yaml, read_stored, run_folder, to_yaml
 from fedlit.config.schema import (
     ComputeConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "fingerprint",
     "help_text",
     "load_config",
+    "load_config_from",
     "load_sweep",
     "load_yaml",
     "no_effect_warnings",

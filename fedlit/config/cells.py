@@ -17,7 +17,8 @@ from fedlit.config.grid import (
     values_by_key,
 )
 from fedlit.config.keys import Hint, as_argument, is_section, show, unknown_key
-from fedlit.config.loading import COMMAND_LINE, parse_text, split_arguments
+from fedlit.config.loading import COMMAND_LINE, GROUPS, parse_text, split_arguments
+from fedlit.config.places import SUFFIXES
 from fedlit.config.reading import parse_yaml
 from fedlit.config.tree import SWITCHED
 from fedlit.errors import UserError
@@ -45,15 +46,17 @@ class Cell:
 class Sweep:
     """A parsed file.
 
-    name: of the file, that of its runs' folder. origin: the file in messages. comment: its first sentence.
-    base: what all cells change of the experiment. exclude: combinations of the grids that are no cells. extra: grids of
-    one cell each. keys: those of a run and what each accepts, the groups among them.
+    name: of the file, that of its runs' folder. origin: the file in messages. place: its folder, from which the paths
+    of configurations in it are seen. comment: its first sentence. experiment: what every cell starts from; None for the
+    defaults. base: what all cells change of the experiment. exclude: combinations of the grids that are no cells.
+    extra: grids of one cell each. keys: those of a run and what each accepts, the groups among them.
     """
 
     name: str
     origin: str
+    place: Path
     comment: str
-    experiment: str
+    experiment: str | None
     base: Settings
     grids: tuple[Grid, ...]
     exclude: tuple[Settings, ...]
@@ -75,11 +78,15 @@ class Sweep:
             UserError: arguments that are no `key=value`, that the sweep sets itself, or that no cell fits.
         """
         texts = split_arguments(overrides)
-        for key in sorted(SET_BY_SWEEP.keys() & texts.keys()):
+        if self.experiment is not None or "experiment" not in texts:
+            set_here = SET_BY_SWEEP
+        else:
+            set_here = {key: why for key, why in SET_BY_SWEEP.items() if key != "experiment"}
+        for key in sorted(set_here.keys() & texts.keys()):
             raise UserError(
                 f"{key}={texts[key]} ({COMMAND_LINE}) cannot be given with a sweep: {SET_BY_SWEEP[key]}; leave it out"
             )
-        for key in texts:
+        for key in texts.keys() - {"experiment"}:
             if key not in self.keys and not is_section(key, self.keys):
                 raise unknown_key(key, COMMAND_LINE, self.keys)
         known = values_by_key([*self.grids, *self.extra])
@@ -89,6 +96,13 @@ class Sweep:
         grids, extra = list(self.grids), list(self.extra)
         for key in (key for key in texts if key in known):
             values = self._asked_values(key, texts[key], known[key])
+            if key in GROUPS:  # a path of the command line is seen from the working folder
+                values = [
+                    str(user_path(value).absolute())
+                    if value not in known[key] and str(value).endswith(SUFFIXES)
+                    else value
+                    for value in values
+                ]
             grids = [choose(grid, key, values, known[key]) for grid in grids]
             extra = [choose(grid, key, values, known[key]) for grid in extra]
         distinct = list({repr(sorted(settings.items())): settings for settings in self._kept(grids, extra)}.values())
@@ -132,13 +146,18 @@ class Sweep:
 
     def _arguments(self, settings: Settings, others: Mapping[str, str]) -> list[str]:
         """Return a cell's command line: the experiment, then overrides < settings < the user's arguments."""
-        above = {**{key: as_argument(value) for key, value in settings.items()}, **others}
-        below = {key: as_argument(value) for key, value in self.base.items() if key not in above}
+        above = {**{key: self._argument(key, value) for key, value in settings.items()}, **others}
+        below = {key: self._argument(key, value) for key, value in self.base.items() if key not in above}
         for given, other in SWITCHED.items():
             if given in above:
                 below.pop(other, None)
-        texts = {"experiment": self.experiment, **below, **above}
-        return [f"{key}={text}" for key, text in texts.items()]
+        start = {} if self.experiment is None else {"experiment": self._argument("experiment", self.experiment)}
+        return [f"{key}={text}" for key, text in {**start, **below, **above}.items()]
+
+    def _argument(self, key: str, value: Any) -> str:
+        """Return a value as an argument: the path of a configuration is seen from the working folder then."""
+        is_path = key in GROUPS and str(value).endswith(SUFFIXES)
+        return str(self.place / user_path(str(value))) if is_path else as_argument(value)
 
     def _asked_values(self, key: str, text: str, known: Sequence[Any]) -> list[Any]:
         """Return the values of an argument for the key of an axis: a list is several, unless the axis holds lists."""

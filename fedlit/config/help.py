@@ -31,16 +31,21 @@ WIDTH = 100
 INTRODUCTION = """\
 Federated fine-tuning of one foundation model across clients that keep their data apart.
 
-usage: fedlit run [group=choice ...] [key=value ...]
+usage: fedlit run [--config-dir DIR] [--explain] [FILE.yaml ...] [group=choice ...] [key=value ...]
 
 examples:
   fedlit run
+  fedlit run my.yaml num_rounds=20 --explain     (where every value comes from; nothing is run)
+  fedlit run runs/first/config.yaml run.name=again              (the same run, the same bits)
   fabric run --accelerator=cpu --devices=2 experiments/federate.py data=medquad \\
       data.path=medquad.jsonl.gz num_clients=3 num_rounds=5 local.steps=10
   torchrun --standalone --nproc-per-node=2 -m fedlit run experiment=demo
 
 What stands further down this list wins: the defaults below, the files of data, model and method,
-the experiment file, the command line. The order of the arguments does not matter.
+the experiment file, your own files in their order, the command line. The order of key=value does
+not matter. A choice that ends in .yaml or .yml is the path of a file (data=my.yaml), seen from the
+working folder, or from that of the file in which it stands. Names are looked up in the folders of
+--config-dir and FEDLIT_CONFIG_PATH, which look like configs/, before the shipped ones.
 
 Values: 10, 1e-3, true, null for none, [a, b] for a list. Text is taken as it stands; in double
 quotes (inside the shell's own) \\n is a line break. ??? is for you to give.
@@ -142,7 +147,7 @@ def option_entry(key: str, option: Option) -> list[str]:
 def recipe_options(config_dir: Path, choice: str) -> dict[str, Option]:
     """Return the options of a method's own parts, with the defaults of its file."""
     file = read_choice(config_dir, "method", choice)
-    method = picked_method(file.content, file.origin, {}, {})
+    method = picked_method(file.content, file.origin)
     given, taken = flat(file.content), options_taken(method)
     return {
         name: replace(taken[name], default=given.get(name, default))

@@ -1,105 +1,205 @@
 """From the command line and the YAML files to one RunConfig, without torch, so that a mistake is reported at once.
 
-Precedence: the schema's defaults < the chosen group files < the experiment file < the command line. An experiment
-file picks a group's file by its name (`data: medquad`) and sets any key, dotted (`local.steps: 10`) or nested.
+Precedence: the schema's defaults < the chosen group files < the experiment file < the user's own files < the command
+line. An experiment file, or a user's own, picks a group's file by its name (`data: medquad`) or by its path, seen from
+the file's own folder (`data: my.yaml`), and sets any key, dotted (`local.steps: 10`) or nested; the paths of data and
+models in it are seen from the working folder. A run's own config.yaml is such a file too.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from fedlit.config.checks import check
-from fedlit.config.keys import SCHEMA, Hint, is_section, nearest, parts, run_keys, show, unknown_key
-from fedlit.config.options import PICKED, option_defaults, picked_method
-from fedlit.config.reading import parse_yaml, read_file, require_text
+from fedlit.config.house import refuse_hidden_template, with_house_rules
+from fedlit.config.keys import run_keys, show
+from fedlit.config.layers import (
+    DEFAULT_CHOICES,
+    GROUPS,
+    Given,
+    Pick,
+    chain,
+    group_picks,
+    is_whole,
+    own_files,
+    parse_text,
+    plain,
+    refuse_method_name,
+    settings_of,
+    settled,
+)
+from fedlit.config.options import option_defaults, picked_method
+from fedlit.config.places import (
+    COMMAND_LINE,
+    CONFIG_DIR,
+    GroupFile,
+    is_file_name,
+    list_choices,
+    read_choice,
+    read_path,
+)
+from fedlit.config.reading import is_there, parse_yaml, require_text
+from fedlit.config.record import nested_values
 from fedlit.config.schema import RunConfig
-from fedlit.config.tree import Setting, assemble, flatten, settle_layer
+from fedlit.config.tree import Setting, assemble, flatten
 from fedlit.errors import UserError
 from fedlit.lines import cut
-from fedlit.outside.loading import find_parts, find_recipe, load_plugins
+from fedlit.outside.loading import find_parts, load_plugins
 from fedlit.recipes import all_options, options_taken, own_options
-from fedlit.registry import recipe_options, shown_origin
-from fedlit.shipped import shipped
 
-CONFIG_DIR = shipped("configs")
+__all__ = [
+    "COMMAND_LINE",
+    "CONFIG_DIR",
+    "DEFAULT_CHOICES",
+    "GROUPS",
+    "GroupFile",
+    "Pick",
+    "Resolved",
+    "list_choices",
+    "load_config",
+    "load_config_from",
+    "parse_text",
+    "read_choice",
+    "resolve",
+    "resolve_words",
+    "split_arguments",
+]
 
-DEFAULT_CHOICES: Mapping[str, str] = {"data": "pydoc", "model": "tiny", "method": "fedit"}
-
-GROUPS = (*DEFAULT_CHOICES, "experiment")
-
-COMMAND_LINE = "command line"
-
-PICKED_KEYS = frozenset(f"method.{field}" for field in PICKED)
-
-MISSING = "???"
-"""What a YAML file writes where only the user knows the value."""
+KEYWORD = "keyword argument"
 
 
 @dataclass(frozen=True, slots=True)
-class GroupFile:
-    """One parsed YAML file; `origin` names it in messages as configs/<group>/<choice>.yaml."""
+class Resolved:
+    """A configuration and where it came from.
 
-    origin: str
-    content: Mapping[str, Any]
+    settings: every value that was set, the one that counts last. picks: every choice of a group, in the same order,
+    those of experiments at the end; of a whole configuration none but those above it.
+    """
+
+    config: RunConfig
+    settings: tuple[Setting, ...]
+    picks: tuple[Pick, ...]
 
 
 def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunConfig:
-    """Return the configuration of a run from its arguments, such as `data=medquad` or `local.steps=10`.
+    """Return the configuration of a run from its arguments, such as `my.yaml`, `data=medquad` or `local.steps=10`.
 
     Raises UserError, one line, for anything that is not known, of the wrong type or out of range.
     """
-    texts = split_arguments(arguments)
-    picks = {group: texts.pop(group) for group in GROUPS if group in texts}
-    experiment = GroupFile("", {})
-    if "experiment" in picks:
-        experiment = read_choice(config_dir, "experiment", picks.pop("experiment"))
-    experiment_picks = {
-        group: str(experiment.content[group])
-        for group in DEFAULT_CHOICES
-        if not isinstance(experiment.content.get(group), Mapping | None)
+    return resolve_words(arguments, config_dir).config
+
+
+def load_config_from(
+    source: Mapping[str, Any] | Path | str | RunConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    config_dir: Path = CONFIG_DIR,
+    *,
+    origin: str = KEYWORD,
+) -> RunConfig:
+    """Return the configuration of a run from Python's own values: no text is parsed, `"3"` is no number.
+
+    source: what an experiment file holds, dotted or nested, `{"data": "medquad", "local": {"steps": 10}}`; the path of
+    such a file, or of a run's config.yaml; a configuration; None for the defaults. Relative paths of configurations are
+    seen from the working folder.
+    overrides: above it, dotted or nested too. origin: what messages call them.
+
+    Raises UserError as `load_config`.
+    """
+    files: list[GroupFile] = []
+    if isinstance(source, RunConfig):
+        source = nested_values(source)
+    if isinstance(source, Path | str):
+        files.append(read_path(str(source), f"configuration={show(str(source))}"))
+    elif source is not None:
+        files.append(GroupFile("mapping", plain(_mapping(source, "the configuration"), "the configuration")))
+    values = plain(_mapping(overrides or {}, "overrides"), "overrides")
+    return resolve(files, Given(origin, values), config_dir).config
+
+
+def _mapping(value: object, named: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(
+            f"{named}={show(value)} is a {type(value).__name__}; give a mapping of keys, a path or a RunConfig"
+        )
+    return value
+
+
+def resolve_words(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> Resolved:
+    """Return the configuration of a command line, and where every value came from; raises as `load_config`."""
+    words = list(arguments)
+    for word in words:
+        _refuse_name(word, config_dir)
+    texts = split_arguments(word for word in words if not is_file_name(word))
+    return resolve(own_files(words, COMMAND_LINE), Given(COMMAND_LINE, texts, is_text=True), config_dir)
+
+
+def _refuse_name(word: str, config_dir: Path) -> None:
+    """Refuse the name of an experiment, or of a run's folder, where a key=value or a file is expected."""
+    if "=" in word or word.startswith("-") or is_file_name(word):
+        return
+    stored = f"{word}/config.yaml"
+    meant = f"experiment={word}" if word in list_choices(config_dir, "experiment") else stored
+    if meant != stored or is_there(stored, Path.is_file):
+        raise UserError(f"{cut(word)!r} is no key=value and no YAML file; write {meant}")
+
+
+def resolve(own: Sequence[GroupFile], given: Given, config_dir: Path) -> Resolved:
+    """Return the configuration of a user's own files, in their order, and of what is given above them."""
+    files, experiments = chain(own, given, config_dir)
+    picks = group_picks(files, given)
+    whole = files[0] if files and is_whole(files[0]) else None
+    if whole is not None:
+        picks = [pick for pick in picks if pick.origin != "default"]
+    last = {pick.group: pick for pick in picks}
+    load_plugins(_plugins(given, files))
+    chosen = {
+        group: read_choice(config_dir, group, pick.choice, pick.origin, pick.seen_from) for group, pick in last.items()
     }
-    load_plugins(_plugins(texts, experiment))
-    origins = dict.fromkeys(experiment_picks, experiment.origin) | dict.fromkeys(picks, COMMAND_LINE)
-    files = {
-        group: read_choice(config_dir, group, choice, origins.get(group, "default"))
-        for group, choice in {**DEFAULT_CHOICES, **experiment_picks, **picks}.items()
-    }
-    find_parts({group: file.content for group, file in files.items()}, experiment.content, texts)
-    method_file = files["method"]
-    picked_by_user = {key: _parse_argument(key, texts[key], SCHEMA[key].hint) for key in PICKED_KEYS & texts.keys()}
-    method = picked_method(method_file.content, method_file.origin, experiment.content, picked_by_user)
-    keys = run_keys(options_taken(method))
-    overrides = {key: value for key, value in experiment.content.items() if key not in experiment_picks}
-    if "method" in picks:  # the options of the experiment's own method are no mistake of who picks another
-        known, kept = {**run_keys(all_options()), **keys}, run_keys(own_options(method)).keys()
-    else:
-        known, kept = keys, keys.keys()
-    experiment_layer = _without_method_name(settle_layer(flatten(overrides, "", known, experiment.origin)))
-    experiment_layer = {key: setting for key, setting in experiment_layer.items() if key in kept}
-    layers = [
-        *(settle_layer(flatten(file.content, group, keys, file.origin)) for group, file in files.items()),
-        experiment_layer,
-        _without_method_name(settle_layer(_command_line_settings(texts, keys))),
-    ]
-    settings = [setting for layer in layers for setting in layer.values()]
-    last = {setting.key: setting for setting in settings}
-    if "partition.name" not in last and "data.label" in last and last["data.label"].value is None:
-        settings.append(Setting("partition.name", "iid", "default without data.label"))
-    defaults = option_defaults(method, method_file.content, last.keys())
-    config = assemble(_require_missing(settings), keys, defaults)
+    find_parts(
+        *({group: file.content} for group, file in chosen.items()), *(file.content for file in files), given.values
+    )
+    method_file = chosen["method"] if "method" in chosen else _stored_method(whole)
+    above = [file.content for file in files if file is not whole]
+    method = picked_method(method_file.content, method_file.origin, *above, given.method_picks())
+    keys, kept_keys = run_keys(options_taken(method)), run_keys(own_options(method))
+    layers = [settled(flatten(file.content, group, keys, file.origin)) for group, file in chosen.items()]
+    method_from = last["method"].origin if "method" in last else None
+    is_below = method_from is not None  # of the file that picks the method, or of the user who does
+    for file in files:
+        if file is whole:
+            kept = {name: part for name, part in file.content.items() if name not in chosen}
+            layers.insert(0, settled(flatten(kept, "", keys, file.origin)))
+            continue
+        is_below = is_below and method_from not in ("default", file.origin)
+        layer = settings_of(file, {**run_keys(all_options()), **keys} if is_below else keys)
+        refuse_method_name(layer)
+        # The options of the method that a file had in mind are no mistake of who picks another above.
+        layers.append({key: setting for key, setting in layer.items() if key in kept_keys} if is_below else layer)
+    layers.append(settled(given.settings(keys)))
+    refuse_method_name(layers[-1])
+    refuse_hidden_template(layers, starts_whole=whole is not None)
+    settings = with_house_rules([setting for layer in layers for setting in layer.values()], last)
+    defaults = option_defaults(method, method_file.content, {setting.key for setting in settings})
+    config = assemble(settings, keys, defaults)
     check(config, {setting.key: setting.origin for setting in settings})
-    return config
+    return Resolved(config, tuple(settings), (*picks, *experiments))
 
 
-def _plugins(texts: Mapping[str, str], experiment: GroupFile) -> list[str]:
+def _stored_method(whole: GroupFile | None) -> GroupFile:
+    assert whole is not None, "without a whole configuration every group has a file"
+    return GroupFile(whole.origin, whole.content["method"])
+
+
+def _plugins(given: Given, files: Sequence[GroupFile]) -> list[str]:
     """Return the modules that register parts: they are imported before the keys are known."""
-    value = experiment.content.get("plugins", [])
-    origin = experiment.origin
-    if "plugins" in texts:
-        value, origin = parse_yaml(texts["plugins"], f"plugins ({COMMAND_LINE})"), COMMAND_LINE
+    value: Any = []
+    origin = ""
+    for file in (file for file in files if "plugins" in file.content):
+        value, origin = file.content["plugins"], file.origin
+    if "plugins" in given.values:
+        value, origin = given.values["plugins"], given.origin
+        value = parse_yaml(value, f"plugins ({origin})") if given.is_text else value
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UserError(f"plugins={show(value)} ({origin}) has the wrong type; expected: list of text, as [my_parts]")
     return value
@@ -128,92 +228,3 @@ def split_arguments(arguments: Iterable[str]) -> dict[str, str]:
                 f"{show(key)} is given twice ({COMMAND_LINE}): {show(texts[key])} and {show(text)}; leave one out"
             )
     return texts
-
-
-def list_choices(config_dir: Path, group: str) -> dict[str, Path]:
-    """Return the YAML files of a group by the name that picks them, `glue/cola` for one in a folder."""
-    if not config_dir.is_dir():
-        raise UserError(f"there is no folder {config_dir}; run from a clone of the repository, which holds configs/")
-    folder = config_dir / group
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
-
-
-def read_choice(config_dir: Path, group: str, choice: str, chosen_in: str = COMMAND_LINE) -> GroupFile:
-    """Read the file of a choice made in `chosen_in`; raises UserError if there is none or it is not a YAML mapping."""
-    choices = list_choices(config_dir, group)
-    if choice not in choices and group == "method" and find_recipe(choice):
-        return GroupFile(shown_origin("recipe", choice), {"name": choice, **recipe_options(choice)})
-    if choice not in choices:
-        raise UserError(
-            f"unknown choice {group}={show(choice)} ({chosen_in}){nearest(choice, choices)} "
-            f"Valid choices: {', '.join(choices) or 'none'}"
-        )
-    path = choices[choice]
-    origin = f"{config_dir.name}/{group}/{choice}.yaml"
-    content = _parse_file(read_file(path, origin), origin)
-    if content is not None and not isinstance(content, Mapping):
-        raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
-    return GroupFile(origin, content or {})
-
-
-@lru_cache(maxsize=256)
-def _parse_file(text: str, origin: str) -> Any:
-    """Return `parse_yaml` of a file, once for each text: every cell of a sweep reads the same files.
-
-    Nobody may change what it returns.
-    """
-    return parse_yaml(text, origin)
-
-
-def parse_text(text: str, hint: Hint, origin: str) -> Any:
-    """Return the value of an argument: YAML, save that a key for text takes the text as it stands.
-
-    For such a key `null` is none, a list is YAML where the key accepts one, and a text in quotes is YAML, so that
-    "\\n" in double quotes is a line break.
-    """
-    accepted = parts(hint)
-    is_yaml = text == "null" or text[0] in "'\"" or (text.startswith("[") and list[str] in accepted)
-    if str in accepted and {str, NoneType, list[str]}.issuperset(accepted) and not is_yaml:
-        return text
-    return parse_yaml(text, origin)
-
-
-def _parse_argument(key: str, text: str, hint: Hint) -> Any:
-    return parse_text(text, hint, f"{key}={show(text)} ({COMMAND_LINE})")
-
-
-def _command_line_settings(texts: Mapping[str, str], keys: Mapping[str, Hint]) -> Iterator[Setting]:
-    """Yield the settings of the command line."""
-    for key, text in texts.items():
-        if key not in keys and not is_section(key, keys):
-            raise unknown_key(key, COMMAND_LINE, {**keys, "experiment": str})
-        value = _parse_argument(key, text, keys.get(key, Any))
-        yield from flatten(value, key, keys, COMMAND_LINE)
-
-
-def _without_method_name(layer: dict[str, Setting]) -> dict[str, Setting]:
-    """Refuse a recipe's name without the options of its YAML file."""
-    if (setting := layer.get("method.name")) is not None:
-        raise UserError(
-            f"method.name={setting.value} ({setting.origin}) would keep another recipe's options; "
-            f"write method={setting.value}"
-        )
-    return layer
-
-
-def _require_missing(settings: Sequence[Setting]) -> list[Setting]:
-    """Return the settings that have a value; refuse a key whose last one has none.
-
-    A backbone without a name takes the last part of its path.
-    """
-    last = {setting.key: setting for setting in settings}
-    given = [setting for setting in settings if setting.value != MISSING]
-    for key, setting in last.items():
-        path = last.get("model.path")
-        if setting.value != MISSING:
-            continue
-        if key == "model.name" and path is not None and path.value != MISSING:
-            given.append(Setting(key, Path(str(path.value)).name, path.origin))
-        elif key != "model.name":
-            raise UserError(f"{key} is not given and {setting.origin} leaves it to you; add {key}=<value>")
-    return given

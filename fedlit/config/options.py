@@ -13,15 +13,12 @@ PICKED = ("adapter", "optimizer", "rule", "transforms")
 """Fields of MethodConfig that put a part in the place of a recipe's own."""
 
 
-def picked_method(
-    content: Mapping[str, Any], origin: str, experiment: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> MethodConfig:
+def picked_method(content: Mapping[str, Any], origin: str, *layers: Mapping[str, Any]) -> MethodConfig:
     """Return the recipe and the parts that a run picks, without options.
 
     Args:
         content: of the method's file, which `origin` names.
-        experiment: the content of the experiment's file.
-        arguments: values of the command line by dotted key.
+        layers: what stands above it, the lowest first; a key is dotted or in a section `method`.
 
     Raises:
         UserError: the method's file names no recipe.
@@ -31,13 +28,13 @@ def picked_method(
         raise UserError(f"{origin} names no recipe; add a line 'name: <recipe>'")
     if not isinstance(name, str):
         raise UserError(f"method.name={show(name)} ({origin}) has the wrong type; expected: text")
-    inside = experiment.get("method")
     picked: dict[str, Any] = {}
     for field in PICKED:
-        dotted = f"method.{field}"
-        values = (content.get(field), inside.get(field) if isinstance(inside, Mapping) else None)
-        for value in (*values, experiment.get(dotted), arguments.get(dotted)):
-            picked[field] = value if _is_pick(field, value) else picked.get(field)
+        for layer in ({"method": content}, *layers):
+            inside = layer.get("method")
+            nested = inside.get(field) if isinstance(inside, Mapping) else None
+            for value in (nested, layer.get(f"method.{field}")):
+                picked[field] = value if _is_pick(field, value) else picked.get(field)
     return MethodConfig(name=name, **picked)
 
 

@@ -85,7 +85,8 @@ def _shown(node: yaml.ScalarNode) -> str:
     return cut(printable(node.value), 60)
 
 
-def _integer(_loader: Any, node: yaml.ScalarNode) -> int:
+def _integer(loader: Any, node: yaml.ScalarNode) -> int:
+    loader.construct_scalar(node)  # refuses a list or a mapping below `!!int`
     if len(node.value) > MAX_DIGITS:
         raise _Refusal(f"{_shown(node)} is a number of too many digits; write a shorter one", node.start_mark)
     if not _DECIMAL_INTEGER.fullmatch(node.value):
@@ -93,8 +94,8 @@ def _integer(_loader: Any, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
 
-def _float(_loader: Any, node: yaml.ScalarNode) -> float:
-    text = node.value
+def _float(loader: Any, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node)
     if len(text) <= MAX_DIGITS and _SPECIAL_FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     if len(text) > MAX_DIGITS or not _DECIMAL_FLOAT.fullmatch(text):
@@ -105,7 +106,7 @@ def _float(_loader: Any, node: yaml.ScalarNode) -> float:
 
 
 def _boolean(loader: Any, node: yaml.ScalarNode) -> bool:
-    if node.value.lower() not in loader.bool_values:
+    if loader.construct_scalar(node).lower() not in loader.bool_values:
         raise _Refusal(f"{_shown(node)} is no truth value; write true or false", node.start_mark)
     return bool(loader.bool_values[node.value.lower()])
 

@@ -1,6 +1,6 @@
 """A sweep: a YAML file that expands into the cells of one table, each with the arguments of its run.
 
-    experiment: scl_table2        # every cell starts from configs/experiment/scl_table2.yaml
+    experiment: scl_table2        # every cell starts from configs/experiment/scl_table2.yaml; left out: the defaults
     overrides:                    # what all cells change of it
       num_rounds: 20
     axes:                         # one cell for every combination; the first axis varies slowest
@@ -17,6 +17,8 @@
     extra:                        # cells beside the grids, each with these values and no axis
       - {method: local_only, data: medquad, seed: 0}
 
+An experiment, a data set, a model or a method may be the path of a YAML file, seen from the sweep's own folder.
+
 Neither torch nor lightning is imported here. Cells stand in the order of the file, the extra ones last, so that their
 numbers from 0 can index the jobs of an array.
 """
@@ -31,7 +33,9 @@ from typing import Any, get_args
 from fedlit.config.cells import Cell, Sweep
 from fedlit.config.grid import Axis, Grid, Settings, cell_name, combinations, is_part, single, values_by_key, written
 from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_key
+from fedlit.config.layers import SWEEP_MARKS
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, list_choices, read_choice
+from fedlit.config.places import SUFFIXES, origin_of
 from fedlit.config.reading import is_there, parse_yaml, read_file, require_text
 from fedlit.config.tree import Setting, flatten, settle_layer
 from fedlit.errors import UserError
@@ -42,11 +46,9 @@ __all__ = ["Cell", "Sweep", "load_sweep", "load_sweeps"]
 
 SWEEP_KEYS = ("experiment", "overrides", "axes", "grids", "exclude", "extra")
 
-SUFFIXES = (".yaml", ".yml")
-
 
 def load_sweep(name: str, config_dir: Path = CONFIG_DIR) -> Sweep:
-    """Return the sweep of configs/sweep/<name>.yaml, or of the YAML file whose path is `name`.
+    """Return the sweep of sweep/<name>.yaml in the search path, or of the YAML file whose path is `name`.
 
     Raises:
         UserError: one line that names the file and the key: an unknown sweep, experiment, choice or key, an axis
@@ -56,7 +58,7 @@ def load_sweep(name: str, config_dir: Path = CONFIG_DIR) -> Sweep:
 
 
 def load_sweeps(config_dir: Path = CONFIG_DIR) -> list[Sweep]:
-    """Return all sweeps of configs/sweep by name."""
+    """Return all sweeps of the search path by name."""
     files = _Files(config_dir)
     return [_load(name, files) for name in files.choices("sweep")]
 
@@ -74,10 +76,10 @@ class _Files:
             self._choices[group] = list_choices(self.folder, group)
         return self._choices[group]
 
-    def require(self, group: str, choice: str, origin: str) -> None:
+    def require(self, group: str, choice: str, origin: str, seen_from: Path) -> None:
         """Raise UserError if there is no such file."""
         if choice not in self.choices(group):
-            read_choice(self.folder, group, choice, origin)
+            read_choice(self.folder, group, choice, origin, seen_from)
 
     @cached_property
     def keys(self) -> dict[str, Hint]:
@@ -93,19 +95,22 @@ def _load(name: str, files: _Files) -> Sweep:
     if not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
     for key in (key for key in content if key not in SWEEP_KEYS):
+        is_of_run = key.split(".")[0] in {known.split(".")[0] for known in keys}
+        if is_of_run and not any(mark in content for mark in SWEEP_MARKS):
+            raise UserError(f"{origin} has {show(key)} and no axes: it is no sweep; write fedlit run {path}")
         raise UserError(
             f"unknown key {key!r} ({origin}){nearest(key, SWEEP_KEYS)} "
             f"Valid names: {', '.join(SWEEP_KEYS)}; what varies stands below axes"
         )
     experiment = content.get("experiment")
-    if experiment is None:
-        raise UserError(f"{origin} names no experiment; add a line 'experiment: <name of a file in experiment/>'")
-    files.require("experiment", str(experiment), origin)
+    if experiment is not None:
+        files.require("experiment", str(experiment), origin, path.parent)
     sweep = Sweep(
         name=name,
         origin=origin,
+        place=path.parent,
         comment=_first_sentence(text),
-        experiment=str(experiment),
+        experiment=None if experiment is None else str(experiment),
         base=_entry("overrides", content.get("overrides") or {}, keys, origin),
         grids=_grids(content, keys, origin),
         exclude=tuple(_settings_list(content, "exclude", keys, origin)),
@@ -125,7 +130,7 @@ def _find(name: str, files: _Files) -> tuple[str, Path, str]:
     path = choices[name] if name in choices else user_path(name) if is_there(name) else Path(name[:255])
     for choice, known in choices.items():
         if path == known or (path.is_file() and path.resolve() == known.resolve()):
-            return choice.replace("/", "-"), known, f"{files.folder.name}/sweep/{choice}.yaml"
+            return choice.replace("/", "-"), known, origin_of(known, files.folder)
     if path.is_file() and path.suffix in SUFFIXES:
         return path.stem, path, str(path)
     if path.suffix in SUFFIXES or path.exists():
@@ -207,7 +212,7 @@ def _require_choices(sweep: Sweep, files: _Files) -> None:
     values = values_by_key([*sweep.grids, *sweep.extra, single(sweep.base)])
     for group in values.keys() & DEFAULT_CHOICES.keys():
         for value in values[group]:
-            files.require(group, str(value), sweep.origin)
+            files.require(group, str(value), sweep.origin, sweep.place)
 
 
 def _require_distinct(sweep: Sweep) -> None:

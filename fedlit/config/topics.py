@@ -79,7 +79,7 @@ def _choice(config_dir: Path, group: str, choice: str) -> list[str]:
             *paragraph(f"{file.origin} sets:"),
             *(f"    {k}={show(v)}" for k, v in flat(file.content).items()),
         ]
-    recipe = recipe_of(picked_method(file.content, file.origin, {}, {}))
+    recipe = recipe_of(picked_method(file.content, file.origin))
     lines += [f"    method.{kind if kind != 'transform' else 'transforms'}={name}" for kind, name in recipe.parts()]
     lines += ["", *paragraph("Options:")]
     for name, option in recipe_options(config_dir, choice).items():

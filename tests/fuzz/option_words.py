@@ -14,6 +14,7 @@ from cases import STDOUTS, Case
 from hypothesis import strategies as st
 from runner import SMALL
 
+from fedlit.config import load_config, to_yaml
 from fedlit.config.checks import LOGGERS, valid_values
 from fedlit.config.keys import is_list, is_mapping, run_keys, run_options
 from fedlit.config.loading import CONFIG_DIR, GROUPS, list_choices
@@ -218,6 +219,42 @@ def config_files(draw: st.DrawFn) -> Case:
     return Case(script="load_files.py", words=words, files={f"configs/{group}/x.yaml": content})
 
 
+@cache
+def whole_configuration() -> str:
+    """Return the config.yaml of a run."""
+    return to_yaml(load_config(["experiment=demo"]))
+
+
+@st.composite
+def own_files(draw: st.DrawFn) -> Case:
+    """A user's own file, changed, or the whole configuration of a run, by its path or in the search path."""
+    experiment = (Path(CONFIG_DIR) / "experiment" / "demo.yaml").read_text()
+    content = draw(changed_yaml(draw(st.sampled_from([experiment, f"experiment: demo\n{experiment}"]))))
+    if not draw(st.integers(0, 3)):
+        content = draw(changed_yaml(whole_configuration()))
+    place, own = draw(
+        st.sampled_from(
+            [
+                ("my.yaml", ["my.yaml"]),
+                ("my.yaml", ["experiment=my.yaml"]),
+                ("mine/my.yml", ["rows.yaml", "mine/my.yml"]),
+                ("mine/experiment/x.yaml", ["--config-dir", "mine", "experiment=x"]),
+                ("mine/data/x.yaml", ["--config-dir=mine", "data=x"]),
+                (
+                    "mine/x.yaml",
+                    [draw(st.sampled_from(["--config-dir=mine", "--config-dir", "my.yaml", "mine/y.yaml"]))],
+                ),
+            ]
+        )
+    )
+    how = draw(st.sampled_from([["dry_run=true"], ["--explain"], ["--explain=json"]]))
+    words = merged(SMALL, draw(st.lists(settings(), max_size=2, unique_by=key_of)))
+    files = {place: content, "rows.yaml": b"num_rounds: 1\n"}
+    given = {key_of(word) for word in own}
+    return Case(script="federate.py", words=(*own, *(w for w in words if key_of(w) not in given), *how), files=files)
+
+
 def configurations() -> st.SearchStrategy[Case]:
-    """Command lines three times in four, files else."""
-    return st.integers(0, 3).flatmap(lambda number: command_lines() if number < 3 else config_files())
+    """Command lines three times in five, files else."""
+    kinds = [command_lines] * 3 + [config_files, own_files]
+    return st.sampled_from(kinds).flatmap(lambda kind: kind())

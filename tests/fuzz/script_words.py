@@ -21,6 +21,7 @@ extra:
 TARGETS = (
     "pair.yaml",
     "x.yaml",
+    "own",
     "demo",
     "fedex_glue",
     "runs/pair",
@@ -33,6 +34,7 @@ TARGETS = (
 PATHS = ("out", "out.md", "folder", "/dev/null", "no/such/folder/x", *nasty.PATHS)
 OPTIONS = {
     "sweep.py": (
+        "--config-dir",
         "--as-in-file",
         "--only-unfinished",
         "--dry-run",
@@ -43,14 +45,15 @@ OPTIONS = {
         "--max-parallel",
         "--sbatch",
     ),
-    "report.py": ("--output", "--score", "--round", "--no-figures"),
-    "dashboard.py": ("--output", "--wandb", "--project", "--entity"),
-    "compare.py": ("--methods", "--lrs", "--devices", "--jobs", "--score", "--output", "--picture"),
-    "prefetch.py": ("--dry-run",),
+    "report.py": ("--config-dir", "--output", "--score", "--round", "--no-figures"),
+    "dashboard.py": ("--config-dir", "--output", "--wandb", "--project", "--entity"),
+    "compare.py": ("--config-dir", "--methods", "--lrs", "--devices", "--jobs", "--score", "--output", "--picture"),
+    "prefetch.py": ("--config-dir", "--dry-run"),
 }
 FLAGS = ("--as-in-file", "--only-unfinished", "--dry-run", "--local", "--no-figures")
 COMMANDS = ("list", "count", "show", "status", "submit", "run", "lst")
 VALUES = {
+    "--config-dir": ("mine", "mine", *PATHS),
     "--output": PATHS,
     "--picture": (*PATHS, "out.png"),
     "--score": ("loss", "rouge_l", "f1_macro", "accuracy/x", "loss/x"),
@@ -96,6 +99,8 @@ def scripts(draw: st.DrawFn) -> Case:
     if script == "prefetch.py":
         words += draw(st.sampled_from([["--dry-run"], ["--dry-run"], []]))
     files: dict[str, bytes | None] = {"folder": None}
+    if any(word.startswith("--config-dir") for word in words):
+        files["mine/sweep/own.yaml"] = draw(changed_yaml(SWEEP))
     if "x.yaml" in words:
         files["x.yaml"] = draw(changed_yaml(draw(st.sampled_from([SWEEP, PAIR]))))
     stdout = draw(st.sampled_from(["file"] * 12 + list(STDOUTS)))

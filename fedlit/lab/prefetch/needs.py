@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_sweep
-from fedlit.config.keys import nearest
-from fedlit.config.loading import list_choices
+from fedlit.config.keys import nearest, show
+from fedlit.config.layers import is_sweep
+from fedlit.config.places import is_file_name, list_choices, read_path
 from fedlit.errors import UserError
 
 _PACKAGE = Path(__file__).parents[2]
@@ -65,22 +66,26 @@ Need: TypeAlias = HubModel | HubData | LocalPath
 
 
 def run_configs(words: Sequence[str], config_dir: Path = CONFIG_DIR) -> list[RunConfig]:
-    """Return the configurations that the words of a command line name: a sweep or experiment, with `key=value`.
+    """Return the configurations that the words of a command line name: a sweep or experiment, or the file of either,
+    with `key=value`.
 
-    A name that is both is the sweep, whose cells are the experiment's; a sweep may be named by its file. Of cells with
-    one model and one data set there is one: they read the same.
+    A name that is both is the sweep, whose cells are the experiment's. Of cells with one model and one data set there
+    is one: they read the same.
 
     Raises:
         UserError: two names or an unknown one; a key that is left to the user, or any other mistake in a configuration.
     """
-    names, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    names = [word for word in words if "=" not in word or is_file_name(word)]
+    overrides = [word for word in words if word not in names]
     if not names:
         return [load_config(overrides, config_dir)]
     if len(names) > 1:
         raise UserError(f"{names[1]} is a second name beside {names[0]}; give one experiment or sweep, then key=value")
     sweeps, experiments = list_choices(config_dir, "sweep"), list_choices(config_dir, "experiment")
     (name,) = names
-    if name in sweeps or name.endswith((".yaml", ".yml")):
+    if name not in sweeps and is_file_name(name) and not is_sweep(read_path(name, f"{show(name)} (command line)")):
+        return [load_config([name, *overrides], config_dir)]
+    if name in sweeps or is_file_name(name):
         cells = load_sweep(name, config_dir).cells(overrides)
         distinct: dict[str, list[str]] = {}
         for cell in cells:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.config import CONFIG_DIR
-from fedlit.config.loading import list_choices, read_choice
+from fedlit.config.places import list_choices, read_choice
+from fedlit.errors import UserError
 
 Settings = Mapping[str, Any]
 
@@ -101,10 +102,25 @@ def matches(wanted: Settings, settings: Settings) -> bool:
 
 
 def load_published(sweep: str, config_dir: Path = CONFIG_DIR) -> Published | None:
-    """Return the published numbers of a sweep, None if there are none."""
+    """Return the published numbers of a sweep, None if there are none.
+
+    Raises UserError for a file that is no such table.
+    """
     if sweep not in list_choices(config_dir, "published"):
         return None
-    content = read_choice(config_dir, "published", sweep).content
+    file = read_choice(config_dir, "published", sweep)
+    try:
+        return _published(file.content)
+    except KeyError as error:
+        raise UserError(f"{file.origin} lacks {error}; write it as the files in configs/published do") from None
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"{file.origin} is no table of published numbers ({error}); write it as the files in configs/published do"
+        ) from None
+
+
+def _published(content: Mapping[str, Any]) -> Published:
+    """Return the table that a file holds."""
     scale = content.get("scale", {})
     columns = tuple(_column(entry, scale, int(content["decimals"])) for entry in content["columns"])
     rows = tuple(_row(entry, columns) for entry in content["rows"])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlit.config import Cell
+from fedlit.config.places import config_dir_words
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.records import Submission
 
@@ -41,7 +42,7 @@ class Request:
         """Return the words of the command."""
         array = f"--array={ranges(self.indices)}" + (f"%{self.max_parallel}" if self.max_parallel else "")
         own = ["sbatch", "--parsable", f"--job-name={self.name}", array]
-        return [*own, *self.options, str(TEMPLATE), self.sweep, *self.overrides]
+        return [*own, *self.options, str(TEMPLATE), self.sweep, *config_dir_words(), *self.overrides]
 
 
 def ranges(indices: Iterable[int]) -> str:

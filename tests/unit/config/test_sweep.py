@@ -207,7 +207,6 @@ def test_any_grid(config_dir: Path, axes: dict[str, list[int]], data: st.DataObj
     ("text", "words"),
     [
         ("experiment: nothing\n", ["experiment=nothing", "configs/sweep/grid.yaml", "both, passes"]),
-        ("axes:\n  seed: [0]\n", ["names no experiment", "configs/sweep/grid.yaml", "add a line"]),
         ("experiment: passes\naxis: {seed: [0]}\n", ["unknown key 'axis'", "did you mean 'axes'?"]),
         ("experiment: passes\naxes: [seed]\n", ["no set of axes", "configs/sweep/grid.yaml"]),
         ("experiment: passes\naxes: {seed: []}\n", ["axis seed=[]", "no values", "[1, 2]"]),

@@ -1,0 +1,61 @@
+"""Values that follow from others, each with its reason as its origin, and values that others would hide."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedlit.config.keys import show
+from fedlit.config.layers import Pick
+from fedlit.config.tree import Setting
+from fedlit.errors import UserError
+
+MISSING = "???"
+"""What a YAML file writes where only the user knows the value."""
+
+
+def with_house_rules(settings: Sequence[Setting], picks: Mapping[str, Pick]) -> list[Setting]:
+    """Return the settings that have a value, and those that follow from them; refuse a key whose last one has none.
+
+    Rows without a label are dealt alike; a backbone without a name takes the last part of its path, a data set or a
+    backbone whose own file gives none that of the file.
+    """
+    last = {setting.key: setting for setting in settings}
+    given = [setting for setting in settings if setting.value != MISSING]
+    for key, setting in last.items():
+        path = last.get("model.path")
+        if setting.value != MISSING:
+            continue
+        if key == "model.name" and path is not None and path.value != MISSING:
+            given.append(Setting(key, Path(str(path.value)).name, f"the last part of model.path; {path.origin}"))
+        elif key != "model.name":
+            raise UserError(f"{key} is not given and {setting.origin} leaves it to you; add {key}=<value>")
+    for group in ("data", "model"):
+        if group in picks and f"{group}.name" not in last:
+            pick = picks[group]
+            given.append(Setting(f"{group}.name", Path(pick.choice).stem, f"the name of the file; {pick.origin}"))
+    if "partition.name" not in last and "data.label" in last and last["data.label"].value is None:
+        given.append(Setting("partition.name", "iid", "because data.label=null"))
+    return given
+
+
+def refuse_hidden_template(layers: Sequence[Mapping[str, Setting]], *, starts_whole: bool) -> None:
+    """Refuse a template that is given where data.prompt counts, in the same file or above: it would not be looked at.
+
+    A template below, of the data set's file say, gives way. starts_whole: the first layer is a whole configuration,
+    which has both keys.
+    """
+    prompt: Setting | None = None
+    for layer in layers:
+        prompt = layer.get("data.prompt", prompt)
+    if prompt is None or prompt.value is None:
+        return
+    reached = False
+    for number, layer in enumerate(layers):
+        reached = reached or layer.get("data.prompt") is prompt
+        template = layer.get("data.template")
+        if template is None or template.value is None or (starts_whole and number == 0):
+            continue
+        if reached:
+            raise UserError(
+                f"data.template={show(template.value)} ({template.origin}) does nothing beside "
+                f"data.prompt={show(prompt.value)} ({prompt.origin}); leave it out, or give data.prompt=null"
+            )
