@@ -24,7 +24,7 @@ FLOORS = (
     {"scores"},
     {"config", "run.clients", "run.lock", "run.records"},
     {"arguments", "process", "algebra"},
-    {"run.folder", "run.status"},
+    {"rules", "run.folder", "run.status"},
     {"data.sources", "metrics", "models"},
     {"partition"},
     {"adapters", "inputs", "tasks"},
