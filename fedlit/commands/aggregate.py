@@ -56,7 +56,9 @@ def main(words: Sequence[str]) -> int:
 
 def _aggregate(options: argparse.Namespace) -> int:
     if options.rule not in RULES:
-        raise UserError(f"--rule={show(options.rule)} is no rule{nearest(options.rule, RULES)} Valid: {', '.join(RULES)}")
+        raise UserError(
+            f"--rule={show(options.rule)} is no rule{nearest(options.rule, RULES)} Valid: {', '.join(RULES)}"
+        )
     for name, rule in TAKES.items():
         if getattr(options, name) is not None and options.rule != rule:
             raise UserError(f"--{name.replace('_', '-')} belongs to --rule={rule}; leave it out, or choose that rule")
@@ -77,17 +79,14 @@ def _aggregate(options: argparse.Namespace) -> int:
             raise UserError(f"{show(str(folder))} is no folder; give folders of adapters")
     import torch  # noqa: PLC0415  after all mistakes of the command line
 
-    from fedlit.rules import aggregate_folders  # noqa: PLC0415
+    from fedlit.rules import Rule, aggregate_folders  # noqa: PLC0415
 
     with writing(options.out, "--out"):
         outcomes = aggregate_folders(
             options.folders,
             weights,
             options.out,
-            rule=options.rule,
-            rank=options.rank,
-            energy=energy,
-            residual_rank=residual_rank,
+            Rule(name=options.rule, rank=options.rank, energy=energy, residual_rank=residual_rank),
             dtype=None if options.dtype is None else getattr(torch, options.dtype),
             backbone=options.base_model,
         )
@@ -113,7 +112,9 @@ def _table(outcomes: Sequence["Outcome"]) -> list[str]:
 def _weights(text: str | None, num_folders: int) -> list[float]:
     if text is None:
         return [1.0] * num_folders
-    weights = [_number(word, "--weights", "numbers with commas between them, such as 3,2,1") for word in text.split(",")]
+    weights = [
+        _number(word, "--weights", "numbers with commas between them, such as 3,2,1") for word in text.split(",")
+    ]
     if len(weights) != num_folders:
         raise UserError(f"--weights={show(text)} are {len(weights)} for {num_folders} folders; give one for each")
     if min(weights) < 0 or not sum(weights) > 0:
@@ -123,10 +124,10 @@ def _weights(text: str | None, num_folders: int) -> list[float]:
 
 def _number(text: str, option: str, form: str) -> float:
     """Return a finite decimal number."""
-    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", text.strip(), re.ASCII):
-        if math.isfinite(value := float(text)):
-            return value
-    raise UserError(f"{option}={show(text)} is no number; give {form}")
+    value = float(text) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?", text, re.ASCII) else math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{option}={show(text)} is no number; give {form}")
+    return value
 
 
 def _rank(text: str) -> int:

@@ -14,7 +14,7 @@ computed in float64, from thin factors, one layer after the other; no model is l
 from fedlit.rules.factors import Adapter, Factors, mean_change, normalized, relative_distance
 from fedlit.rules.folders import AdapterFolder, read_adapter_folder
 from fedlit.rules.of_adapters import fedex, fedit, flexlora, flora, hetlora
-from fedlit.rules.one_shot import Outcome, aggregate_folders
+from fedlit.rules.one_shot import Outcome, Rule, aggregate_folders
 from fedlit.rules.writing import write_adapter
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "AdapterFolder",
     "Factors",
     "Outcome",
+    "Rule",
     "aggregate_folders",
     "fedex",
     "fedit",

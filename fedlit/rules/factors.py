@@ -73,7 +73,9 @@ def layer_names(adapters: Sequence[Adapter]) -> list[str]:
         raise UserError("there are no adapters to aggregate; give at least one")
     for number, adapter in enumerate(adapters):
         if more := sorted(set(adapter) - set(adapters[0])):
-            raise UserError(f"adapter {number} has layer {more[0]}, which adapter 0 lacks; give adapters of equal layers")
+            raise UserError(
+                f"adapter {number} has layer {more[0]}, which adapter 0 lacks; give adapters of equal layers"
+            )
     return list(adapters[0])
 
 

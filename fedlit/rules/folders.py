@@ -66,6 +66,9 @@ class AdapterFolder(Mapping[str, Factors]):
         a, b, scaling = self.factors[name]
         return Factors(self.tensor(a), self.tensor(b), scaling)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.factors  # the mixin would read the layer
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.factors)
 
@@ -199,14 +202,16 @@ def _rank(folder: AdapterFolder, name: str, pair: Mapping[str, str]) -> int:
     """Return the rank of a layer, that of its tensors."""
     a, b = folder.shape(pair["A"]), folder.shape(pair["B"])
     if len(a) != 2 or len(b) != 2:
-        raise UserError(f"{folder.path}: layer {name} has factors {a} and {b}, not matrices; linear layers alone will do")
+        raise UserError(
+            f"{folder.path}: layer {name} has factors {a} and {b}, not matrices; linear layers alone will do"
+        )
     if a[0] != b[1] or not a[0]:
         raise UserError(f"{folder.path}: layer {name} has A {a} and B {b}, of no common rank; save the adapter again")
     told = _by_pattern(folder.path, folder.config, "rank_pattern", name, folder.config.get("r"))
     if told != a[0]:
         raise UserError(
-            f"{folder.path}: layer {name} has rank {a[0]} and {CONFIG} says {told}, so that peft cannot load it either; "
-            "mend r or rank_pattern, whose first pattern that fits counts, in the order of the file"
+            f"{folder.path}: layer {name} has rank {a[0]} and {CONFIG} says {told}, so that peft cannot load it "
+            "either; mend r or rank_pattern, whose first pattern that fits counts, in the order of the file"
         )
     return a[0]
 

@@ -46,9 +46,7 @@ def flora(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Fa
     return _over_layers(of_layers.flora, adapters, weights)
 
 
-def require_sizes(
-    *, rank: int | None = None, energy: float | None = None, residual_rank: int | None = None
-) -> None:
+def require_sizes(*, rank: int | None = None, energy: float | None = None, residual_rank: int | None = None) -> None:
     """Raise a UserError for a rank or a share out of range, or for both at once."""
     if rank is not None and energy is not None:
         raise UserError("a rank and an energy are given; leave one of them out")
@@ -63,9 +61,10 @@ def require_sizes(
 def _over_layers(
     rule: Callable[[Sequence[Factors], Sequence[float]], Factors], adapters: Sequence[Adapter], weights: Sequence[float]
 ) -> dict[str, Factors]:
+    names = layer_names(adapters)
     shares = normalized(weights, len(adapters))
     result = {}
-    for name in layer_names(adapters):
+    for name in names:
         try:
             result[name] = rule(terms_of(adapters, name), shares)
         except UserError as error:

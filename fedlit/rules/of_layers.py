@@ -106,7 +106,9 @@ def _require_alike(terms: Sequence[Factors]) -> None:
     for what, values in (("ranks", [term.rank for term in terms]), ("scalings", [term.scaling for term in terms])):
         other = next((value for value in values if not math.isclose(value, values[0], rel_tol=_SAME_SCALING)), None)
         if other is not None:
-            raise UserError(f"needs equal {what}, which are {values[0]:g} and {other:g}; give flexlora, flora or hetlora")
+            raise UserError(
+                f"needs equal {what}, which are {values[0]:g} and {other:g}; give flexlora, flora or hetlora"
+            )
 
 
 def _rank_of_energy(values: Tensor, energy: float) -> int:

@@ -39,15 +39,43 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A rule by its name: `fedit`, `hetlora`, `flexlora`, `fedex` or `flora`.
+
+    rank, energy: of flexlora. residual_rank: of fedex. See `fedlit.rules.of_layers`.
+
+    Raises:
+        UserError: a size out of range.
+    """
+
+    name: str
+    rank: int | None = None
+    energy: float | None = None
+    residual_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(rank=self.rank, energy=self.energy, residual_rank=self.residual_rank)
+        if self.name not in self.all():
+            raise UserError(f"{self.name} is no rule; choose one of {', '.join(self.all())}")
+
+    def all(self) -> Mapping[str, LayerRule]:
+        """Return every rule by its name, the sizes given to those that take them."""
+        return {
+            "fedit": of_layers.fedit,
+            "hetlora": of_layers.hetlora,
+            "flexlora": partial(of_layers.flexlora, rank=self.rank, energy=self.energy),
+            "fedex": partial(of_layers.fedex, residual_rank=self.residual_rank),
+            "flora": of_layers.flora,
+        }
+
+
 def aggregate_folders(
     paths: Sequence[Path],
     weights: Sequence[float],
     out: Path,
+    rule: Rule,
     *,
-    rule: str,
-    rank: int | None = None,
-    energy: float | None = None,
-    residual_rank: int | None = None,
     dtype: torch.dtype | None = None,
     backbone: str | None = None,
 ) -> list[Outcome]:
@@ -57,9 +85,7 @@ def aggregate_folders(
         paths: folders that peft wrote.
         weights: one for each, of any sum.
         out: the new folder.
-        rule: `fedit`, `hetlora`, `flexlora`, `fedex` or `flora`.
-        rank, energy: of flexlora.
-        residual_rank: of fedex.
+        rule: how they are aggregated.
         dtype: of the result; None for the finest among the adapters'.
         backbone: the model of all of them, where their own notes of it differ.
 
@@ -67,28 +93,20 @@ def aggregate_folders(
         UserError: names the folder and what does not fit; nothing is written then.
     """
     shares = normalized(weights, len(paths))
-    require_sizes(rank=rank, energy=energy, residual_rank=residual_rank)
     folders = [read_adapter_folder(path) for path in paths]
     for folder in folders[1:]:
         _require_same(folders[0], folder, backbone)
     written = dtype or reduce(torch.promote_types, [folder.dtype for folder in folders])
-    rules: Mapping[str, LayerRule] = {
-        "fedit": of_layers.fedit,
-        "hetlora": of_layers.hetlora,
-        "flexlora": partial(of_layers.flexlora, rank=rank, energy=energy),
-        "fedex": partial(of_layers.fedex, residual_rank=residual_rank),
-        "flora": of_layers.flora,
-    }
-    trials = {name: _Trial(name, rules[name], written) for name in (rule, *rules)}
+    rules = rule.all()
+    trials = {name: _Trial(name, rules[name], written) for name in (rule.name, *rules)}
     result = {}
     for name in folders[0]:
         terms = [folder[name] for folder in folders]
         mean = mean_change(terms, shares)
         factors = {trial.name: trial.take(terms, shares, mean) for trial in trials.values()}
-        if (chosen := factors[rule]) is None:
-            raise UserError(f"--rule={rule}: layer {name} {trials[rule].reason}")
+        if (chosen := factors[rule.name]) is None:
+            raise UserError(f"--rule={rule.name}: layer {name} {trials[rule.name].reason}")
         result[name] = chosen
-        _require_finite(chosen, name, written)
     others = _mean_of_others(folders, shares, dtype)
     with new_folder(out, "--out") as partial_folder:
         write_adapter(partial_folder, folders[0], result, others, backbone=backbone)
@@ -114,6 +132,9 @@ class _Trial:
         except UserError as error:
             self.reason = str(error)
             return None
+        if not (factors.a.isfinite().all() and factors.b.isfinite().all()):
+            self.reason = f"does not fit into {self._dtype}; give --dtype=float32"
+            return None
         self._distance.add(factors.change(), mean)
         self._ranks.append(factors.rank)
         self._num_numbers += factors.a.numel() + factors.b.numel()
@@ -124,9 +145,7 @@ class _Trial:
         if self.reason:
             return Outcome(rule=self.name, reason=self.reason)
         ranks = min(self._ranks), max(self._ranks)
-        return Outcome(
-            rule=self.name, ranks=ranks, num_numbers=self._num_numbers, distance=self._distance.relative()
-        )
+        return Outcome(rule=self.name, ranks=ranks, num_numbers=self._num_numbers, distance=self._distance.relative())
 
 
 def _require_same(first: AdapterFolder, other: AdapterFolder, backbone: str | None) -> None:
@@ -169,8 +188,3 @@ def _mean_of_others(
         total = reduce(torch.add, [tensor.double() * share for tensor, share in zip(tensors, shares, strict=True)])
         means[key] = total.to(dtype or reduce(torch.promote_types, [tensor.dtype for tensor in tensors]))
     return means
-
-
-def _require_finite(factors: Factors, name: str, dtype: torch.dtype) -> None:
-    if not (factors.a.isfinite().all() and factors.b.isfinite().all()):
-        raise UserError(f"layer {name} of the result does not fit into {dtype}; give --dtype=float32")
