@@ -36,7 +36,7 @@ FLOORS = (
     {"client", "methods", "lab.analysis", "lab.prefetch"},
     {"round.loop", "lab.callbacks", "lab.report"},
     {"lab"},
-    {"planning"},
+    {"planning", "exported"},
     {"assembly", "sizing"},
     {"launch"},
     {"commands.endings"},
