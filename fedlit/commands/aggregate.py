@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedlit.arguments import CommandParser, positive, writing
-from fedlit.commands.endings import without_traceback
+from fedlit.commands.endings import tell, without_traceback
 from fedlit.config.keys import nearest, show
 from fedlit.errors import UserError
 from fedlit.process.storage import user_path
@@ -89,6 +89,7 @@ def _aggregate(options: argparse.Namespace) -> int:
             Rule(name=options.rule, rank=options.rank, energy=energy, residual_rank=residual_rank),
             dtype=None if options.dtype is None else getattr(torch, options.dtype),
             backbone=options.base_model,
+            notice=lambda line: tell(f"warning: {line}"),
         )
     for line in _table(outcomes):
         print(line)

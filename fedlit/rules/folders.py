@@ -7,7 +7,7 @@ so that Linear and GPT-2's Conv1D are the same here.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -49,13 +49,15 @@ class AdapterFolder(Mapping[str, Factors]):
     """An adapter by the names of its layers, whose tensors are read when they are asked for.
 
     path: the folder. config: adapter_config.json. factors: keys of A and B and the scaling, by layer name.
-    others: keys of what was trained whole beside it, modules_to_save and biases.
+    others: keys of what was trained whole beside it, modules_to_save and biases. notices: lines that a person should
+    read about it.
     """
 
     path: Path
     config: Mapping[str, Any]
     factors: Mapping[str, tuple[str, str, float]]
     others: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Factors:
         """Return a layer's factors.
@@ -134,7 +136,21 @@ def read_adapter_folder(path: Path) -> AdapterFolder:
             raise UserError(f"{path}: layer {name} has {next(iter(pair))} alone in {WEIGHTS}; save the adapter again")
         rank = _rank(folder, name, pair)
         factors[name] = (pair["A"], pair["B"], _scaling(path, config, name, rank))
-    return AdapterFolder(path, config, factors, tuple(others))
+    return AdapterFolder(path, config, factors, tuple(others), tuple(_notices(path, config, factors)))
+
+
+def _notices(path: Path, config: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+    """Yield a line where it cannot be known with which alpha a layer was trained."""
+    patterns = config.get("alpha_pattern") or {}
+    for name in names:
+        fitting = {value: end for end, value in patterns.items() if _fits(end, name)}
+        if len(fitting) > 1:
+            both = " and ".join(map(repr, fitting.values()))
+            yield (
+                f"{path}: {both} of alpha_pattern fit layer {name}; the first in the file counts, as when peft loads it, "
+                "and peft may have trained it by the other: it sorts them when it saves"
+            )
+            return
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -229,6 +245,11 @@ def _by_pattern(path: Path, config: Mapping[str, Any], key: str, name: str, defa
     if not isinstance(patterns, dict):
         raise UserError(f"{path}: {key} in {CONFIG} is no object; save the adapter again")
     try:
-        return next((value for end, value in patterns.items() if re.match(rf"(.*\.)?({end})$", name)), default)
+        return next((value for end, value in patterns.items() if _fits(end, name)), default)
     except re.error as error:
         raise UserError(f"{path}: {key} in {CONFIG} has no regular expression ({error}); mend it") from None
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Tell whether a pattern is for a layer, as peft does."""
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None

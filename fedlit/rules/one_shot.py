@@ -78,6 +78,7 @@ def aggregate_folders(
     *,
     dtype: torch.dtype | None = None,
     backbone: str | None = None,
+    notice: Callable[[str], object] = str,
 ) -> list[Outcome]:
     """Write the aggregate of adapter folders into `out`, and return what the rule and every other one give.
 
@@ -88,6 +89,7 @@ def aggregate_folders(
         rule: how they are aggregated.
         dtype: of the result; None for the finest among the adapters'.
         backbone: the model of all of them, where their own notes of it differ.
+        notice: is told lines that a person should read.
 
     Raises:
         UserError: names the folder and what does not fit; nothing is written then.
@@ -96,6 +98,8 @@ def aggregate_folders(
     folders = [read_adapter_folder(path) for path in paths]
     for folder in folders[1:]:
         _require_same(folders[0], folder, backbone)
+    for line in (line for folder in folders for line in folder.notices):
+        notice(line)
     written = dtype or reduce(torch.promote_types, [folder.dtype for folder in folders])
     rules = rule.all()
     trials = {name: _Trial(name, rules[name], written) for name in (rule.name, *rules)}
@@ -157,9 +161,11 @@ def _require_same(first: AdapterFolder, other: AdapterFolder, backbone: str | No
         )
     for less, more in ((first, other), (other, first)):
         if lacking := [name for name in more if name not in less]:
+            remedy = "give adapters with the same target modules"
+            if less.path.name.isdigit():
+                remedy = "peft leaves out layers of an adapter whose name is a number: save it under another name"
             raise UserError(
-                f"{less.path} has no layer {lacking[0]}, which {more.path} has ({len(lacking)} such); give adapters "
-                "with the same target modules"
+                f"{less.path} has no layer {lacking[0]}, which {more.path} has ({len(lacking)} such); {remedy}"
             )
     for name in first:
         ours, theirs = _shape(first, name), _shape(other, name)
