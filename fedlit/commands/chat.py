@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
         "--prompt", action="append", metavar="TEXT", help="answer this and end; one for each column of the template"
     )
     parser.add_argument("--client", type=integer, metavar="N", help="whose, where every client has its own result")
-    parser.add_argument("--unfinished", action="store_true", help="take the result so far of a run that is not done")
+    parser.add_argument("--unfinished", action="store_true", help="of a run that is not done: its newest checkpoint")
 
     def run() -> int:
         try:
@@ -63,10 +63,12 @@ def _chat(options: argparse.Namespace) -> int:
     if options.prompt is not None:
         row = _given(options.prompt, columns, required)
     from fedlit.exported.answers import load_answers  # noqa: PLC0415  torch: seconds, after all mistakes
+    from fedlit.exported.unfinished import settled  # noqa: PLC0415
     from fedlit.models.progress import without_progress_bars  # noqa: PLC0415
 
     without_progress_bars()
-    answers = load_answers(result, max_new_tokens=options.max_new_tokens)
+    with settled(result) as settled_result:
+        answers = load_answers(settled_result, max_new_tokens=options.max_new_tokens)
     if options.prompt is not None:
         _say(answers, row)
         return 0

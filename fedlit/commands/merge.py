@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output", type=user_path, metavar="FOLDER", help="default: RUN/merged")
     parser.add_argument("--dtype", metavar="TYPE", help=f"{', '.join(DTYPES)} (default: float32; a whole model's own)")
     parser.add_argument("--client", type=integer, metavar="N", help="whose, where every client has its own result")
-    parser.add_argument("--unfinished", action="store_true", help="take the result so far of a run that is not done")
+    parser.add_argument("--unfinished", action="store_true", help="of a run that is not done: its newest checkpoint")
     return without_traceback(lambda: _merge(parser.parse(words)))
 
 
@@ -44,15 +44,16 @@ def _merge(options: argparse.Namespace) -> int:
     result = find_result(options.run, unfinished=options.unfinished, client_id=options.client)
     default = options.run / "merged"
     if options.client is not None:
-        default /= result.folder.name
+        default /= f"client-{options.client:05d}"
     output = options.output or default
     require_new(output, "--output")
     from fedlit.exported.merging import merge_result  # noqa: PLC0415  torch: seconds, after all mistakes
+    from fedlit.exported.unfinished import settled  # noqa: PLC0415
     from fedlit.models.progress import without_progress_bars  # noqa: PLC0415
 
     without_progress_bars()
-    with writing(output, "--output"):
-        merged = merge_result(result, output, options.dtype)
+    with settled(result) as settled_result, writing(output, "--output"):
+        merged = merge_result(settled_result, output, options.dtype)
     changed = f", {merged.num_layers} layers changed" if merged.num_layers else ", a whole model as the run exported it"
     print(f"{output} ({merged.dtype}{changed})")
     for line in merged.loads:

@@ -15,13 +15,15 @@ class Result:
     """What a run has exported.
 
     run: its folder. config: its configuration. folder: a PEFT adapter or a whole model. client_id: whose it is, where
-    every client has its own; None for the server's.
+    every client has its own; None for the server's. unfinished: the run has not got there, and `folder` does not count:
+    its newest checkpoint does (`fedlit.exported.unfinished`).
     """
 
     run: Path
     config: RunConfig
     folder: Path
     client_id: int | None = None
+    unfinished: bool = False
 
     @property
     def is_adapter(self) -> bool:
@@ -34,7 +36,7 @@ def find_result(run: Path, *, unfinished: bool = False, client_id: int | None = 
 
     Args:
         run: the folder.
-        unfinished: take what is there although the run is not done.
+        unfinished: take the newest checkpoint of a run that is not done.
         client_id: whose, where every client has a result of its own.
 
     Raises:
@@ -52,9 +54,11 @@ def find_result(run: Path, *, unfinished: bool = False, client_id: int | None = 
     if status.state != "done" and not unfinished:
         done = f"{status.num_finished_rounds} of {config.num_rounds} rounds"
         raise UserError(
-            f"{run} is not finished ({status.state}, {done}); run it to its end, or give --unfinished for the result "
-            "that it has so far"
+            f"{run} is not finished ({status.state}, {done}); run it to its end, or give --unfinished for its newest "
+            "checkpoint"
         )
+    if status.state != "done":
+        return Result(run=run, config=config, folder=run / "adapter", client_id=client_id, unfinished=True)
     return Result(run=run, config=config, folder=_folder(run, client_id), client_id=client_id)
 
 

@@ -147,7 +147,7 @@ def _notices(path: Path, config: Mapping[str, Any], names: Iterable[str]) -> Ite
         if len(fitting) > 1:
             both = " and ".join(map(repr, fitting.values()))
             yield (
-                f"{path}: {both} of alpha_pattern fit layer {name}; the first in the file counts, as when peft loads it, "
+                f"{path}: {both} of alpha_pattern fit layer {name}; the first in the file counts, as peft loads it, "
                 "and peft may have trained it by the other: it sorts them when it saves"
             )
             return

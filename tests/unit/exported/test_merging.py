@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from fedlit.errors import UserError
 from fedlit.exported.found import find_result
 from fedlit.exported.loading import load_base, load_model
 from fedlit.exported.merging import DTYPES, merge_result
+from fedlit.exported.unfinished import settled
 from fedlit.models import PACKAGED
 from fedlit.rules import read_adapter_folder
 
@@ -157,6 +160,28 @@ def test_a_backbone_in_4_bits_is_not_added_to(finished: Finished, tmp_path: Path
         merge_result(result, tmp_path / "out")
 
 
+def test_an_unfinished_run_is_its_newest_checkpoint(finished: Finished, tmp_path: Path) -> None:
+    """A copy that was stopped after its last checkpoint and before its export gives what the run has exported."""
+    run = tmp_path / "moved"
+    shutil.copytree(finished.folder, run)
+    shutil.rmtree(run / "adapter")
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    with pytest.raises(UserError, match="not finished"):
+        find_result(run)
+    with settled(find_result(run, unfinished=True)) as result:
+        assert result.is_adapter
+        merge_result(result, tmp_path / "unfinished")
+    assert not result.folder.exists()
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
+    merge_result(find_result(finished.folder), tmp_path / "finished")
+    both = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("unfinished", "finished")]
+    assert both[0] == both[1]
+    with pytest.raises(UserError, match="one model for all clients"), settled(replace(result, client_id=1)):
+        pass
+
+
 def test_what_is_no_finished_run(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder; give the folder of a run"):
         find_result(tmp_path / "none")
@@ -169,8 +194,8 @@ def test_what_is_no_finished_run(finished: Finished, tmp_path: Path) -> None:
     (run / "config.yaml").write_bytes((finished.folder / "config.yaml").read_bytes())
     with pytest.raises(UserError, match=r"is not finished \(pending, 0 of 2 rounds\)"):
         find_result(run)
-    with pytest.raises(UserError, match="has no result"):
-        find_result(run, unfinished=True)
+    with pytest.raises(UserError, match="has no checkpoint yet"), settled(find_result(run, unfinished=True)):
+        pass
     (run / "config.yaml").write_text("{")
     with pytest.raises(UserError, match=r"config\.yaml"):
         find_result(run)
