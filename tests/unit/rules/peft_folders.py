@@ -33,7 +33,8 @@ def save(
         wrapped = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=targets, **options))
         torch.manual_seed(seed)
         for name, parameter in wrapped.named_parameters():
-            if ".lora_" in name or ".modules_to_save." in name:
+            biased = options.get("bias", "none") != "none" and name.endswith(".bias") and parameter.requires_grad
+            if ".lora_" in name or ".modules_to_save." in name or biased:
                 parameter.data = (0.3 * torch.randn(parameter.shape)).to(dtype)
         wrapped.save_pretrained(folder)
     return folder

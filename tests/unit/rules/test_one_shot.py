@@ -156,6 +156,15 @@ def test_modules_that_were_trained_whole_are_averaged(tmp_path: Path) -> None:
     assert norm(difference(given, wanted)) < TOLERANCE * norm(wanted)
 
 
+def test_biases_that_were_trained_are_averaged(tmp_path: Path) -> None:
+    paths = folders("gpt2", MIXED, tmp_path, bias="lora_only")
+    aggregate(paths, WEIGHTS, tmp_path / "out", rule="flora")
+    wanted = mean(paths, WEIGHTS, gpt2())
+    given = changes(tmp_path / "out", gpt2())
+    assert "transformer.h.0.attn.c_attn.bias" in given
+    assert norm(difference(given, wanted)) < TOLERANCE * norm(wanted)
+
+
 def test_one_adapter_and_weights_of_zero(tmp_path: Path) -> None:
     paths = folders("llama", MIXED, tmp_path)
     outcomes = aggregate(paths, [0, 5, 0], tmp_path / "out", rule="flora")
