@@ -74,6 +74,8 @@ def _chat(options: argparse.Namespace) -> int:
         return 0
     for row in _rows(columns, required):
         try:
+            for name, text in row.items():
+                require_text(text, name)
             _say(answers, row)
         except UserError as error:
             tell(f"error: {error}")

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from fedlit import rules
+from fedlit.commands import aggregate, merge
 from fedlit.errors import UserError
+from fedlit.exported.merging import DTYPES
 
 SHAPES = {"first": (7, 11), "second": (13, 5)}
 
@@ -101,3 +103,11 @@ def test_layers_that_differ() -> None:
 def test_sizes_out_of_range(options: dict[str, float], told: str) -> None:
     with pytest.raises(UserError, match=told):
         rules.flexlora(EQUAL, [1, 1], **options)  # type: ignore[arg-type]
+
+
+def test_the_commands_know_the_rules_and_types_without_torch() -> None:
+    assert list(aggregate.RULES) == list(rules.Rule(name="flora").all())
+    assert list(merge.DTYPES) == list(DTYPES)
+    assert all(isinstance(getattr(torch, name), torch.dtype) for name in aggregate.DTYPES)
+    with pytest.raises(UserError, match="fedavg is no rule"):
+        rules.Rule(name="fedavg")
