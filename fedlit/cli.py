@@ -16,6 +16,9 @@ COMMANDS: Mapping[str, str] = {
     "compare": "every method side by side on one data set",
     "report": "the table of a sweep or of run folders",
     "page": "one HTML page about a sweep or run folders",
+    "merge": "a run's result as one model folder that transformers loads alone",
+    "chat": "ask a run's result on the terminal",
+    "aggregate": "one-shot aggregation of LoRA adapters, wherever they were trained",
     "fetch": "download models and data for compute nodes",
     "help": "every key, and what a group, a section or a method takes",
 }

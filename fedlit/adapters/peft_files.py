@@ -3,12 +3,14 @@
 Shapes: W (out, in), A (r, in), B (out, r). peft adds alpha / r * B @ A (alpha / sqrt(r) with rsLoRA) to W.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -75,6 +77,16 @@ def write_peft_adapter(
     config.target_modules = sorted(factors)  # peft keeps a set, which would be written in another order each time
     config.save_pretrained(folder)
     save_file(_named(factors), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_peft_adapter(model: Any, folder: Path) -> None:
+    """Put peft's layers with the factors of an adapter's files around the layers of a model, in place."""
+    with warnings.catch_warnings():
+        # peft asks transformers by an old name; nothing a user of this package could change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        # Targets of both layouts, as in Lora.attach.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        PeftModel.from_pretrained(model, str(folder))  # in place; the shell it returns is not needed
 
 
 def _literal(

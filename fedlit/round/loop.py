@@ -290,6 +290,22 @@ class Federation:
                 self.exporter.write(self.server, self.folder.adapter / f"client-{client_id:05d}")
         communication.barrier()
 
+    def export_newest(self, folder: Path, client_id: int | None = None) -> int | None:
+        """Write the result as of the newest checkpoint into a folder beside the run, in one process that does not
+        train; the run's own folder stays as it is. `client_id` names a client of this run with private tensors.
+
+        Returns:
+            The checkpoint's round; None if there is no checkpoint.
+        """
+        path, _ = self.checkpoints.newest()
+        if path is None:
+            return None
+        self._load(path)
+        if client_id is not None:
+            self.load_client(client_id)
+        self.exporter.write(self.server, folder)
+        return self.server.round_idx
+
     def on_step(self) -> None:
         """A local step is done: tell of it, and end the training if the run is to stop."""
         self.tell(lambda callback: callback.on_step())

@@ -112,18 +112,22 @@ def _pad_token_id(model: nn.Module) -> int | None:
 
 
 def write_merged_model(
-    folder: Path, reload: Callable[[], Backbone], merged: Mapping[str, Tensor], pad_token_id: int | None = None
+    folder: Path,
+    reload: Callable[[], Backbone],
+    merged: Mapping[str, Tensor],
+    pad_token_id: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write the pretrained model with the `merged` weights in it, and its tokenizer or image processor.
 
     A weight that was tied to another and is no longer equal to it is written beside it. A classifier's classes are in
-    its config.json, as Purpose names them. The files are in the finest type among the backbone's and the merged
-    weights': what training adds to a bfloat16 weight is mostly below its last bit. pad_token_id: the padding of the
-    run, by which a decoder's classifier finds the end of a text.
+    its config.json, as Purpose names them. The files are in `dtype` or, for None, in the finest type among the
+    backbone's and the merged weights': what training adds to a bfloat16 weight is mostly below its last bit.
+    pad_token_id: the padding of the run, by which a decoder's classifier finds the end of a text.
     """
     backbone = reload()
     model: Any = backbone.model
-    model.to(reduce(torch.promote_types, {tensor.dtype for tensor in merged.values()}, model.dtype))
+    model.to(dtype or reduce(torch.promote_types, {tensor.dtype for tensor in merged.values()}, model.dtype))
     if not merged.keys() <= dict(model.named_parameters()).keys():
         untie(model)
     parameters = dict(model.named_parameters())

@@ -1,4 +1,6 @@
-"""What every command under experiments/ owes its user: help at once with an example, and one line for a wrong name."""
+"""What every command, and its door under experiments/, owes its user: help at once with an example, and one line for a
+wrong name.
+"""
 
 import re
 import subprocess
@@ -7,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, environment
+
+from fedlit.cli import COMMANDS as OF_FEDLIT
 
 COMMANDS = sorted(set((REPOSITORY / "experiments").glob("*.py")) - {REPOSITORY / "experiments" / "pretrain_tiny.py"})
 """All but the one that made the packaged model, which trains by itself and imports torch at once."""
@@ -30,6 +34,19 @@ def test_help_comes_at_once_and_has_an_example(script: Path, tmp_path: Path) -> 
     assert "argparse" in imported or "fedlit.config.help" in imported  # the list of imports is one
     assert imported & set(HEAVY) == set()
     assert f"fedlit {NAMES.get(script.stem, script.stem)} " in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", OF_FEDLIT)
+def test_help_of_a_command_comes_at_once_and_has_an_example(command: str, tmp_path: Path) -> None:
+    done = run("-m", "fedlit", command, "--help", folder=tmp_path, timing=True)
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "fedlit.commands.endings" in imported  # the list of imports is one
+    assert imported & set(HEAVY) == set()
+    example = "fedlit " if command == "help" else f"fedlit {command} "
+    assert example in done.stdout.replace("\n", " ")
+    assert [line for line in done.stderr.splitlines() if not line.startswith("import time:")] == []
 
 
 SWEEP, REPORT, DASHBOARD, PREFETCH, FEDERATE, COMPARE = (

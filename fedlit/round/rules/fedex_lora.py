@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 
 from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.mean_products import mean_residual
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
@@ -90,11 +91,8 @@ class FedExLora(FedExOptions, AggregationRule):
         residuals = {}
         for layer in server.layers:
             all_a, all_b = stacked[layer.a].double(), stacked[layer.b].double()
-            b_mean = mean[layer.b].double()
-            left = [p * layer.scaling() * (b - b_mean) for p, b in zip(weights[:-1], all_b[:-1], strict=True)]
-            right = [a - all_a[-1] for a in all_a[:-1]]
-            if left:
-                residual = LowRank(torch.cat(left, 1), torch.cat(right, 0))
+            residual = mean_residual(list(all_a), list(all_b), mean[layer.b].double(), weights, layer.scaling())
+            if residual is not None:
                 residuals[layer.name] = (
                     residual if self.residual_rank is None else residual.truncated(self.residual_rank)
                 )

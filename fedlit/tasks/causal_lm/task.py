@@ -97,6 +97,10 @@ class CausalLM(Task[Example, Batch]):
         questions = evaluation_questions(rows, self.data, by_options=self.eval.protocol == "options")
         return self._examples(questions, self.longest_test_prompt)
 
+    def prompt_example(self, prompt: str) -> Example:
+        """Return a prompt without a reference as an example, to be continued."""
+        return self._examples([Question(prompt=prompt, references=("",))], self.longest_test_prompt)[0]
+
     def _examples(self, questions: Sequence[Question], longest_prompt: int) -> list[Example]:
         if not questions:
             return []
@@ -192,12 +196,19 @@ class CausalLM(Task[Example, Batch]):
             for example, reference, prediction in zip(examples, references, predictions, strict=True)
         ]
 
+    @torch.no_grad()
+    def responses(self, model: nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
+        """Return what the model generates after each prompt, up to the first stop text."""
+        prompts = [example.prompt_ids for example in examples]
+        sequences = generate(model, self.tokenizer, prompts, self.eval, pad_id=self.pad_id, device=device)
+        return self._decode(sequences, self.eval.stop)
+
     def _evaluate_generated(
         self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
     ) -> tuple[list[str], list[str]]:
         batch = collate(examples, self.pad_id, loss_on="response").to(device)
         _update_loss(metrics["loss"], label_losses(label_logits(model, batch), batch))
-        predictions = self._decode(self._generate(model, examples, device), self.eval.stop)
+        predictions = self.responses(model, examples, device)
         update_texts(metrics, examples, predictions, [example.references for example in examples])
         return [example.response for example in examples], predictions
 
@@ -239,10 +250,6 @@ class CausalLM(Task[Example, Batch]):
     def _decode(self, sequences: Sequence[list[int]], stop: Sequence[str] = ()) -> list[str]:
         texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         return [cut_at_stop(text, stop).strip() for text in texts]
-
-    def _generate(self, model: nn.Module, examples: Sequence[Example], device: torch.device) -> list[list[int]]:
-        prompts = [example.prompt_ids for example in examples]
-        return generate(model, self.tokenizer, prompts, self.eval, pad_id=self.pad_id, device=device)
 
 
 def _update_loss(metric: Metric, losses: Sequence[Tensor]) -> None:

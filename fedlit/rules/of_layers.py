@@ -1,0 +1,117 @@
+"""The rules for one layer: the adapters' factors and their shares, which sum to 1, become one pair of factors.
+
+Shapes: n adapters with shares p_i; A_i (r_i, in), B_i (out, r_i). All results are in float64.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.mean_products import mean_residual
+from fedlit.errors import UserError
+from fedlit.rules.factors import Factors, mean_change
+
+_SAME_SCALING = 1e-12
+"""Relative difference of two scalings that were computed from equal numbers."""
+
+
+def fedit(terms: Sequence[Factors], shares: Sequence[float]) -> Factors:
+    """Return the mean of A and the mean of B: FedIT (arXiv 2305.05644), FedAvg over factors.
+
+    Raises:
+        UserError: ranks or scalings differ, so that the mean has no meaning.
+    """
+    _require_alike(terms)
+    a = _mean([term.a for term in terms], shares)
+    b = _mean([term.b for term in terms], shares)
+    return Factors(a, b, terms[0].scaling)
+
+
+def hetlora(terms: Sequence[Factors], shares: Sequence[float]) -> Factors:
+    """Return the mean of the factors padded with zeros to the largest rank: HetLoRA (arXiv 2401.06432).
+
+    All come into the scaling of the adapter with the largest rank; what that changes is shared out equally to A and B.
+    """
+    largest = max(terms, key=lambda term: term.rank)
+    padded = [_padded(term, largest.rank, largest.scaling) for term in terms]
+    return Factors(*fedit(padded, shares))
+
+
+def flexlora(
+    terms: Sequence[Factors], shares: Sequence[float], *, rank: int | None = None, energy: float | None = None
+) -> Factors:
+    """Return the best approximation of the mean product: FlexLoRA (arXiv 2402.11505), a truncated SVD; scaling 1.
+
+    rank: of the result; None for the largest of the adapters. energy: the smallest rank that keeps this share of the
+    squared singular values, in place of a rank.
+    """
+    mean = mean_change(terms, shares)
+    if energy is not None:
+        rank = _rank_of_energy(mean.singular_values(), energy)
+    elif rank is None:
+        rank = max(term.rank for term in terms)
+    return _as_factors(mean.truncated(rank))
+
+
+def fedex(terms: Sequence[Factors], shares: Sequence[float], *, residual_rank: int | None = None) -> Factors:
+    """Return the mean factors with the residual beside them, one adapter of higher rank: FedEx-LoRA (arXiv 2410.09432).
+
+    residual_rank: what is kept of the residual, by truncated SVD; None for all of it, rank (n - 1) r, which is exact.
+    Scaling 1.
+
+    Raises:
+        UserError: as `fedit`.
+    """
+    mean = fedit(terms, shares)
+    all_a, all_b = [term.a.double() for term in terms], [term.b.double() for term in terms]
+    residual = mean_residual(all_a, all_b, mean.b, shares, mean.scaling)
+    if residual is None:
+        return mean
+    kept = residual if residual_rank is None else residual.truncated(residual_rank)
+    return _as_factors(mean.change() + kept)
+
+
+def flora(terms: Sequence[Factors], shares: Sequence[float]) -> Factors:
+    """Return all factors side by side, whose product is the mean product whatever the ranks: FLoRA (arXiv 2409.05976).
+
+    The rank is the sum of the ranks of those whose share is not 0. Scaling 1.
+    """
+    heard = [(term, share) for term, share in zip(terms, shares, strict=True) if share]
+    return _as_factors(mean_change([term for term, _ in heard], [share for _, share in heard]))
+
+
+def _as_factors(change: LowRank) -> Factors:
+    return Factors(change.right, change.left, 1.0)
+
+
+def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    return reduce(torch.add, [tensor.double() * share for tensor, share in zip(tensors, shares, strict=True)])
+
+
+def _padded(term: Factors, rank: int, scaling: float) -> Factors:
+    """Return the same product in another scaling, with zeros for rows of A and columns of B up to a rank."""
+    ratio = math.sqrt(term.scaling / scaling)
+    a, b = term.a.double() * ratio, term.b.double() * ratio
+    more = rank - term.rank
+    return Factors(
+        torch.cat([a, a.new_zeros(more, a.shape[1])], 0), torch.cat([b, b.new_zeros(b.shape[0], more)], 1), scaling
+    )
+
+
+def _require_alike(terms: Sequence[Factors]) -> None:
+    for what, values in (("ranks", [term.rank for term in terms]), ("scalings", [term.scaling for term in terms])):
+        other = next((value for value in values if not math.isclose(value, values[0], rel_tol=_SAME_SCALING)), None)
+        if other is not None:
+            raise UserError(
+                f"needs equal {what}, which are {values[0]:g} and {other:g}; give flexlora, flora or hetlora"
+            )
+
+
+def _rank_of_energy(values: Tensor, energy: float) -> int:
+    """Return the smallest rank of at least 1 that keeps a share of the squared singular values (k,), descending."""
+    kept = values.square().cumsum(0)
+    return min(len(values), 1 + int((kept < energy * kept[-1]).sum())) if len(values) else 1
