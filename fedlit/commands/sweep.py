@@ -117,6 +117,9 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     run.add_argument(
         "--devices", type=positive, default=1, metavar="N", help="--local: processes of a cell (default: 1)"
     )
+    run.add_argument(
+        "--cold", action="store_true", help="--local: every cell imports everything itself, as FEDLIT_WARM=0"
+    )
     for name in ("status", "submit", "run"):
         parsers[name].description = f"{parsers[name].description} {REMEMBERED}"
     return parsers
@@ -248,7 +251,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 def run_local(options: argparse.Namespace) -> int:
     """Run the cells on this machine."""
-    from fedlit.lab.sweeps.local import device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
+    from fedlit.lab.sweeps.local import EARLY, device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
     from fedlit.lab.sweeps.placing import placed  # noqa: PLC0415
     from fedlit.lab.sweeps.records import remember  # noqa: PLC0415
     from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
@@ -263,13 +266,16 @@ def run_local(options: argparse.Namespace) -> int:
     on_cpu = all(run.config.compute.accelerator == "cpu" for run in runs)
     masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))
     remember(sweep, overrides)
-    outcomes = run_locally(runs, masks, options.devices, lambda line: print(printable(line), flush=True))
+    outcomes = run_locally(
+        runs, masks, options.devices, lambda line: print(printable(line), flush=True), warm=not options.cold
+    )
     states = [outcome.state for outcome in outcomes]
     print(f"{number_of(runs)}: {counts(states)}")
-    if "stopped" in states:
+    early = not EARLY.isdisjoint(states)
+    if early:
         print("the same command goes on where they stopped")
     print(sweep.folder(overrides))
-    return STOPPED_EXIT_CODE if "stopped" in states else int("failed" in states)
+    return STOPPED_EXIT_CODE if early else int("failed" in states)
 
 
 def tell_others(cells: "Sequence[CellRun | Placed]") -> None:
