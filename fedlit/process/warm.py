@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -98,7 +99,7 @@ class WarmParent:
         self._own_console = (os.dup(1), os.dup(2))
         _adopt_orphans(True)
         self._server = subprocess.Popen(
-            [sys.executable, "-m", _SERVER, *modules],
+            [sys.executable, "-m", _SERVER, str(os.getpid()), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -135,11 +136,14 @@ class WarmParent:
         self._waiting.remove(run)
 
     def close(self) -> None:
-        """End the parent; its runs go on."""
+        """End the parent; its runs go on. A second time does nothing."""
+        if self._errors.closed:
+            return
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdout.close()
-        self._server.stdin.close()
+        with suppress(OSError):  # a request that nobody has read
+            self._server.stdin.close()
         if not self._ready:
             self._server.kill()  # it is still importing
         try:
@@ -162,8 +166,12 @@ class WarmParent:
 
     def _fork(self, run: "ForkedRun") -> int | None:
         """Return the number of a run's process, None if there is none."""
-        console = self._own_console if run.console is None else str(run.console.absolute())
-        request = {"words": list(run.words), "environment": dict(run.environment), "console": console}
+        request = {
+            "words": list(run.words),
+            "environment": dict(run.environment),
+            "console": None if run.console is None else str(run.console.absolute()),
+            "streams": self._own_console,
+        }
         assert self._server.stdin is not None
         try:
             self._server.stdin.write(json.dumps(request).encode() + b"\n")

@@ -13,9 +13,10 @@ What differs between a fresh interpreter and a forked one is put back in `_becom
 | the end | threads are waited for, exit functions run, streams are flushed, as the interpreter does |
 | malloc | its settings are made by a run itself; freed memory of imports is there to be used |
 
-Words: names of modules to import, a package with `.*` behind it with all that is in it. Requests and answers are JSON,
-one a line, on stdin and stdout:
-    {"words": [module, arguments ...], "environment": {...}, "console": file, or two descriptors for stdout and stderr}
+Words: the number of the process that starts it, then names of modules to import, a package with `.*` behind it with all
+that is in it. Requests and answers are JSON, one a line, on stdin and stdout; `streams` are two descriptors that stand
+for a console of null:
+    {"words": [module, arguments ...], "environment": {...}, "console": file or null, "streams": [number, number]}
         ->  {"pid": number} or {"error": text}
 The first answer is {"ready": number of its process} or {"error": why it cannot serve}. A forked process is a child of
 whoever started the server, as far as that one adopts orphans (PR_SET_CHILD_SUBREAPER). The server ends with its stdin.
@@ -101,8 +102,7 @@ def shed_threads() -> None:
 
 def why_not() -> str:
     """Return why this process must not be forked, nothing if it may."""
-    num_threads = len(list(Path("/proc/self/task").iterdir()))
-    if num_threads > 1:
+    if (num_threads := _num_threads()) > 1:
         return f"importing has started {num_threads - 1} threads"
     opened = [(path, _link(path)) for path in Path("/proc/self/fd").iterdir()]
     # NVML, which counts devices, opens nvidiactl and the devices; a CUDA context opens nvidia-uvm.
@@ -114,6 +114,11 @@ def why_not() -> str:
             if stat.S_ISSOCK(path.stat().st_mode):
                 return f"importing has opened {to}"
     return ""
+
+
+def _num_threads() -> int:
+    """Return the threads of this process, those that Python does not know of included."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def _link(path: Path) -> str:
@@ -161,12 +166,12 @@ def _become(request: Mapping[str, Any]) -> NoReturn:
     code = 1
     try:
         os.setpgid(0, 0)
-        console = request["console"]
-        if isinstance(console, str):
-            console = [os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)] * 2
-        for standard, number in enumerate(console, start=1):
+        streams = list(request["streams"])
+        if request["console"] is not None:
+            streams[:0] = [os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)] * 2
+        for standard, number in enumerate(streams[:2], start=1):
             os.dup2(number, standard)
-        for number in set(console):
+        for number in set(streams):
             os.close(number)
         _reset(request["environment"])
         code = _run(request["words"])
@@ -218,7 +223,8 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _show(error: BaseException) -> None:
-    sys.excepthook(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None)
+    shown = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)
+    sys.excepthook(type(error), shown, shown.__traceback__)
 
 
 def _finish(code: int) -> int:
@@ -238,7 +244,8 @@ def main() -> int:
     """Serve, and end with the process that started this one."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return serve(sys.argv[1:])
+    starter, *modules = sys.argv[1:]
+    return serve(modules) if os.getppid() == int(starter) else 1  # it may have ended before the line above
 
 
 if __name__ == "__main__":
