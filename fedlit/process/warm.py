@@ -82,7 +82,13 @@ class WarmParent:
     """
 
     def __init__(
-        self, modules: Sequence[str], environment: Mapping[str, str], say: Callable[[str], None], cold: Starter
+        self,
+        modules: Sequence[str],
+        environment: Mapping[str, str],
+        say: Callable[[str], None],
+        cold: Starter,
+        *,
+        folder: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -91,6 +97,7 @@ class WarmParent:
             environment: in which it imports; that of each run comes with the run.
             say: gets one line if it fails.
             cold: starts the runs that it does not.
+            folder: in which it and its runs work; None for that of this process.
         """
         self._say, self._cold = say, cold
         self._waiting: list[ForkedRun] = []
@@ -104,6 +111,7 @@ class WarmParent:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**environment, **_OF_THE_PARENT},
+            cwd=folder,
             pass_fds=self._own_console,
             process_group=0,
         )
