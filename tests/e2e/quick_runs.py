@@ -1,7 +1,7 @@
-"""Imported by the warm parent of the tests' many small federations, after the package: what makes each of them quicker.
+"""Imported by the warm parent of the tests' many small federations, after the package: what makes them quicker.
 
-Nothing of it changes what a run computes: pictures are left out, which take a third of a small run's time and are looked
-at elsewhere, and libraries fill their caches.
+Nothing of it changes what a run computes: pictures are left out, which take a third of a small run's time and are
+looked at elsewhere, and libraries fill their caches.
 """
 
 import re

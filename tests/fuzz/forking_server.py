@@ -1,7 +1,8 @@
 """Holds the package imported and gives every case a forked process of its own, within milliseconds.
 
 It imports and watches itself as fedlit.process.warm_server does, but runs any script, with a time limit and a memory
-limit, and starts it as Python starts `__main__`, so that what stands below `if __name__` counts. A case cannot harm the next: it has its own process.
+limit, and starts it as Python starts `__main__`, so that what stands below `if __name__` counts. A case cannot harm the
+next: it has its own process.
 
 Requests and answers are JSON, one a line:
     {"script": path, "words": [...], "folder": path, "stdout": one of cases.STDOUTS}

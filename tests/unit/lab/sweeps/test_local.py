@@ -190,7 +190,7 @@ def test_a_third_signal_kills(
     """The second one is passed on; a run that heeds neither is killed with the third."""
     (tmp_path / "stub.py").write_text(STUB.replace("while not signals:", "while True:"))
     runs = [make("a", "wait"), make("b")]
-    later(lambda: (runs[0].folder / "rank0").exists(), signal.SIGINT)
+    later((runs[0].folder / "rank0").exists, signal.SIGINT)
     later(lambda: len(said) == 2, signal.SIGINT)
     later(lambda: len(said) == 3, signal.SIGINT)
     assert run(runs, said) == ["stopped", "not begun"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fedlit.config import load_sweep
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import check_cells
-from fedlit.lab.sweeps.submission import TEMPLATE, Request, ranges, require_slurm, submit
+from fedlit.lab.sweeps.numbers import ranges
+from fedlit.lab.sweeps.submission import TEMPLATE, Request, require_slurm, submit
 
 REPOSITORY = Path(__file__).parents[4]
 CELLS = tuple(load_sweep("demo").cells())
