@@ -28,16 +28,16 @@ CELL = [
     *("logging.wandb=disabled", "logging.loggers=[]"),
 ]
 OWN_WORK = """
-import json, os, runpy, sys, time
+import json, runpy, sys, time
+cell = json.loads(sys.argv[1])
 for name in ("first", "second"):
-    sys.argv = ["fedlit", "run", *json.loads(sys.argv[-1] if name == "first" else words), f"run.name={name}"]
-    words = words if name == "second" else json.dumps(sys.argv[2:-1])
-    began = time.process_time()
+    sys.argv = ["fedlit", "run", *cell, f"run.name={name}"]
+    began_s = time.process_time()
     try:
         runpy.run_module("fedlit", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         assert not end.code, end.code
-print(time.process_time() - began)
+print(time.process_time() - began_s)
 """
 TARGET = 0.2
 
@@ -59,17 +59,8 @@ def sweep(repository: Path, num_cells: int, *options: str) -> Cost:
         if not (repository / "fedlit" / "__main__.py").exists():  # before there was the command
             words = [str(repository / "experiments" / "sweep.py"), *words[3:]]
         before, began_s = os.times(), time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=folder,
-            env=environment(repository),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        run([sys.executable, *words], folder, repository)
         after = os.times()
-        if done.returncode != 0:
-            raise SystemExit(done.stdout + done.stderr)
     user_s, system_s = (getattr(after, key) - getattr(before, key) for key in ("children_user", "children_system"))
     return Cost(cpu_s=user_s + system_s, wall_s=time.perf_counter() - began_s)
 
@@ -78,15 +69,17 @@ def own_work(repository: Path) -> float:
     """Return the CPU seconds of a cell in a process that has run one before."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-c", OWN_WORK, json.dumps(CELL)]
-        done = subprocess.run(
-            words, cwd=folder, env=environment(repository), capture_output=True, text=True, check=True
-        )
+        done = run(words, folder, repository)
     return float(done.stdout.splitlines()[-1])
 
 
-def environment(repository: Path) -> dict[str, str]:
-    """Return what all of them run in: one thread, since a second one would count its waiting."""
-    return {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def run(words: list[str], folder: str, repository: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of a checkout to its end, with one thread: a second one would count its waiting."""
+    own = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(words, cwd=folder, env=own, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.stdout + done.stderr)
+    return done
 
 
 def startup_s(few: Cost, many: Cost, sizes: tuple[int, int], num_cells: int, own_s: float) -> float:
