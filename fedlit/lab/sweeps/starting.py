@@ -17,7 +17,7 @@ FOREIGN = ("SLURM_", "LT_", "TORCHELASTIC_", "MASTER_", "RANK", "WORLD_SIZE", "L
 """Beginnings of environment variables of whatever launched this process, which a run of its own must not see."""
 
 
-EVERY_RUN = ("fedlit.*", "peft.tuners.lora", "nltk.stem.porter", "sacrebleu.metrics.bleu", "transformers.models.llama")
+EVERY_RUN = ("fedlit.*", "nltk.stem.porter", "sacrebleu.metrics.bleu", "transformers.models.llama")
 """Words of warm_server for every sweep: the package, and what its libraries leave for later."""
 
 
