@@ -103,8 +103,8 @@ class WarmParent:
         self._waiting: list[ForkedRun] = []
         self._ready, self._failed, self._text = False, False, b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
-        self._own_console = (os.dup(1), os.dup(2))
-        _adopt_orphans(True)
+        self._own_console = (_copy(1), _copy(2))
+        adopts = _adopt_orphans(True)
         self._server = subprocess.Popen(
             [sys.executable, "-m", _SERVER, str(os.getpid()), *modules],
             stdin=subprocess.PIPE,
@@ -115,6 +115,8 @@ class WarmParent:
             pass_fds=self._own_console,
             process_group=0,
         )
+        if not adopts:  # without it nobody would learn how a forked run ends
+            self._fail("this system does not let a process adopt orphans")
 
     @property
     def pid(self) -> int:
@@ -266,5 +268,17 @@ class ForkedRun:
             self._code = STOPPED_EXIT_CODE
 
 
-def _adopt_orphans(yes: bool) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(yes), 0, 0, 0)
+def _copy(number: int) -> int:
+    """Return a copy of a descriptor; one that leads nowhere where it is closed."""
+    try:
+        return os.dup(number)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _adopt_orphans(yes: bool) -> bool:
+    """Let this process become the parent of its descendants' orphans, or no longer; tell whether that is done."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(yes), 0, 0, 0) == 0)
+    except (OSError, AttributeError):  # another C library
+        return False

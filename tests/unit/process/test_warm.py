@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.process import warm_server
+from fedlit.process import warm, warm_server
 from fedlit.process.warm import Process, WarmParent, can_be_warm, start_cold
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -172,6 +172,14 @@ def test_a_device_in_use_makes_it_of_no_use(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "torch", fake)
     monkeypatch.setattr(warm_server, "_num_threads", lambda: 1)
     assert warm_server.why_not() == "importing has initialised CUDA"
+
+
+def test_without_adoption_it_is_of_no_use(
+    make: Callable[..., WarmParent], modules: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "_adopt_orphans", lambda _yes: False)
+    assert wait(make()(["ends", "code"], os.environ, modules / "out")) == 7
+    assert "does not let a process adopt orphans" in said[0]
 
 
 def test_an_import_that_fails_is_told_with_its_last_line(
