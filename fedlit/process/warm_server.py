@@ -137,14 +137,17 @@ def _fork(request: Mapping[str, Any], own: Sequence[int]) -> int:
         OSError: no process could be made.
     """
     reader, writer = os.pipe()
+    gate, gate_writer = os.pipe()
     middle = os.fork()
     if middle == 0:
         code = 1
         try:
             pid = os.fork()
             if pid == 0:
-                for number in (reader, writer, *own):
+                for number in (reader, writer, gate_writer, *own):
                     os.close(number)
+                os.read(gate, 1)  # ends when the process between is gone: its parent is from now on the starter
+                os.close(gate)
                 _become(request)
             os.write(writer, str(pid).encode())
             code = 0
@@ -154,8 +157,9 @@ def _fork(request: Mapping[str, Any], own: Sequence[int]) -> int:
     try:
         text = os.read(reader, 32)
     finally:
-        os.close(reader)
         os.waitpid(middle, 0)
+        for number in (reader, gate, gate_writer):
+            os.close(number)
     if not text:
         raise OSError("no process could be forked")
     return int(text)
@@ -190,8 +194,8 @@ def _reset(environment: Mapping[str, str]) -> None:
             signal.signal(number, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(environment)
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed()
+    if generators := sys.modules.get("numpy.random"):
+        generators.seed()
     if ranks := sys.modules.get("lightning_utilities.core.rank_zero"):
         # Read from the environment when Lightning is imported; which process of a run speaks until its group is formed.
         rank = next((environment[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in environment), "0")

@@ -130,7 +130,7 @@ def test_ends_are_those_of_an_interpreter(
 
 def test_generators_are_not_shared(make: Callable[..., WarmParent], modules: Path) -> None:
     (modules / "draws.py").write_text("import random, numpy; print(random.random(), numpy.random.random())")
-    parent = make("random", "numpy")
+    parent = make("random", "numpy.random")
     for name in ("a", "b"):
         assert wait(parent(["draws"], os.environ, modules / name)) == 0
     drawn = [(modules / name).read_text().split() for name in ("a", "b")]
@@ -220,17 +220,19 @@ def test_what_is_not_forked_yet_can_be_stopped(make: Callable[..., WarmParent], 
     assert (said, (modules / "out").exists()) == ([], False)
 
 
-@pytest.mark.parametrize("importing", [True, False])
-def test_it_ends_with_whoever_started_it(modules: Path, importing: bool) -> None:
+@pytest.mark.parametrize("moment", ["begins", "imports", "serves"])
+def test_it_ends_with_whoever_started_it(modules: Path, moment: str) -> None:
     """SIGKILL leaves a process no time to close anything; its runs go on."""
-    (modules / "slow.py").write_text(f"import time; time.sleep({60 if importing else 0})")
+    pause_s = 0 if moment == "serves" else 60
+    (modules / "slow.py").write_text(f"import time, pathlib; pathlib.Path('here').touch(); time.sleep({pause_s})")
     code = f"""
 import os, time
 from pathlib import Path
 from fedlit.process.warm import WarmParent, start_cold
 parent = WarmParent(["slow"], os.environ, print, start_cold)
 run = parent(["ends", "wait"], os.environ, Path("run.txt"))
-while not ({importing} or run.pid): run.poll()
+while {moment == "imports"} and not Path("here").exists(): pass
+while {moment == "serves"} and not run.pid: run.poll()
 print(parent.pid, run.pid or 0, flush=True)
 time.sleep(60)
 """
