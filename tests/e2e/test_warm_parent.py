@@ -61,7 +61,7 @@ def test_warm_runs_have_the_bytes_of_cold_ones(tmp_path: Path, num_processes: in
 def test_a_killed_parent_and_a_killed_run_cost_nothing_else(tmp_path: Path) -> None:
     """The run that was forked goes on, the next one starts cold, and one line says so."""
     process = subprocess.Popen(
-        command(tmp_path, *QUICK, "local.steps=20", "run.dir=runs"),
+        command(tmp_path, *merge(QUICK, ("local.steps=20",)), "run.dir=runs"),
         cwd=tmp_path,
         env={**environment(), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
