@@ -57,6 +57,7 @@ def serve(modules: Sequence[str]) -> int:
         os.write(answers, json.dumps(content).encode() + b"\n")
 
     before = dict(os.environ)
+    gc.disable()  # libraries make half a million objects that stay, and no rubbish worth looking for
     import_all(modules)
     changed = {name: text for name, text in os.environ.items() if before.get(name) != text}
     shed_threads()
@@ -65,6 +66,7 @@ def serve(modules: Sequence[str]) -> int:
         return 1
     gc.collect()
     gc.freeze()  # a collection in a child would write to every page
+    gc.enable()
     answer(ready=os.getpid())
     for line in requests:
         request = json.loads(line)

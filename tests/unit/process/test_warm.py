@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets
 
 # What a module sees of its process: everything here must be the same in an interpreter of its own.
 SEEN = """
-import __main__, atexit, json, os, signal, sys, threading
+import __main__, atexit, gc, json, os, signal, sys, threading
 numbers = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGPIPE", "SIGCHLD")
 seen = {
     "argv": sys.argv, "main": __main__.__spec__.name, "name": __name__, "orig_argv": sys.orig_argv[1:],
@@ -27,7 +27,7 @@ seen = {
     "handlers": {name: str(signal.getsignal(getattr(signal, name))) for name in numbers},
     "environment": dict(os.environ), "threads": threading.active_count(), "path": sys.path, "folder": os.getcwd(),
     "descriptors": sorted(os.listdir("/proc/self/fd"))[:-1], "streams": [sys.stdout.encoding, sys.stderr.errors],
-    "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering],
+    "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering], "collects": gc.isenabled(),
 }
 atexit.register(print, "at the end")
 threading.Timer(0.05, print, ["from a thread"]).start()
