@@ -19,7 +19,7 @@ from fedlit.config.keys import nearest
 from fedlit.config.places import list_choices
 from fedlit.errors import UserError
 from fedlit.lab.analysis.comparison import Result, markdown, summarize
-from fedlit.lab.sweeps.local import LocalRun, device_masks, run_locally, visible_gpus
+from fedlit.lab.sweeps.local import EARLY, LocalRun, device_masks, run_locally, visible_gpus
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.process.storage import user_path, write_atomically
 from fedlit.run.records import Record, read_records
@@ -42,6 +42,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--lrs", default="", help="learning rates with commas between them (default: local.lr)")
     parser.add_argument("--devices", type=positive, default=1, help="processes of one run (default: 1)")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--cold", action="store_true", help="every run imports everything itself, as FEDLIT_WARM=0")
     parser.add_argument("--score", default="loss", help="score that decides, such as f1_macro (default: loss)")
     parser.add_argument("--output", type=user_path, help="file for the table, besides the console")
     parser.add_argument("--picture", type=user_path, help="PNG file for the scores per round, a line a method")
@@ -61,9 +62,9 @@ def _compare(options: argparse.Namespace) -> int:
     cells = [_cell(method, lr, options.overrides) for method in methods for lr in lrs]
     gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
     masks = device_masks(options.jobs, options.devices, gpus)
-    outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell)
+    outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell, warm=not options.cold)
     states = [outcome.state for outcome in outcomes]
-    if "stopped" in states:
+    if not EARLY.isdisjoint(states):
         tell("the same command goes on where they stopped")
         return STOPPED_EXIT_CODE
     runs = {cell: read_records(cell.run.folder) for cell, state in zip(cells, states, strict=True) if state == "done"}

@@ -6,28 +6,19 @@ configs/README.md tells what is in it. After it stand key=value arguments: for t
 """
 
 import argparse
-import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from fedlit.arguments import CommandParser, integer, positive, require_words
-from fedlit.commands.endings import is_first_process, run_federation, tell, without_traceback
-from fedlit.config import Cell, Sweep, load_sweep
+from fedlit.arguments import CommandParser, integer, positive, require_words, writing
+from fedlit.commands.endings import is_first_process, without_traceback
+from fedlit.commands.sweep_run import arguments_of, pick, run_command, tell_others
+from fedlit.config import load_sweep
 from fedlit.config.keys import nearest
-from fedlit.config.loading import split_arguments
 from fedlit.config.places import config_dir_words, take_config_dirs
 from fedlit.config.sweep import load_sweeps
 from fedlit.errors import UserError
-from fedlit.lines import printable
 from fedlit.process import slurm
-from fedlit.process.interrupt import STOPPED_EXIT_CODE, StopRequest
-
-if TYPE_CHECKING:
-    from fedlit.lab.sweeps.cells import CellRun
-    from fedlit.lab.sweeps.placing import Placed
 
 EXAMPLES = """\
 examples:
@@ -83,7 +74,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
         description, examples = f"{text[0].upper()}{text[1:]}.", f"example:\n  fedlit sweep {example}\n"
         parser = commands.add_parser(name, help=text, description=description, examples=examples)
         parser.set_defaults(action=action)
-        if name != "list":
+        if name not in ("list", "scripts"):
             parser.add_argument(
                 "sweep", metavar="SWEEP", help="name of a file in configs/sweep, or path of a YAML file"
             )
@@ -107,18 +98,38 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     submit.add_argument(
         "--only-unfinished", action="store_true", help="leave out what is done, running or in the queue"
     )
-    submit.add_argument("--max-parallel", type=positive, metavar="K", help="cells at a time (default: no limit)")
+    submit.add_argument("--max-parallel", type=positive, metavar="K", help="elements at a time (default: no limit)")
+    submit.add_argument(
+        "--cells-per-task",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="cells of an element, one after the other in one process each (default: 1)",
+    )
     submit.add_argument("--dry-run", action="store_true", help="print the command only")
     submit.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="further option of sbatch")
+    scripts = "copy the job scripts into ./slurm, where they are yours to edit; nothing is overwritten"
+    add("scripts", scripts_command, scripts, "scripts")
     run = add("run", run_command, "run the cells on this machine, or one of them in this process", "run demo --local")
     how = run.add_mutually_exclusive_group(required=True)
     how.add_argument("--local", action="store_true", help="all cells that are not done, on this machine")
     how.add_argument(
         "--index", type=integer, metavar="N", help="this cell, in this process: under srun or 'fabric run' too"
     )
+    run.add_argument("--cells", metavar="LIST", help="--index: counts among these cells, such as 0-3,7 (default: all)")
+    run.add_argument(
+        "--cells-per-task",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="--index: the N-th K cells, one after the other, each in a process of its own (default: 1)",
+    )
     run.add_argument("--jobs", type=positive, default=1, metavar="K", help="--local: cells at a time (default: 1)")
     run.add_argument(
         "--devices", type=positive, default=1, metavar="N", help="--local: processes of a cell (default: 1)"
+    )
+    run.add_argument(
+        "--cold", action="store_true", help="every cell of several imports everything itself, as with FEDLIT_WARM=0"
     )
     for name in ("status", "submit", "run"):
         parsers[name].description = f"{parsers[name].description} {REMEMBERED}"
@@ -180,7 +191,7 @@ def submit_command(options: argparse.Namespace) -> int:
     from fedlit.lab.sweeps.cells import cell_runs, check_cells  # noqa: PLC0415
     from fedlit.lab.sweeps.queue import BUSY, with_queue  # noqa: PLC0415
     from fedlit.lab.sweeps.records import add_submission, read_submissions, remember  # noqa: PLC0415
-    from fedlit.lab.sweeps.submission import Request, require_slurm, submit  # noqa: PLC0415
+    from fedlit.lab.sweeps.submission import Request, require_one_task, require_slurm, submit  # noqa: PLC0415
     from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
 
     if not options.dry_run:
@@ -217,7 +228,9 @@ def submit_command(options: argparse.Namespace) -> int:
         overrides=tuple(overrides),
         max_parallel=options.max_parallel,
         options=tuple(options.sbatch),
+        cells_per_task=options.cells_per_task,
     )
+    require_one_task(request)
     if options.dry_run:
         print(shlex.join(request.command))
         return 0
@@ -233,73 +246,19 @@ def submit_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_command(options: argparse.Namespace) -> int:
-    """Run one cell in this process, or all in processes of their own."""
-    if options.local:
-        return run_local(options)
-    if options.jobs != 1 or options.devices != 1:
-        raise UserError(
-            "--jobs and --devices belong to --local; processes of one cell: fabric run --devices=N, or srun"
-        )
-    stop = StopRequest()
-    stop.install()
-    sweep = load_sweep(options.sweep)
-    from fedlit.lab.sweeps.placing import place  # noqa: PLC0415  after the signals are heard
+def scripts_command(_options: argparse.Namespace) -> int:
+    """Copy the job scripts."""
+    from fedlit.lab.sweeps.scripts import FOLDER, copy_scripts  # noqa: PLC0415
 
-    cell = place(pick(sweep.cells(options.overrides), options.index, sweep))
-    return STOPPED_EXIT_CODE if stop.reason else run_federation(cell.arguments)
-
-
-def run_local(options: argparse.Namespace) -> int:
-    """Run the cells on this machine."""
-    from fedlit.lab.sweeps.local import device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
-    from fedlit.lab.sweeps.placing import placed  # noqa: PLC0415
-    from fedlit.lab.sweeps.records import remember  # noqa: PLC0415
-    from fedlit.lab.sweeps.tables import counts, number_of  # noqa: PLC0415
-
-    sweep = load_sweep(options.sweep)
-    overrides = arguments_of(sweep, options)
-    if devices := split_arguments(overrides).get("compute.devices"):
-        raise UserError(f"compute.devices={devices} (command line) is --devices={devices} here; give that")
-    cells = placed(sweep.cells(overrides))
-    runs = local_runs([entry.cell for entry in cells])
-    tell_others(cells)
-    on_cpu = all(run.config.compute.accelerator == "cpu" for run in runs)
-    masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))
-    remember(sweep, overrides)
-    outcomes = run_locally(runs, masks, options.devices, lambda line: print(printable(line), flush=True))
-    states = [outcome.state for outcome in outcomes]
-    print(f"{number_of(runs)}: {counts(states)}")
-    if "stopped" in states:
-        print("the same command goes on where they stopped")
-    print(sweep.folder(overrides))
-    return STOPPED_EXIT_CODE if "stopped" in states else int("failed" in states)
-
-
-def tell_others(cells: "Sequence[CellRun | Placed]") -> None:
-    """Tell of runs under the cells' names that are not theirs."""
-    from fedlit.lab.sweeps.placing import told  # noqa: PLC0415
-
-    for line in told(cells):
-        tell(line)
-
-
-def arguments_of(sweep: Sweep, options: argparse.Namespace) -> list[str]:
-    """Return the key=value arguments of a command, those of the last start where it has none."""
-    from fedlit.lab.sweeps.records import arguments_path, remembered  # noqa: PLC0415
-
-    kept = () if options.as_in_file else remembered(sweep, options.overrides)
-    if kept:
-        path = arguments_path(sweep, options.overrides)
-        print(f"with the arguments in {path}: {shlex.join(kept)}", file=sys.stderr)
-    return [*kept, *options.overrides]
-
-
-def pick(cells: Sequence[Cell], index: int, sweep: Sweep) -> Cell:
-    """Return the cell with this number."""
-    if not 0 <= index < len(cells):
-        raise UserError(f"there is no cell {index}: {sweep.origin} has {len(cells)} here; give 0 to {len(cells) - 1}")
-    return cells[index]
+    with writing(FOLDER, "another working folder"):
+        written, kept = copy_scripts()
+    for path in written:
+        print(path)
+    for path in kept:
+        print(f"{path} is there already, left as it is")
+    if written:
+        print(f"partition, account and time: the marked block of {FOLDER}/array.sbatch; modules: {FOLDER}/job.sh")
+    return 0
 
 
 def run_dir(overrides: Sequence[str]) -> list[str]:

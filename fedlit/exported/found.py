@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedlit.config import RunConfig, load_yaml
 from fedlit.errors import UserError
-from fedlit.registry import load_plugins
+from fedlit.outside.loading import load_plugins
 from fedlit.run.layout import read_text
 from fedlit.run.status import read_status
 

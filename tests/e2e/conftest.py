@@ -1,6 +1,5 @@
 """Runs of the command line, as a user starts them."""
 
-import json
 import os
 import signal
 import socket
@@ -14,9 +13,12 @@ from typing import Any
 import pytest
 from run_result import run_result
 
+from fedlit.lab.sweeps.starting import EVERY_RUN
+from fedlit.process.warm import Process, WarmParent, start_cold
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "experiments" / "federate.py"
-ZYGOTE = REPOSITORY / "tests" / "e2e" / "zygote.py"
+E2E = Path(__file__).resolve().parent
 SMALL = [
     "num_clients=3",
     "num_rounds=3",
@@ -99,7 +101,7 @@ class CommandLine:
 
 
 class ForkedRun:
-    """The processes of one run, forked from a zygote."""
+    """The processes of one run, forked from the warm parent."""
 
     def __init__(self, pids: list[int], outputs: list[Path], ask: Callable[[object], Any]) -> None:
         self.pids = pids
@@ -136,19 +138,16 @@ class ForkedRun:
 
 
 class Zygote:
-    """Starts federations of several processes within milliseconds; see zygote.py."""
+    """Starts federations of several processes within milliseconds, from the product's warm parent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, str(ZYGOTE)],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._read()
+        own = environment()
+        paths = [str(E2E), *filter(None, [own.get("PYTHONPATH")])]
+        self._environment = {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+        modules = (*EVERY_RUN, "galore_torch", "quick_runs")
+        self._parent = WarmParent(modules, self._environment, pytest.fail, start_cold, folder=folder)
+        self._runs: dict[int, Process] = {}
 
     def start(self, name: str, *arguments: str, num_processes: int = 1) -> ForkedRun:
         """Start a federation called `name`: of one process as plain python would, of several as torchrun would."""
@@ -174,20 +173,24 @@ class Zygote:
         return run.output()
 
     def close(self) -> None:
-        """End the zygote and whatever it still runs."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
+        """End the parent and whatever it still runs."""
+        for process in self._runs.values():
+            process.send_signal(signal.SIGKILL)
+        self._parent.close()
 
-    def _ask(self, request: object) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+    def _ask(self, request: dict[str, Any]) -> Any:
+        """Start a process, {"start": [arguments], "environment": {...}, "output": file} -> {"pid": number}, or ask for
+        exit codes, {"poll": [pids]}.
+        """
+        if "poll" in request:
+            return [self._runs[pid].poll() for pid in request["poll"]]
+        own = {**self._environment, **request["environment"]}
+        process = self._parent(["fedlit", "run", *request["start"]], own, Path(request["output"]))
+        while process.pid is None:
+            assert process.poll() is None
+            time.sleep(0.01)
+        self._runs[process.pid] = process
+        return {"pid": process.pid}
 
 
 def merge(defaults: list[str], arguments: tuple[str, ...]) -> list[str]:

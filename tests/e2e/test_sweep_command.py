@@ -92,6 +92,14 @@ def test_sweeps_are_counted(clone: Path) -> None:
         (["run", "own.yaml"], "--local --index"),
         (["count", "own.yml"], "did you mean 'own.yaml'?"),
         (["submit", "own.yaml"], "sbatch is not there"),
+        (
+            ["submit", "own.yaml", "--dry-run", "--cells-per-task=2", "--sbatch=--nodes=2"],
+            "--nodes=2 (slurm/array.sbatch",
+        ),
+        (["run", "own.yaml", "--local", "--cells-per-task=2"], "--cells and --cells-per-task belong to --index"),
+        (["run", "own.yaml", "--index=2", "--cells-per-task=2"], "there is no task 2: 4 cells make 2 tasks of 2"),
+        (["run", "own.yaml", "--index=0", "--cells=4"], "there is no cell 4; give 0 to 3"),
+        (["run", "own.yaml", "--index=0", "--cells=1,3-2"], "3-2 ends before it begins"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(clone: Path, words: list[str], told: str) -> None:
@@ -136,9 +144,29 @@ def test_what_is_submitted_is_known_to_the_next_command(clone: Path, slurm: Call
         f"--parsable --job-name=own --array=0-3%2 {tail}",
         f"--parsable --job-name=own --array=2 --time=5 {tail}",
     ]
+    shared = sweep(clone, "submit", "own.yaml", "--cells-per-task=3", "--dry-run", "num_rounds=7", **slurm(""))
+    assert shlex.split(shared.stdout.splitlines()[-1])[3:] == [
+        "--array=0-1",
+        *("slurm/array.sbatch", "own.yaml", "--cells=0-3", "--cells-per-task=3", "num_rounds=7"),
+    ]
     nothing = sweep(clone, "submit", "own.yaml", "--only-unfinished", "seed=1", "method=fedit", **queue)
     assert nothing.returncode == 0
     assert "nothing to submit" in nothing.stdout
+
+
+def test_a_folder_without_job_scripts_gets_them(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN)
+    refused = sweep(tmp_path, "submit", "own.yaml", PATH="/nowhere")
+    assert refused.stderr.count("\n") == 1
+    done = sweep(tmp_path, "scripts")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:4] == [
+        f"slurm/{name}" for name in ("array.sbatch", "federate.sbatch", "multi-node.sbatch", "job.sh")
+    ]
+    (tmp_path / "slurm" / "job.sh").write_text("mine")
+    again = sweep(tmp_path, "scripts")
+    assert again.stdout.count("is there already, left as it is") == 4
+    assert (tmp_path / "slurm" / "job.sh").read_text() == "mine"
 
 
 def test_a_mistake_in_any_cell_is_told_before_anything_is_queued(
@@ -184,7 +212,7 @@ def test_a_real_cell_and_its_interruption(clone: Path) -> None:
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 75, said
     assert "1 run is going to stop at its next step" in said
-    assert "2 cells: 2 stopped\nthe same command goes on where they stopped\nruns/own\n" in said
+    assert "2 cells: 1 stopped, 1 not begun\nthe same command goes on where they stopped\nruns/own\n" in said
     states = [line.split()[2] for line in sweep(clone, "status", "own.yaml").stdout.splitlines()[1:3]]
     assert states == ["stopped", "pending"]
     again = sweep(clone, "run", "own.yaml", "--local", "--jobs", "2")

@@ -1,7 +1,8 @@
 """Holds the package imported and gives every case a forked process of its own, within milliseconds.
 
-As tests/e2e/zygote.py, but for any script, with a time limit and a memory limit, and started as Python starts
-`__main__`, so that what stands below `if __name__` counts. A case cannot harm the next: it has its own process.
+It imports and watches itself as fedlit.process.warm_server does, but runs any script, with a time limit and a memory
+limit, and starts it as Python starts `__main__`, so that what stands below `if __name__` counts. A case cannot harm the
+next: it has its own process.
 
 Requests and answers are JSON, one a line:
     {"script": path, "words": [...], "folder": path, "stdout": one of cases.STDOUTS}
@@ -9,6 +10,7 @@ Requests and answers are JSON, one a line:
 """
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -37,15 +39,19 @@ def serve() -> None:
 
     torch.set_num_threads(1)
     sys.path.insert(0, str(HERE.parent / "e2e"))
-    import zygote  # noqa: PLC0415
-
-    zygote.prepare()
     from fedlit.config import load_config  # noqa: PLC0415
-    from fedlit.lab.sweeps import local  # noqa: PLC0415
+    from fedlit.lab.sweeps import starting  # noqa: PLC0415
+    from fedlit.process import warm_server  # noqa: PLC0415
 
+    warm_server.import_all((*starting.EVERY_RUN, "galore_torch", "quick_runs"))
     load_config([])  # the group files are parsed once
-    local.COMMAND = (sys.executable, str(HERE / "refusing_federate.py"))
-    assert zygote.num_threads() == 1, "a lock that a thread holds would stay locked in a child"
+    starting.COMMAND = ("refusing_federate",)
+    sys.path.insert(0, str(HERE))
+    os.environ |= {"FEDLIT_WARM": "0", "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    warm_server.shed_threads()
+    assert not (reason := warm_server.why_not()), reason
+    gc.collect()
+    gc.freeze()
     answer: Any = {"ready": os.getpid()}
     while True:
         print(json.dumps(answer), flush=True)

@@ -203,6 +203,32 @@ def test_a_time_limit_and_a_second_job(array: Array, checkout: Checkout) -> None
     assert run_result(folder) == run_result(array.cell(3))
 
 
+def test_cells_that_share_a_job_and_its_time_limit(array: Array, checkout: Checkout) -> None:
+    """The limit comes in the second one; the first is not run again."""
+    (checkout.folder / "tiny_sweep.yaml").write_text(SWEEP)
+    words = ["tiny_sweep.yaml", "--cells=0,3", "--cells-per-task=2", *OVERRIDES]
+    job = f"{checkout.submit('array.sbatch', *words, options=('--array=0',))}_0"
+    runs = [checkout.folder / "runs" / "tiny_sweep" / array.cell(index).name for index in (0, 3)]
+    checkout.wait_for_rounds(job, runs[1], 1)
+    assert read_status(runs[0]).state == "done"
+    checkout.cluster.signal(job, "USR1")
+    checkout.cluster.wait(job, until="PENDING")
+    assert read_status(runs[1]).state == "requeued", checkout.log(job)
+    checkout.cluster.start_now(job)
+    checkout.require_state(job, "COMPLETED")
+    log = checkout.log(job)
+    assert log.count("is done already") == 1
+    assert log.count("resumed after round") == 1
+    for folder, index in zip(runs, (0, 3), strict=True):
+        status = read_status(folder)
+        assert (status.state, status.job, status.log) == ("done", job, array_log(checkout, job))
+        assert run_result(folder) == run_result(array.cell(index))
+
+
+def array_log(checkout: Checkout, job: str) -> str:
+    return str(checkout.folder / "slurm" / "logs" / f"fedlit-{job}.out")
+
+
 def test_a_job_too_short_for_one_round_is_not_put_back(checkout: Checkout) -> None:
     folder = checkout.folder / "runs" / "short"
     words = [word for word in arguments(0, "short") if not word.startswith("local.steps=")]

@@ -15,16 +15,15 @@ SHAPE = ("--ntasks-per-node=2",)
 
 
 class Checkout:
-    """A copy of the job scripts from which jobs are submitted; they start jobs/task.py."""
+    """A copy of the job scripts from which jobs are submitted; jobs/task.py stands before `-m fedlit`."""
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.folder = folder
         self.cluster = cluster
         shutil.copytree(REPOSITORY / "slurm", folder / "slurm", ignore=shutil.ignore_patterns("*.out"))
-        for name in ("experiments", "events"):
-            (folder / name).mkdir()
-        for name in ("federate.py", "sweep.py"):
-            shutil.copy(JOBS / "task.py", folder / "experiments" / name)
+        (folder / "events").mkdir()
+        job = folder / "slurm" / "job.sh"
+        job.write_text(job.read_text().replace("python=(python) ", f"python=(python {JOBS / 'task.py'}) "))
 
     def submit(self, *words: str) -> str:
         return self.cluster.submit(*words, cwd=self.folder)
@@ -58,7 +57,7 @@ def test_an_array_runs_every_cell_two_at_a_time(checkout: Checkout) -> None:
     checkout.cluster.wait(array)
     assert set(checkout.cluster.states(array).values()) == {"COMPLETED"}, checkout.log(f"{array}_0")
     starts, ends = checkout.events(array, "start"), checkout.events(array, "end")
-    words = ["run", "some_sweep", "--index", "?", "mode=sleep", "local.lr=1e-3"]
+    words = ["-m", "fedlit", "sweep", "run", "some_sweep", "--index", "?", "mode=sleep", "local.lr=1e-3"]
     assert sorted((start["job"], start["process"]) for start in starts) == [
         (f"{array}_{index}", str(process)) for index in range(4) for process in range(2)
     ]
@@ -80,7 +79,7 @@ def test_two_nodes_are_one_group(checkout: Checkout) -> None:
     checkout.cluster.wait(job)
     assert checkout.cluster.state(job) == "COMPLETED", checkout.log(job)
     starts = checkout.events(job, "start")
-    assert [start["arguments"] for start in starts] == [["mode=sleep", "run.name=a b"]] * 4
+    assert [start["arguments"] for start in starts] == [["-m", "fedlit", "run", "mode=sleep", "run.name=a b"]] * 4
     places = {(start["process"], start["environment"]["SLURMD_NODENAME"]) for start in starts}
     assert places == {("0", "127.0.0.1"), ("1", "127.0.0.1"), ("2", "127.0.0.2"), ("3", "127.0.0.2")}
 

@@ -1,10 +1,7 @@
 """Runs side by side on one machine, each in processes of its own, with devices of its own and its console in a file."""
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,26 +9,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from fedlit.config import Cell, RunConfig, read_stored
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import load_cell
 from fedlit.lab.sweeps.placing import other_settings
+from fedlit.lab.sweeps.starting import Beginner, beginner
 from fedlit.lab.sweeps.tables import duration
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
-from fedlit.run.status import JOB_LOG_VARIABLE, read_status
-
-COMMAND = (sys.executable, "-m", "fedlit", "run")
+from fedlit.process.warm import Process
+from fedlit.run.status import read_status
 
 POLL_S = 0.1
 
 GRACE_S = 60.0
 """After one process of a run has failed, how long the others may take to notice it."""
 
-FOREIGN = ("SLURM_", "LT_", "TORCHELASTIC_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD", "GROUP_RANK")
-"""Beginnings of environment variables of whatever launched this process, which a run of its own must not see."""
-
+EARLY = frozenset({"stopped", "not begun"})
+"""Ends that the user asked for: the same command goes on."""
 
 TOLD = ("error: ", "diverged: ", "out of memory: ", "timed out: ")
 """Beginnings of the lines in which a run tells how it ended."""
@@ -61,7 +56,9 @@ class LocalRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a run ended: `done`, `failed`, `stopped`, or `running` where somebody else is at it. reason: one line."""
+    """How a run ended: `done`, `failed`, `stopped`, `not begun`, or `running` where somebody else is at it. reason: one
+    line.
+    """
 
     run: LocalRun
     state: str
@@ -107,7 +104,12 @@ def device_masks(num_jobs: int, num_devices: int, gpus: Sequence[str]) -> list[s
 
 
 def run_locally(
-    runs: Sequence[LocalRun], masks: Sequence[str | None], num_devices: int, say: Callable[[str], None]
+    runs: Sequence[LocalRun],
+    masks: Sequence[str | None],
+    num_devices: int,
+    say: Callable[[str], None],
+    *,
+    warm: bool = True,
 ) -> list[Outcome]:
     """Run federations to their ends, as many at a time as there are masks, and return how each ended, in their order.
 
@@ -119,11 +121,12 @@ def run_locally(
         masks: of `device_masks`.
         num_devices: processes of each run.
         say: gets a line whenever a run begins or ends.
+        warm: fork the runs from one process that has imported everything, where that can be done.
     """
     waiting = deque(enumerate(runs))
-    free, active, ports = list(masks), list[_Active](), set[int]()
+    free, active = list(masks), list[_Active]()
     outcomes: dict[int, Outcome] = {}
-    with _interruptions() as asked:
+    with _interruptions() as asked, beginner([run.config for run in runs], say, warm=warm) as begins:
         num_passed_on = 0
         while active or (waiting and not asked):
             while waiting and free and not asked:
@@ -135,7 +138,8 @@ def run_locally(
                     continue
                 going_on = read_status(run.folder).num_finished_rounds
                 say(f"{title}: {f'goes on after round {going_on}' if going_on else 'begins'}")
-                active.append(_start(place, title, run, num_devices, mask=free.pop(0), ports=ports))
+                mask = free.pop(0)
+                active.append(_begin(begins, place, title, run, num_devices, mask=mask, last=not waiting))
             while num_passed_on < len(asked):
                 num_passed_on += 1
                 _pass_on(num_passed_on, active, say)
@@ -145,7 +149,7 @@ def run_locally(
                 outcomes[ended.place] = ended.finish(say, asked=bool(asked))
             time.sleep(POLL_S)
     for place, run in waiting:
-        outcomes[place] = Outcome(run=run, state="stopped", reason="not begun")
+        outcomes[place] = Outcome(run=run, state="not begun")
     return [outcomes[place] for place in range(len(runs))]
 
 
@@ -159,8 +163,7 @@ class _Active:
     title: str
     run: LocalRun
     mask: str | None
-    processes: list[subprocess.Popen[bytes]]
-    console: IO[bytes]
+    processes: list[Process]
     console_start: int
     started_s: float = field(default_factory=time.monotonic)
     failed_s: float | None = None
@@ -186,7 +189,6 @@ class _Active:
 
     def finish(self, say: Callable[[str], None], *, asked: bool) -> Outcome:
         """Return how the run ended, and say so; with `asked`, any early end is the user's wish."""
-        self.console.close()
         code, length = self.poll(), duration(time.monotonic() - self.started_s)
         status = read_status(self.run.folder)
         if code == 0:
@@ -211,35 +213,15 @@ def _settled(run: LocalRun) -> Outcome | None:
     return None
 
 
-def _start(place: int, title: str, run: LocalRun, num_devices: int, *, mask: str | None, ports: set[int]) -> _Active:
-    """Start the processes of a run, each in a process group of its own: no Ctrl-C at the terminal reaches it."""
+def _begin(
+    begins: Beginner, place: int, title: str, run: LocalRun, num_devices: int, *, mask: str | None, last: bool
+) -> _Active:
+    """Start the processes of a run."""
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    console = run.log.open("ab")
-    start = console.tell()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    environment |= {JOB_LOG_VARIABLE: str(run.log.resolve())}
-    if mask is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = mask
-    ranks: list[dict[str, str]] = [{}]
-    if num_devices > 1:
-        size = str(num_devices)
-        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port(ports)), "TORCHELASTIC_RUN_ID": run.name}
-        common |= {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "GROUP_RANK": "0"}
-        ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_devices)]
-    processes = [
-        subprocess.Popen(
-            [*COMMAND, *run.arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            env={**environment, **rank},
-            process_group=0,
-        )
-        for rank in ranks
-    ]
-    return _Active(
-        place=place, title=title, run=run, mask=mask, processes=processes, console=console, console_start=start
-    )
+    run.log.touch()
+    start = run.log.stat().st_size
+    processes = begins.begin(run.name, run.arguments, run.log, num_devices, mask, last=last)
+    return _Active(place=place, title=title, run=run, mask=mask, processes=processes, console_start=start)
 
 
 def _pass_on(num_asked: int, active: Sequence[_Active], say: Callable[[str], None]) -> None:
@@ -267,17 +249,6 @@ def _interruptions() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _free_port(taken: set[int]) -> int:
-    """Return a port that nobody listens on and that no run of this process was given."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in taken:
-            taken.add(port)
-            return port
 
 
 def _last_error(log: Path, start: int) -> str:

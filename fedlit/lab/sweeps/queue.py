@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedlit.lab.sweeps.cells import CellRun
 from fedlit.lab.sweeps.records import Submission
@@ -21,7 +22,8 @@ def with_queue(
 
     `queued`: an element of an array waits for its turn. `starting`: it has its turn, and no run folder says so yet.
     `failed`: its job is gone, and there is no run folder; a job without a console never had its turn, and leaves the
-    cell `pending`. `stopped`: a run put itself back into the queue, where it is no more.
+    cell `pending`. `stopped`: a run put itself back into the queue, where it is no more. Of several cells in one
+    element those wait that have not begun, and those that have ended stay as they ended while the others go on.
 
     Args:
         runs: read after the jobs, or a run that has just begun would look lost.
@@ -37,18 +39,38 @@ def _settled(run: CellRun, submissions: Sequence[Submission], jobs: Mapping[str,
         return run
     own = [submission for submission in submissions if name in submission.cells]
     elements = [element for element in (status.job, *(submission.element(name) for submission in own)) if element]
-    found = [element for element in elements if element in jobs]
+    shared = {submission.element(name) for submission in own if submission.cells_per_task > 1}
     before = "" if status.state in ("pending", "requeued") else f"{status.state} before"
     for names, state in ((ALIVE, "starting"), (WAITING, "queued")):
-        if job := next((element for element in found if jobs[element] in names), None):
+        if job := next((element for element in elements if jobs.get(element) in names), None):
+            if state == "starting" and job in shared:
+                return _behind_others(run, job, before)
             known = status.state if (status.state, state) == ("requeued", "queued") else state
-            return replace(run, status=replace(status, state=known, job=job, reason=before or status.reason))
+            return _now(run, state=known, job=job, reason=before or status.reason)
+    found = any(element in jobs for element in elements)
     if status.state == "requeued" and not found:
-        return replace(run, status=replace(status, state="stopped", reason="its job has left the queue"))
+        return _now(run, state="stopped", reason="its job has left the queue")
     if status.state == "pending" and own and not found:
-        log = own[-1].log_of(name)
-        if log is not None and Path(log).parent.is_dir() and not Path(log).exists():
-            return replace(run, status=replace(status, reason=f"job {elements[-1]} was cancelled in the queue"))
-        reason = "its job has left the queue, and the run never began"
-        return replace(run, status=replace(status, state="failed", job=elements[-1], reason=reason, log=log))
+        return _never_began(run, own[-1], elements[-1])
     return run
+
+
+def _behind_others(run: CellRun, job: str, before: str) -> CellRun:
+    """Return a cell of a job that runs, and runs several."""
+    if run.status.job == job and run.status.state != "requeued":
+        return run  # it has had its turn, and the job goes on with the others
+    return _now(run, state="queued", job=job, reason=before or "other cells of its job come first")
+
+
+def _never_began(run: CellRun, submission: Submission, job: str) -> CellRun:
+    """Return a cell whose job is gone."""
+    if submission.cells_per_task > 1:
+        return _now(run, reason=f"job {job} has ended before its turn")
+    log = submission.log_of(run.cell.name)
+    if log is not None and Path(log).parent.is_dir() and not Path(log).exists():
+        return _now(run, reason=f"job {job} was cancelled in the queue")
+    return _now(run, state="failed", job=job, reason="its job has left the queue, and the run never began", log=log)
+
+
+def _now(run: CellRun, **changes: Any) -> CellRun:
+    return replace(run, status=replace(run.status, **changes))

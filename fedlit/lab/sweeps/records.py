@@ -19,8 +19,9 @@ from fedlit.process.storage import write_atomically
 class Submission:
     """One SLURM array.
 
-    job: its id. submitted_s: seconds since the epoch. indices: its elements, the places of its cells under `overrides`.
-    cells: their names, in this order. log: where their consoles go, `%A` and `%a` standing for job and element.
+    job: its id. submitted_s: seconds since the epoch. indices: the places of its cells under `overrides`. cells: their
+    names, in this order. log: where their consoles go, `%A` and `%a` standing for job and element. cells_per_task:
+    cells of one element; of one, the element has the cell's place as its number, of several their numbers are 0, 1, ...
     """
 
     job: str
@@ -29,16 +30,21 @@ class Submission:
     cells: tuple[str, ...]
     overrides: tuple[str, ...]
     log: str | None = None
+    cells_per_task: int = 1
 
     def element(self, cell: str) -> str | None:
         """Return the id of the element that runs a cell, `7_2`, None if none does."""
-        return f"{self.job}_{self.indices[self.cells.index(cell)]}" if cell in self.cells else None
+        return f"{self.job}_{self._number(cell)}" if cell in self.cells else None
 
     def log_of(self, cell: str) -> str | None:
         """Return the file with a cell's console; None if nobody knows."""
         if cell not in self.cells or self.log is None:
             return None
-        return self.log.replace("%A", self.job).replace("%a", str(self.indices[self.cells.index(cell)]))
+        return self.log.replace("%A", self.job).replace("%a", str(self._number(cell)))
+
+    def _number(self, cell: str) -> int:
+        place = self.cells.index(cell)
+        return self.indices[place] if self.cells_per_task == 1 else place // self.cells_per_task
 
 
 def arguments_path(sweep: Sweep, overrides: Sequence[str] = ()) -> Path:

@@ -4,13 +4,13 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedlit.config import Cell
 from fedlit.config.places import config_dir_words
 from fedlit.errors import UserError
+from fedlit.lab.sweeps.numbers import ranges
 from fedlit.lab.sweeps.records import Submission
 
 TEMPLATE = Path("slurm/array.sbatch")
@@ -26,7 +26,8 @@ class Request:
 
     sweep: as the user gave it, a name or a path. name: of the job. indices: places in `cells`, which are those of the
     sweep under `overrides`. max_parallel: elements at a time; None for no limit. options: of sbatch, which win over
-    those of slurm/array.sbatch.
+    those of slurm/array.sbatch. cells_per_task: cells that an element runs one after the other. Of one cell an element
+    has the number of its cell; of several, element i has the i-th of the parts into which `indices` falls.
     """
 
     sweep: str
@@ -36,24 +37,17 @@ class Request:
     overrides: tuple[str, ...]
     max_parallel: int | None = None
     options: tuple[str, ...] = ()
+    cells_per_task: int = 1
 
     @property
     def command(self) -> list[str]:
         """Return the words of the command."""
-        array = f"--array={ranges(self.indices)}" + (f"%{self.max_parallel}" if self.max_parallel else "")
+        several = self.cells_per_task > 1
+        elements = range(-(-len(self.indices) // self.cells_per_task)) if several else self.indices
+        array = f"--array={ranges(elements)}" + (f"%{self.max_parallel}" if self.max_parallel else "")
         own = ["sbatch", "--parsable", f"--job-name={self.name}", array]
-        return [*own, *self.options, str(TEMPLATE), self.sweep, *config_dir_words(), *self.overrides]
-
-
-def ranges(indices: Iterable[int]) -> str:
-    """Return numbers as SLURM's --array takes them: `0-3,7`."""
-    parts: list[list[int]] = []
-    for index in sorted(set(indices)):
-        if parts and parts[-1][-1] == index - 1:
-            parts[-1].append(index)
-        else:
-            parts.append([index])
-    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+        tasks = [f"--cells={ranges(self.indices)}", f"--cells-per-task={self.cells_per_task}"] if several else []
+        return [*own, *self.options, str(TEMPLATE), self.sweep, *tasks, *config_dir_words(), *self.overrides]
 
 
 def require_slurm() -> None:
@@ -64,7 +58,22 @@ def require_slurm() -> None:
             "'fedlit sweep run <SWEEP> --local'"
         )
     if not TEMPLATE.is_file():
-        raise UserError(f"{Path.cwd()} has no {TEMPLATE}; submit from the repository's root, where the jobs start")
+        raise UserError(
+            f"{Path.cwd()} has no {TEMPLATE}; submit from the repository's root, or let 'fedlit sweep scripts' write it"
+        )
+
+
+def require_one_task(request: Request) -> None:
+    """Raise UserError where an element of several cells would have several processes: each would run all of them."""
+    if request.cells_per_task == 1:
+        return
+    for option in ("--ntasks-per-node", "--nodes", "--ntasks"):
+        given = _option(option, request)
+        if given not in (None, "1"):
+            raise UserError(
+                f"--cells-per-task={request.cells_per_task} runs its cells in one process; {option}={given} "
+                f"({TEMPLATE}, --sbatch) makes several; give --sbatch={option}=1, or leave --cells-per-task out"
+            )
 
 
 def submit(request: Request) -> Submission:
@@ -92,12 +101,19 @@ def submit(request: Request) -> Submission:
         cells=tuple(request.cells[index].name for index in request.indices),
         overrides=request.overrides,
         log=log,
+        cells_per_task=request.cells_per_task,
     )
 
 
 def _log_pattern(request: Request) -> str | None:
     """Return where the jobs write their consoles, `%A` and `%a` not yet filled in; the last option counts."""
-    lines = TEMPLATE.read_text(encoding="utf-8").splitlines()
+    found = _option("--output", request)
+    return None if found is None else found.replace("%x", request.name)
+
+
+def _option(name: str, request: Request) -> str | None:
+    """Return what sbatch is told by an option, in the job script or in the request; the last one counts."""
+    lines = TEMPLATE.read_text(encoding="utf-8").splitlines() if TEMPLATE.is_file() else []
     directives = [word for line in lines if re.match(r"#SBATCH\s", line) for word in line.partition("# ")[0].split()]
-    found = [word.partition("=")[2] for word in [*directives, *request.options] if word.startswith("--output=")]
-    return found[-1].replace("%x", request.name) if found else None
+    found = [word.partition("=")[2] for word in [*directives, *request.options] if word.startswith(f"{name}=")]
+    return found[-1] if found else None

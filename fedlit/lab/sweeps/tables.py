@@ -20,8 +20,9 @@ from fedlit.scores import SCORES, main_keys, number
 LONGEST_VALUE = 32
 """Characters of a value in the table of cells; a prompt template is longer."""
 
-ORDER = ("done", "running", "starting", "queued", *STATES)
-"""In which order states are counted; `starting` and `queued` are those of fedlit.lab.sweeps.queue."""
+ORDER = ("done", "running", "starting", "queued", *STATES, "not begun")
+"""In which order states are counted; `starting` and `queued` are those of fedlit.lab.sweeps.queue, `not begun` that of
+fedlit.lab.sweeps.local."""
 
 STYLES: Mapping[str, str] = {
     "done": "green",

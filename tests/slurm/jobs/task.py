@@ -1,4 +1,4 @@
-"""Stands where the job scripts expect experiments/federate.py and sweep.py: notes what it sees, and imports no torch.
+"""Stands before the words that the job scripts give to python: notes what it sees, and imports no torch.
 
 `mode=sleep` ends by itself, `mode=fail` fails in process 1, the others wait for a signal: `mode=wait` ends then,
 `mode=requeue` puts its job back into the queue. A job that was put back ends at once.

@@ -13,10 +13,11 @@ import pytest
 
 from fedlit.config import load_config, to_yaml
 from fedlit.errors import UserError
-from fedlit.lab.sweeps import local
+from fedlit.lab.sweeps import local, starting
 from fedlit.lab.sweeps.local import LocalRun, Outcome, device_masks, run_locally, visible_gpus
 from fedlit.run.status import JOB_LOG_VARIABLE, read_status
 
+REPOSITORY = Path(__file__).parents[4]
 # What a run does, as far as the runner sees it: a line per process, then its arguments say how it goes on.
 STUB = """
 import os, signal, sys, time
@@ -49,11 +50,13 @@ folder.joinpath("config.yaml").write_text(folder.with_suffix(".yaml").read_text(
 """
 
 
-@pytest.fixture(autouse=True)
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "stub.py"
-    script.write_text(STUB)
-    monkeypatch.setattr(local, "COMMAND", (sys.executable, str(script)))
+@pytest.fixture(autouse=True, params=["cold", "warm"])
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    (tmp_path / "stub.py").write_text(STUB)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    monkeypatch.setattr(starting, "COMMAND", ("stub",))
+    monkeypatch.setattr(starting, "modules_of", lambda _configs: ())
+    monkeypatch.setenv("FEDLIT_WARM", str(int(request.param == "warm")))
 
 
 @pytest.fixture
@@ -174,11 +177,36 @@ def test_one_signal_stops_all_runs_once(
     runs = [make("a", "wait"), make("b", "wait"), make("c")]
     handler = signal.getsignal(number)
     later(lambda: all((each.folder / f"rank{rank}").exists() for each in runs[:2] for rank in (0, 1)), number)
-    assert run(runs, said, jobs=2, devices=2) == ["stopped"] * 3
+    assert run(runs, said, jobs=2, devices=2) == ["stopped", "stopped", "not begun"]
     assert [(each.folder / f"stopped{rank}").read_text() for each in runs[:2] for rank in (0, 1)] == ["1"] * 4
     assert not runs[2].folder.exists()
     assert "2 runs are going to stop at their next step" in "\n".join(said)
     assert signal.getsignal(number) == handler
+
+
+def test_a_third_signal_kills(
+    make: Callable[..., LocalRun], said: list[str], later: Callable[..., None], tmp_path: Path
+) -> None:
+    """The second one is passed on; a run that heeds neither is killed with the third."""
+    (tmp_path / "stub.py").write_text(STUB.replace("while not signals:", "while True:"))
+    runs = [make("a", "wait"), make("b")]
+    later((runs[0].folder / "rank0").exists, signal.SIGINT)
+    later(lambda: len(said) == 2, signal.SIGINT)
+    later(lambda: len(said) == 3, signal.SIGINT)
+    assert run(runs, said) == ["stopped", "not begun"]
+    assert [line.split(";")[0] for line in said[2:4]] == ["interrupted at once", "killed"]
+
+
+def test_a_killed_run_harms_no_other(make: Callable[..., LocalRun], said: list[str], tmp_path: Path) -> None:
+    for number in (signal.SIGKILL, signal.SIGSEGV):
+        (tmp_path / "stub.py").write_text(STUB.replace("sys.exit(2)", f"os.kill(os.getpid(), {int(number)})"))
+        name = number.name.lower()
+        assert run([make(name, "fail"), make(f"{name}-b", "meet"), make(f"{name}-c", "meet")], said, jobs=3) == [
+            "failed",
+            "done",
+            "done",
+        ]
+        assert any(f"(exit code {-number}): error: this cannot be" in line for line in said)
 
 
 def test_a_run_that_somebody_else_is_at_is_left_to_him(

@@ -70,5 +70,32 @@ def test_the_newest_submission_counts(make_run: Callable[..., CellRun]) -> None:
     assert (run.status.state, run.status.job, run.status.reason) == ("queued", "8_0", "failed before")
 
 
+SHARED = Submission(
+    job="7", submitted_s=0.0, indices=(4, 9, 11), cells=("cell0", "cell1", "cell2"), overrides=(), cells_per_task=2
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "jobs", "expected", "reason"),
+    [
+        ("pending", None, {"7_0": "RUNNING"}, "queued", "other cells of its job come first"),
+        ("pending", None, {"7_1": "RUNNING"}, "pending", "job 7_0 has ended before its turn"),
+        ("pending", None, {"7_0": "PENDING"}, "queued", ""),
+        ("failed", "7_0", {"7_0": "RUNNING"}, "failed", "why"),  # it had its turn, others have not
+        ("failed", "6_0", {"7_0": "RUNNING"}, "queued", "failed before"),
+        ("stopped", "7_0", {"7_0": "PENDING"}, "queued", "stopped before"),
+        ("requeued", "7_0", {"7_0": "PENDING"}, "requeued", "why"),
+        ("requeued", "7_0", {"7_0": "RUNNING"}, "queued", "other cells of its job come first"),
+        ("done", "7_0", {"7_0": "RUNNING"}, "done", "why"),
+    ],
+)
+def test_a_cell_that_shares_its_job(
+    make_run: Callable[..., CellRun], state: str, job: str | None, jobs: dict[str, str], expected: str, reason: str
+) -> None:
+    known = {} if state == "pending" else {"job": job, "reason": "why"}
+    (run,) = with_queue([make_run(1, state, **known)], [SHARED], jobs)
+    assert (run.status.state, run.status.reason) == (expected, reason)
+
+
 def test_only_ended_cells_need_a_job() -> None:
     assert {"done", "running", "queued", "starting", "requeued"} == BUSY

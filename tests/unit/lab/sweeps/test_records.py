@@ -52,7 +52,7 @@ def test_submissions_read_back(sweep: Sweep) -> None:
     first = Submission(
         job="7", submitted_s=1.5, indices=(0, 3), cells=("a", "b"), overrides=("seed=0",), log="logs/x-%A_%a.out"
     )
-    second = Submission(job="8", submitted_s=2.5, indices=(3,), cells=("b",), overrides=())
+    second = Submission(job="8", submitted_s=2.5, indices=(3,), cells=("b",), overrides=(), cells_per_task=4)
     path = add_submission(sweep, first)
     add_submission(sweep, second)
     assert read_submissions(sweep) == [first, second]

@@ -3,6 +3,7 @@
 import itertools
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from fedlit.config import load_sweep
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import check_cells
-from fedlit.lab.sweeps.submission import TEMPLATE, Request, ranges, require_slurm, submit
+from fedlit.lab.sweeps.numbers import numbers as numbers_of
+from fedlit.lab.sweeps.numbers import ranges
+from fedlit.lab.sweeps.submission import TEMPLATE, Request, require_one_task, require_slurm, submit
 
 REPOSITORY = Path(__file__).parents[4]
 CELLS = tuple(load_sweep("demo").cells())
@@ -41,6 +44,37 @@ def test_the_command() -> None:
     assert words[4:] == ["--time=10", "slurm/array.sbatch", "demo", *REQUEST.overrides]
 
 
+@given(st.sets(st.integers(0, 60), min_size=1))
+def test_numbers_are_read_back(chosen: set[int]) -> None:
+    assert list(numbers_of(ranges(chosen), 61)) == sorted(chosen)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "3-1", "1,,2", "0-61", "61", "-1", "9" * 30, "0 1", "1_0"])
+def test_what_is_no_list_of_cells_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^--cells=.*(write it as 0-3,7|give 0 to 60)$"):
+        numbers_of(text, 61)
+
+
+def test_several_cells_of_an_element() -> None:
+    words = replace(REQUEST, cells_per_task=3).command
+    assert words[3] == "--array=0-1%3"
+    assert words[5:] == ["slurm/array.sbatch", "demo", "--cells=0-2,5", "--cells-per-task=3", *REQUEST.overrides]
+
+
+def test_several_processes_of_an_element_with_several_cells_are_refused(clone: Path) -> None:
+    require_one_task(replace(REQUEST, options=("--ntasks-per-node=2",)))
+    request = replace(REQUEST, cells_per_task=3)
+    require_one_task(request)
+    for option in ("--ntasks-per-node=2", "--nodes=3", "--ntasks=2"):
+        with pytest.raises(UserError, match=rf"{option} .*; give --sbatch={option[:-2]}=1, or leave"):
+            require_one_task(replace(request, options=(option,)))
+    text = (clone / TEMPLATE).read_text().replace("--ntasks-per-node=1", "--ntasks-per-node=4")
+    (clone / TEMPLATE).write_text(text)
+    with pytest.raises(UserError, match="--ntasks-per-node=4"):
+        require_one_task(request)
+    require_one_task(replace(request, options=("--ntasks-per-node=1",)))
+
+
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clone with the job script, and a program for sbatch."""
@@ -61,6 +95,9 @@ def test_a_submission_notes_job_cells_and_consoles(clone: Path) -> None:
     assert (done.job, done.indices, done.overrides) == ("7", (0, 1, 2, 5), REQUEST.overrides)
     assert done.cells == tuple(CELLS[index].name for index in done.indices)
     assert done.log_of(CELLS[5].name) == "slurm/logs/demo-7_5.out"
+    shared = submit(replace(REQUEST, cells_per_task=3))
+    assert [shared.element(cell) for cell in shared.cells] == ["7_0", "7_0", "7_0", "7_1"]
+    assert shared.log_of(CELLS[5].name) == "slurm/logs/demo-7_1.out"
 
 
 def test_an_option_of_the_user_says_where_consoles_go(clone: Path) -> None:
@@ -83,7 +120,9 @@ def test_what_sbatch_says_against_it_is_one_line(clone: Path) -> None:
 def test_no_slurm_and_no_clone_are_one_line(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_slurm()
     monkeypatch.chdir(clone / "slurm")
-    with pytest.raises(UserError, match=r"has no slurm/array.sbatch; submit from the repository's root"):
+    with pytest.raises(
+        UserError, match=r"has no slurm/array.sbatch; submit from the repository's root, or let 'fedlit sweep scripts'"
+    ):
         require_slurm()
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match=r"sbatch is not there.*--local"):
