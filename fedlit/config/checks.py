@@ -17,7 +17,7 @@ from fedlit.tasks.registry import task_names, task_spec
 from fedlit.tasks.spec import TaskSpec
 
 VALID_VALUES: Mapping[str, tuple[str, ...]] = {
-    "data.source": ("pydoc", "digits", "jsonl", "images", "hub"),
+    "data.source": ("pydoc", "digits", "jsonl", "images", "hub", "memory"),
     "data.answer": ("text", "number", "boxed", "option"),
     "model.weights": ("pretrained", "random"),
     "model.quantization": ("nf4",),
@@ -32,7 +32,7 @@ VALID_VALUES: Mapping[str, tuple[str, ...]] = {
     "server.optimizer": ("none", "fedavgm", "fedadam", "fedyogi", "fedadagrad"),
     "run.export": ("adapter", "merged"),
     "run.result": ("last", "best"),
-    "partition.name": ("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file"),
+    "partition.name": ("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file", "given"),
     "eval.protocol": ("generate", "teacher_forced", "options"),
     "eval.on": ("global", "clients", "both"),
     "compute.accelerator": ("auto", "cpu", "cuda"),
@@ -162,7 +162,8 @@ def _combination_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def has_own_test_set(values: Mapping[str, Any]) -> bool:
     """Tell whether the data set comes with a test set that belongs to no client."""
     on_hub = values["data.path"] is None and values["data.hub_test_split"] is not None
-    return on_hub or values["data.test_path"] is not None
+    # Whether rows that were given from Python came with test rows is known where they are (`fedlit/inputs.py`).
+    return on_hub or values["data.test_path"] is not None or values["data.source"] == "memory"
 
 
 def _partition_problems(values: Mapping[str, Any]) -> Iterator[Problem]:

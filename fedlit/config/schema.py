@@ -17,7 +17,8 @@ class DataConfig:
     """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
     source: str = "pydoc"
     """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
-    `images` (a local folder with one folder for each class, or an .npz file) or `hub` (Hugging Face datasets)"""
+    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets) or `memory`
+    (rows given to `fedlit.run`)"""
     path: str | None = None
     """local .jsonl or .jsonl.gz file, .npz file or folder of images; when given it is read instead of the hub"""
     test_path: str | None = None
@@ -201,7 +202,7 @@ class PartitionConfig:
     name: str = "dirichlet"
     """`dirichlet` (equal sizes, labels skewed), `quantity` (labels alike, sizes skewed), `pathological` (a few labels a
     client), `natural` (a column's values dealt to the clients), `topics` (texts clustered, then as dirichlet), `iid`
-    (the default with data.label=null) or `file`"""
+    (the default with data.label=null), `file` or `given` (rows of each client, given to `fedlit.run`)"""
     alpha: float = 0.1
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
