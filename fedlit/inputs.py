@@ -8,6 +8,7 @@ from fedlit.data.notices import row_notices
 from fedlit.data.own_rows import PARTITION, SOURCE, OwnRows, require_own
 from fedlit.data.prompts import Row
 from fedlit.data.sources import load_test_rows, read_rows, sample_rows
+from fedlit.errors import UserError
 from fedlit.metrics.meteor_jar import require_meteor
 from fedlit.partition.own import check_own
 from fedlit.partition.shards import (
@@ -73,9 +74,7 @@ def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: Own
     require_own(config.data, has_rows=rows is not None)
     own = None if rows is None else check_own(config, rows, test_rows)
     if own is None and config.partition.name == PARTITION:
-        raise UserError(
-            "partition.name=given is of rows that are given from Python for each client; choose a partition"
-        )
+        raise UserError("partition.name=given is of rows that are given from Python for each client; choose another")
     all_rows = read_rows(config.data) if own is None else own.rows
     drawn = sample_rows(all_rows, config.data, config.seed)
     spec = task_spec(config.data.task)
@@ -97,7 +96,7 @@ def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: Own
         config.seed,
         labels=labels,
         with_test_parts=not own_test_rows or config.eval.on != "global",
-        given=own and own.parts,
+        given=None if own is None else own.parts,
     )
     folder.require_same_rows("shards_sha256", shards_checksum(shards))
     if config.eval.protocol != "options":

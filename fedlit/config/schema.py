@@ -17,8 +17,7 @@ class DataConfig:
     """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
     source: str = "pydoc"
     """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
-    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets) or `memory`
-    (rows given to `fedlit.run`)"""
+    `images` (a folder with one folder for each class, or an .npz file), `hub` (Hugging Face) or `memory` (Python's)"""
     path: str | None = None
     """local .jsonl or .jsonl.gz file, .npz file or folder of images; when given it is read instead of the hub"""
     test_path: str | None = None

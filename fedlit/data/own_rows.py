@@ -88,6 +88,7 @@ def own_rows(given: Any, argument: str) -> OwnRows:
     if isinstance(given, Mapping):
         if not given:
             raise UserError(f"{argument}: no clients; give rows")
+        names: dict[str | None, tuple[Any, ...]]
         names = {str(name): _records(part, f"{argument}[{name!r}]") for name, part in given.items()}
         if len(names) < len(given):
             raise UserError(f"{argument}: two clients have one name as text; give each its own")

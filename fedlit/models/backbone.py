@@ -86,8 +86,8 @@ def location(path: str, key: str | None = None) -> str:
     """
     if path.startswith(f"{MEMORY}:"):
         raise UserError(
-            f"{key or f'model.path={path}'} was given from Python as an object, which no file holds; run it there, with "
-            "fedlit.run(..., model=..., tokenizer=...)"
+            f"{key or f'model.path={path}'} was given from Python as an object, and no file holds it; run it there, "
+            "with fedlit.run(..., model=..., tokenizer=...)"
         )
     if path in PACKAGED:
         return str(PACKAGED[path])

@@ -79,7 +79,7 @@ def copied(model: Any, *, weights: bool = True) -> Any:
     """
     make: Callable[[Tensor], Tensor] = _to_cpu if weights else _to_meta
     memo = {id(tensor): make(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, memo).eval()  # type: ignore[arg-type]  # a memo is anything by its id
+    return copy.deepcopy(model, memo).eval()
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
@@ -126,13 +126,13 @@ def _require_task(config: ModelConfig, purpose: Purpose, model: Any) -> None:
     fitting: tuple[type, ...] = tuple(known) if isinstance(known, list | tuple) else () if known is None else (known,)
     if fitting and not isinstance(model, fitting):
         raise UserError(
-            f"model= is a {type(model).__name__}, and data.task={spec.name} needs a {fitting[0].__name__}; load it with "
-            f"transformers.{spec.auto_class}"
+            f"model= is a {type(model).__name__}, and data.task={spec.name} needs a {fitting[0].__name__}; load it "
+            f"with transformers.{spec.auto_class}"
         )
     if spec.has_head and model.config.num_labels != purpose.num_outputs:
         raise UserError(
-            f"model= has a head of {model.config.num_labels} outputs, and the rows have {purpose.num_outputs} classes; load "
-            f"it with num_labels={purpose.num_outputs}"
+            f"model= has a head of {model.config.num_labels} outputs, and the rows have {purpose.num_outputs} classes; "
+            f"load it with num_labels={purpose.num_outputs}"
         )
 
 
@@ -182,8 +182,8 @@ def _reader_checksum(reader: Any) -> str:
     """Return the SHA-256 of the files that a tokenizer or an image processor writes."""
     if not hasattr(reader, "save_pretrained") or isinstance(reader, nn.Module):
         raise UserError(
-            f"tokenizer= is a {type(reader).__name__}; give a tokenizer of transformers (AutoTokenizer.from_pretrained), "
-            "or an image processor for images"
+            f"tokenizer= is a {type(reader).__name__}; give a tokenizer of transformers (AutoTokenizer), or "
+            "an image processor for images"
         )
     digest = hashlib.sha256()
     with TemporaryDirectory() as folder, quiet():

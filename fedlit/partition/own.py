@@ -62,8 +62,8 @@ def check_own(config: RunConfig, rows: OwnRows, test_rows: OwnRows | None) -> Ow
         return OwnData(rows=together, test_rows=_own_test_set(config, together, test_rows))
     if (partition.name, partition.num_shards, data.sample) != (PARTITION, None, None):
         raise UserError(
-            "rows= are for each client, and nothing is dealt or drawn: leave out partition.name, partition.num_shards and "
-            "data.sample, or give one list"
+            "rows= are for each client, and nothing is dealt or drawn: leave out partition.name, partition.num_shards "
+            "and data.sample, or give one list"
         )
     if len(parts) != config.num_clients:
         raise UserError(f"num_clients={config.num_clients}, and rows= has {len(parts)} clients; leave num_clients out")
@@ -77,11 +77,11 @@ def check_own(config: RunConfig, rows: OwnRows, test_rows: OwnRows | None) -> Ow
             f"test_rows= has {len(test_rows.parts)} clients and rows= has {len(parts)}, or they have other names; give "
             "the same clients in the same order"
         )
-    tests, places = test_rows.checked("test_rows", data)
-    tested = [row for part in tests for row in part]
+    own_tests, places = test_rows.checked("test_rows", data)
+    tested = [row for part in own_tests for row in part]
     spec = task_spec(data.task)
     spec.check_test_rows(tested, places, spec.class_names(together, data), data)
-    test = [*numbered(tests, len(together))]
+    test = [*numbered(own_tests, len(together))]
     return OwnData(rows=[*together, *tested], parts=train, test_parts=test, names=rows.names)
 
 
@@ -90,8 +90,8 @@ def _own_test_set(config: RunConfig, rows: list[Row], test_rows: OwnRows | None)
     if test_rows is None:
         if config.partition.test_fraction == 0 and config.partition.min_test_rows == 0:
             raise UserError(
-                "partition.test_fraction=0 and partition.min_test_rows=0 leave no row to test on; give one a value above 0, "
-                "or test_rows="
+                "partition.test_fraction=0 and partition.min_test_rows=0 leave no row to test on; give one a value "
+                "above 0, or test_rows="
             )
         return []
     (tests,), places = test_rows.checked("test_rows", replace(config.data, label=None))
