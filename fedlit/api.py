@@ -239,6 +239,6 @@ def _require_this_process(compute: ComputeConfig) -> None:
     if not made and compute.devices * compute.num_nodes > 1:
         number = compute.devices
         raise UserError(
-            f"compute.devices={number}, compute.num_nodes={compute.num_nodes}: fedlit.run works in this process alone; write "
-            f"a script and start it with `torchrun --nproc-per-node={number} script.py`, or use the command fedlit run"
+            f"compute.devices={number}, compute.num_nodes={compute.num_nodes}: fedlit.run works in this process; "
+            f"write a script and start it with `torchrun --nproc-per-node={number} script.py`, or use fedlit run"
         )

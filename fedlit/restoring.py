@@ -43,7 +43,10 @@ class Trained:
     def of(cls, federation: Federation) -> "Trained":
         """Return what a federation holds after its export: the state that was exported."""
         host, task = federation.host, federation.evaluator.task
-        reader = getattr(task, "tokenizer", None) or getattr(task, "image_processor", None)
+        # A task reads texts with its tokenizer, or images with what prepares them.
+        reader = getattr(task, "tokenizer", None) or getattr(
+            getattr(task, "preparation", None), "image_processor", None
+        )
         trained = cls(host=host, reader=reader, server=federation.server, clients=federation.clients or {})
         trained.load_server()
         return trained
