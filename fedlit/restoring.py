@@ -1,15 +1,17 @@
 """A run's model once more, from its checkpoints: what a finished run computes, without training."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fedlit.assembly import calibration_batches
 from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
@@ -48,13 +50,16 @@ class Trained:
             getattr(task, "preparation", None), "image_processor", None
         )
         trained = cls(host=host, reader=reader, server=federation.server, clients=federation.clients or {})
-        trained.load_server()
+        trained.load()
         return trained
 
-    def load_server(self) -> None:
-        """Make the model the server's."""
-        self.host.load_server(self.server)
+    def load(self) -> None:
+        """Make the model the server's or, where clients keep tensors to themselves, the first client's."""
         self.host.model.eval()
+        if self.host.has_private and self.clients:
+            self.load_client(min(self.clients))
+        else:
+            self.host.load_server(self.server)
 
     def load_client(self, client_id: int) -> None:
         """Make the model a client's own: the server's tensors, and those that the client keeps to itself.
@@ -67,7 +72,7 @@ class Trained:
         if client_id not in self.clients:
             known = f"0 to {max(self.clients)}" if self.clients else "none here"
             raise UserError(f"client {client_id} is none of this run; known are {known}")
-        self.load_server()
+        self.host.load_server(self.server)
         self.host.load_private(self.clients[client_id].private)
         self.host.method.adapter.set_rank(self.host.model, client_id=client_id)
 
@@ -84,17 +89,13 @@ def restore(config: RunConfig, backbone: OwnBackbone) -> Trained:
     path = _checkpoint(config, folder, checkpoints)
     plan = make_plan(Inputs(config=config, rows=[], shards=[], classes=_classes(config, folder.path)), backbone.load)
     loaded = plan.backbone()
-    task = make_task(plan, loaded)
-    try:
-        layers, _ = attach_adapter(plan, loaded)
-    except UserError:
-        # An initialisation by data: it is replaced by what the checkpoint holds, but cannot do without.
-        plan, loaded = make_plan(gather_inputs(config), backbone.load), plan.backbone()
-        layers, _ = attach_adapter(plan, loaded, calibration_batches(plan, loaded.model, task))
+    make_task(plan, loaded)  # which may give the model its padding
+    # What an adapter makes of data is in the checkpoint, and replaces what it makes of these.
+    layers, _ = attach_adapter(plan, loaded, partial(_stand_ins, loaded.model, task_spec(config.data.task).reads_text))
     host = ModelHost(loaded.model, plan.method, layers)
     server, clients = checkpoints.load(path, torch.device("cpu"), set(range(config.num_clients)))
     trained = Trained(host=host, reader=_reader(loaded), server=replace(server, layers=layers), clients=clients)
-    trained.load_server()
+    trained.load()
     return trained
 
 
@@ -121,6 +122,18 @@ def _classes(config: RunConfig, folder: Path) -> tuple[str, ...]:
             names = json.loads(described.read_text(encoding="utf-8"))["id2label"]
             return tuple(names[str(number)] for number in range(len(names)))
     return gather_inputs(config).classes
+
+
+def _stand_ins(model: Any, reads_text: bool) -> Iterator[Tensor]:
+    """Yield numbers that depend on all weights of a model, in place of the losses of training rows."""
+    if reads_text:
+        num_rows = model.get_input_embeddings().num_embeddings
+        yield model(input_ids=torch.arange(64).view(4, 16) % num_rows).logits.float().square().mean()
+        return
+    config = getattr(model.config, "vision_config", model.config)
+    side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+    shape = (2, config.num_channels, side, side)
+    yield model(pixel_values=torch.linspace(-1, 1, math.prod(shape)).view(shape)).logits.float().square().mean()
 
 
 def _reader(backbone: Backbone) -> Any:

@@ -63,9 +63,9 @@ class Result:
         """The transformers model with the adapter in it, in evaluation mode. It computes what was scored and exported:
         the server's last state, or its best round's with run.result=best.
 
-        Where clients keep tensors of their own (`client_model`), these are the server's alone.
+        Where clients keep tensors of their own there is no such model, and it is the first client's (`client_model`).
         """
-        self._trained.load_server()
+        self._trained.load()
         return self._trained.host.model
 
     def client_model(self, client_id: int) -> Any:

@@ -153,15 +153,23 @@ def classifier(num_labels: int) -> LlamaForSequenceClassification:
             {},
             r"model= is a PeftModel.*merge",
         ),
-        (lambda model: copy.deepcopy(model).to("meta"), {}, r"weights that are not in memory \(meta device\)"),
+        (lambda model: copy.deepcopy(model).to("meta"), {}, r"weights are not in memory \(meta device\)"),
         (
             lambda model: AutoModel.from_pretrained(TINY),
             {},
             r"is a LlamaModel, and data\.task=causal_lm needs a LlamaForCausalLM",
         ),
         (lambda model: classifier(3), {}, r"is a LlamaForSequenceClassification, and data\.task=causal_lm"),
-        (lambda model: model, {"model.weights": "random"}, r"model\.weights=random is of a model from files"),
-        (lambda model: model, {"model.quantization": "nf4"}, r"model\.quantization=nf4 is of a model from files"),
+        (
+            lambda model: model,
+            {"model.weights": "random"},
+            r"model\.weights=random is for a model that is loaded from files",
+        ),
+        (
+            lambda model: model,
+            {"model.quantization": "nf4"},
+            r"model\.quantization=nf4 is for a model that is loaded from files",
+        ),
     ],
 )
 def test_what_is_no_model_for_the_run(
@@ -187,7 +195,7 @@ def test_a_head_of_another_number_of_classes(tmp_path: Path, tokenizer: Any) -> 
 
 def test_a_tokenizer_is_missing_or_none(tmp_path: Path, model: Any) -> None:
     nameless = copy.deepcopy(model)
-    nameless.config._name_or_path = ""
+    nameless.name_or_path = ""
     with pytest.raises(fedlit.UserError, match=r"model= comes without its tokenizer; give it as tokenizer=<tokenizer>"):
         small_run(tmp_path, model=nameless)
     with pytest.raises(fedlit.UserError, match=r"tokenizer= is a int; give a tokenizer of transformers"):
