@@ -196,7 +196,7 @@ def _run(config: RunConfig, given: Given, *, quiet: bool) -> Result:
                 raise storage_error(error, Path.cwd()) or error from error
         assert federation is not None
         trained = Trained.of(federation)
-        return Result(federation.folder.path, config, lambda: trained, notices)
+        return Result(federation.folder.path, config, lambda: trained, notices, status="done")
     finally:
         _one_at_a_time.release()
 

@@ -29,12 +29,19 @@ class Result:
     """
 
     def __init__(
-        self, folder: Path, config: RunConfig, trained: Callable[[], Trained], notices: Sequence[str] = ()
+        self,
+        folder: Path,
+        config: RunConfig,
+        trained: Callable[[], Trained],
+        notices: Sequence[str] = (),
+        status: str | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.config = config
         self.notices = tuple(notices)
         self._make_trained = trained
+        self._status = status
+        self._shown: int | None = None  # whose tensors `client_model` has put into the model
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -51,7 +58,7 @@ class Result:
     @property
     def status(self) -> str:
         """How the run stands: `done`, `stopped`, `running`, ... as in status.json."""
-        return read_status(self.folder).state
+        return self._status or read_status(self.folder).state
 
     @property
     def adapter(self) -> Path:
@@ -65,7 +72,9 @@ class Result:
 
         Where clients keep tensors of their own there is no such model, and it is the first client's (`client_model`).
         """
-        self._trained.load()
+        if self._shown is not None:
+            self._trained.load()
+            self._shown = None
         return self._trained.host.model
 
     def client_model(self, client_id: int) -> Any:
@@ -76,6 +85,7 @@ class Result:
         Raises:
             UserError: no such client, or none has tensors of its own.
         """
+        self._shown = client_id
         self._trained.load_client(client_id)
         return self._trained.host.model
 
