@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlit.commands.endings import tell
+from fedlit.commands.endings import is_first_process, tell
 from fedlit.config import ComputeConfig, RunConfig, load_yaml
 from fedlit.config import load_config as load_words
 from fedlit.config.reading import read_file
@@ -185,7 +185,7 @@ def _run(config: RunConfig, given: Given, *, quiet: bool) -> Result:
 
         def warn(line: str) -> None:
             notices.append(line)
-            if not quiet:
+            if not quiet and is_first_process():
                 tell(f"warning: {line}")
 
         stop = StopRequest()
