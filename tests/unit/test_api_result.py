@@ -9,6 +9,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
+import transformers
 from api_runs import ROWS, same_tensors, small_run
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -129,6 +130,13 @@ def test_what_is_not_there(tmp_path: Path, plain: fedlit.Result) -> None:
         (result.folder / "checkpoints" / round_folder(number) / "manifest.json").unlink()
     with pytest.raises(fedlit.UserError, match=r"has no intact checkpoint, and so no model"):
         _ = fedlit.load_result(result.folder).model
+
+
+def test_reading_a_model_prints_nothing(plain: fedlit.Result, capfd: pytest.CaptureFixture[str]) -> None:
+    transformers.utils.logging.enable_progress_bar()
+    assert same_tensors(fedlit.load_result(plain.folder), plain)
+    assert capfd.readouterr() == ("", "")
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_records_need_no_torch(plain: fedlit.Result) -> None:
