@@ -1,3 +1,65 @@
-"""fedlit: federated fine-tuning of foundation models, exact and reproducible."""
+"""fedlit: federated fine-tuning of foundation models, exact and reproducible.
+
+`fedlit.run` runs a federation, `fedlit.load_config` checks a configuration, `fedlit.load_result` reads a run's folder.
+Importing the package imports neither torch nor anything else; each name below is looked up when it is asked for.
+"""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from fedlit import run as _room
+
+if TYPE_CHECKING:
+    from fedlit.api import load_config as load_config
+    from fedlit.api import load_result as load_result
+    from fedlit.config import RunConfig as RunConfig
+    from fedlit.errors import DivergenceError as DivergenceError
+    from fedlit.errors import FedlitError as FedlitError
+    from fedlit.errors import LostPeer as LostPeer
+    from fedlit.errors import OutOfMemory as OutOfMemory
+    from fedlit.errors import Stopped as Stopped
+    from fedlit.errors import UserError as UserError
+    from fedlit.lab.callbacks import Callback as Callback
+    from fedlit.lab.callbacks import Stop as Stop
+    from fedlit.result import Result as Result
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    **dict.fromkeys(("load_config", "load_result"), "fedlit.api"),
+    **dict.fromkeys(
+        ("FedlitError", "UserError", "DivergenceError", "OutOfMemory", "LostPeer", "Stopped"), "fedlit.errors"
+    ),
+    **dict.fromkeys(("Callback", "Stop"), "fedlit.lab.callbacks"),
+    "Result": "fedlit.result",
+    "RunConfig": "fedlit.config",
+}
+
+
+class _Run(ModuleType):
+    """`fedlit.run` is a room of the house and the function that runs: a module that can be called."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return import_module("fedlit.api").run(*arguments, **keywords)
+
+    @property
+    def __signature__(self) -> Any:
+        from inspect import signature  # noqa: PLC0415  for help() alone
+
+        return signature(import_module("fedlit.api").run)
+
+
+_room.__class__ = _Run
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedlit' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

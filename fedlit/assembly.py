@@ -15,8 +15,7 @@ from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
-from fedlit.models import load_backbone
-from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, purpose, rehearse
+from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
 from fedlit.process import communication
 from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
@@ -92,9 +91,8 @@ def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
 def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
     inputs, config, method = plan.inputs, plan.inputs.config, plan.method
-    wanted = purpose(plan)
     rehearse(plan)
-    backbone = load_backbone(config.model, wanted)
+    backbone = plan.backbone()
     task = make_task(plan, backbone)
     layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
     host = ModelHost(backbone.model, method, layers)
@@ -131,7 +129,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             model=backbone.model,
             form=config.run.export,
             head=method.head(backbone.model),
-            reload=lambda: load_backbone(config.model, wanted),
+            reload=plan.backbone,
         ),
         rows=rows,
         server=server,

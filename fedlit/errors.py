@@ -3,6 +3,7 @@ more adds a field, and nobody takes a line apart.
 """
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from fedlit.lines import MAX_LINE_CHARACTERS, one_line
@@ -19,7 +20,15 @@ LESS_MEMORY = (
 )
 
 
-class UserError(ValueError):
+class FedlitError(Exception):
+    """What `fedlit.run` and its like raise for a reason that lies outside the package: a mistake in what was given, a
+    loss that is not finite, memory, a lost process, a request to stop. `str(error)` is one line.
+
+    An exception of another class is a bug of fedlit, or came out of a callback of the caller's own.
+    """
+
+
+class UserError(FedlitError, ValueError):
     """A mistake the user can mend. The message is one line: fact, value, remedy."""
 
     def __str__(self) -> str:
@@ -35,7 +44,7 @@ class StorageError(ProcessError):
 
 
 @dataclass(kw_only=True, eq=False)
-class FieldsError(Exception):
+class FieldsError(FedlitError):
     """An exception with keyword fields, all of which go with it from process to process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -119,6 +128,17 @@ class OutOfMemory(FieldsError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}; {LESS_MEMORY}{_intact(self.checkpoint_round)}"
+
+
+@dataclass(kw_only=True, eq=False)
+class Stopped(FieldsError):
+    """The run was asked to stop before its last round: a signal, Ctrl-C, a callback that raised `fedlit.Stop`, or the
+    time limit of a job. Everything up to the last finished round is saved, and the same call goes on from there.
+
+    folder: the run's, which `fedlit.load_result` reads; None where it is not known.
+    """
+
+    folder: Path | None = None
 
 
 @dataclass(kw_only=True, eq=False)

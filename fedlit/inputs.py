@@ -1,13 +1,25 @@
 """The rows and who holds them, read before torch is imported: a mistake in a file is reported within a second."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from fedlit.config import RunConfig
 from fedlit.data.notices import row_notices
+from fedlit.data.own_rows import PARTITION, SOURCE, OwnRows, require_own
 from fedlit.data.prompts import Row
 from fedlit.data.sources import load_test_rows, read_rows, sample_rows
+from fedlit.errors import UserError
 from fedlit.metrics.meteor_jar import require_meteor
-from fedlit.partition.shards import RowLabels, Shard, make_shards, row_labels, rows_checksum, shards_checksum
+from fedlit.partition.own import check_own
+from fedlit.partition.shards import (
+    RowLabels,
+    Shard,
+    make_shards,
+    partition_record,
+    row_labels,
+    rows_checksum,
+    shards_checksum,
+)
 from fedlit.run.folder import RunFolder
 from fedlit.tasks.registry import task_spec
 
@@ -19,6 +31,7 @@ class Inputs:
     labels: of every row, as the partition sees them; None for rows without labels.
     own_test_rows: those of a test set that belongs to no client; none if the data set has none.
     classes: names of the classes in the order of their numbers; none without a classification.
+    client_names: as rows that were given from Python have them; none otherwise.
     notices: lines about the rows that a person should read.
     """
 
@@ -28,6 +41,7 @@ class Inputs:
     labels: RowLabels | None = None
     own_test_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
+    client_names: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
@@ -35,47 +49,66 @@ class Inputs:
         """The global test set: the data set's own, or the clients' test parts together."""
         return list(self.own_test_rows) or [self.rows[row] for shard in self.shards for row in shard.test]
 
+    def partition_record(self) -> dict[str, Any]:
+        """Return what partition.json holds; of rows from Python also the clients' names, and that there is no test set
+        where none was given.
+        """
+        data, tests = self.config.data, self.own_test_rows
+        record = partition_record(self.rows, self.shards, data, labels=self.labels, own_test_rows=tests)
+        for client, name in zip(record["clients"], self.client_names, strict=False):
+            client["name"] = name
+        if data.source == SOURCE:
+            record["test_rows_sha256"] = rows_checksum(tests)
+        return record
 
-def gather_inputs(config: RunConfig) -> Inputs:
+
+def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: OwnRows | None = None) -> Inputs:
     """Read and deal the rows; a run folder of another configuration, a score whose program is missing and every
-    mistake in the data is a UserError.
+    mistake in the data is a UserError. `rows` and `test_rows` were given from Python, with data.source=memory.
     """
     folder = RunFolder(config)
     folder.require_place()
     folder.require_same_run()
     if "meteor_15" in (config.data.scores or ()):
         require_meteor()
-    all_rows = read_rows(config.data)
-    rows = sample_rows(all_rows, config.data, config.seed)
+    require_own(config.data, has_rows=rows is not None)
+    own = None if rows is None else check_own(config, rows, test_rows)
+    if own is None and config.partition.name == PARTITION:
+        raise UserError("partition.name=given is of rows that are given from Python for each client; choose another")
+    all_rows = read_rows(config.data) if own is None else own.rows
+    drawn = sample_rows(all_rows, config.data, config.seed)
     spec = task_spec(config.data.task)
-    classes = spec.class_names(all_rows, config.data)  # a sample may lack a rare one
-    own_test_rows = load_test_rows(config.data, classes)
+    classes = spec.class_names(all_rows if own is None else own.train_rows, config.data)  # a sample may lack a rare one
+    own_test_rows = load_test_rows(config.data, classes) if own is None else own.test_rows
+    known, tested = (all_rows, own_test_rows) if own is None else (own.train_rows, own.tested_rows)
     notices = folder.notices() + row_notices(
-        all_rows, own_test_rows, config.data, columns=list(spec.columns(config.data)), classes=classes
+        known, tested, config.data, columns=list(spec.columns(config.data)), classes=classes
     )
-    folder.require_same_rows("rows_sha256", rows_checksum(rows))
-    if own_test_rows:
+    folder.require_same_rows("rows_sha256", rows_checksum(drawn))
+    if own_test_rows or own is not None:
         folder.require_same_rows("test_rows_sha256", rows_checksum(own_test_rows))
-    labels = row_labels(rows, config.data, config.partition, config.seed)
-    shards = make_shards(
-        rows,
+    labels = row_labels(drawn, config.data, config.partition, config.seed)
+    shards = (own and own.shards) or make_shards(
+        drawn,
         config.data,
         config.partition,
         config.num_clients,
         config.seed,
         labels=labels,
         with_test_parts=not own_test_rows or config.eval.on != "global",
+        given=None if own is None else own.parts,
     )
     folder.require_same_rows("shards_sha256", shards_checksum(shards))
     if config.eval.protocol != "options":
         of_clients = [] if config.eval.on == "global" and own_test_rows else [r for shard in shards for r in shard.test]
-        notices += spec.test_notices([*own_test_rows, *(rows[row] for row in of_clients)], config.data)
+        notices += spec.test_notices([*own_test_rows, *(drawn[row] for row in of_clients)], config.data)
     return Inputs(
         config=config,
-        rows=rows,
+        rows=drawn,
         shards=shards,
         labels=labels,
         own_test_rows=tuple(own_test_rows),
         classes=classes,
+        client_names=own.names if own else (),
         notices=tuple(notices),
     )

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Self, TextIO, cast
@@ -17,13 +18,13 @@ from rich.console import Console
 from fedlit.assembly import assemble
 from fedlit.config import RunConfig
 from fedlit.errors import DivergenceError, FieldsError, LostPeer, OutOfMemory, UserError
+from fedlit.extras import Extras
 from fedlit.inputs import Inputs
 from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.console import ConsoleReport
 from fedlit.lab.callbacks.loggers import make_loggers
 from fedlit.lab.callbacks.plots import RunPlots
 from fedlit.outside.faults import note_plugin
-from fedlit.partition.shards import partition_record
 from fedlit.planning import Plan, make_plan
 from fedlit.process import communication, slurm
 from fedlit.process.console import ConsoleFile
@@ -48,7 +49,7 @@ from fedlit.run.status import RunStatus, ended, first_status, stored_status, to_
 from fedlit.sizing import describe_sizes
 
 
-def federate(inputs: Inputs, stop: StopRequest) -> Federation:
+def federate(inputs: Inputs, stop: StopRequest, extras: Extras | None = None) -> Federation:
     """Run or resume one federation on every process of the group and leave the group.
 
     status.json tells how it ended. A job that its time limit stops (SIGUSR1) goes back into SLURM's queue, unless it
@@ -62,31 +63,31 @@ def federate(inputs: Inputs, stop: StopRequest) -> Federation:
         MixedRuns: processes of another run are in the group.
         KeyboardInterrupt: a second Ctrl-C, here or in another process.
     """
-    config = inputs.config
+    config, extras = inputs.config, extras or Extras()
     quieten()
     keep_freed_memory()
     require_devices(config.compute)
-    plan = make_plan(inputs)
+    plan = make_plan(inputs, extras.backbone.load)
     try:
         with _typed_ends(config, stop, starting=True):
             fabric = communication.launch(config.compute)
         with _typed_ends(config, stop):
             require_one_run(config)
-            return _attempt(plan, fabric, stop)
+            return _attempt(plan, fabric, stop, extras)
     finally:
         communication.shutdown()
 
 
-def _attempt(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
+def _attempt(plan: Plan, fabric: Fabric, stop: StopRequest, extras: Extras) -> Federation:
     config = plan.inputs.config
     attempt = _Attempt.begin(config, stop)
     try:
         with _typed_ends(config, stop):
-            federation = _run(plan, fabric, stop)
+            federation = _run(plan, fabric, stop, extras)
         attempt.end("done")
         return federation
     except StoppedBySignal as stopped:
-        raise attempt.after_signal(stopped, stop) from None
+        raise replace(attempt.after_signal(stopped, stop), folder=RunFolder(config).path) from None
     except BaseException as error:
         attempt.after_error(error)
         raise
@@ -122,17 +123,14 @@ def _saved_round(checkpoints: Path) -> int | None:
     return max((int(number) for number in numbers if number.isdigit()), default=None)
 
 
-def _run(plan: Plan, fabric: Fabric, stop: StopRequest) -> Federation:
+def _run(plan: Plan, fabric: Fabric, stop: StopRequest, extras: Extras) -> Federation:
     inputs = plan.inputs
     federation, summary = assemble(plan, fabric)
     federation.stop = stop
 
     def prepare() -> None:
-        record = partition_record(
-            inputs.rows, inputs.shards, inputs.config.data, labels=inputs.labels, own_test_rows=inputs.own_test_rows
-        )
-        federation.folder.prepare(record, summary.device)
-        federation.callbacks = _callbacks(inputs.config, federation)
+        federation.folder.prepare(inputs.partition_record(), summary.device)
+        federation.callbacks = _callbacks(inputs.config, federation, extras)
 
     _on_first_process(prepare, federation.folder.path)
     try:
@@ -291,12 +289,15 @@ def _console(stop: StopRequest) -> Console:
     return Console(file=cast(TextIO, ConsoleFile(sys.stdout, lambda: stop.ask(StopReason.CONSOLE_LOST))))
 
 
-def _callbacks(config: RunConfig, federation: Federation) -> list[Callback]:
+def _callbacks(config: RunConfig, federation: Federation, extras: Extras) -> list[Callback]:
     stop = federation.stop
+    report = [ConsoleReport(_console(stop), progress=config.logging.progress)] if extras.console else []
+    # The caller's come last: one that fails has kept no other from hearing of it.
     return [
-        ConsoleReport(_console(stop), progress=config.logging.progress),
+        *report,
         RunPlots(federation.folder.plots),
         *make_loggers(config, federation.folder.path),
+        *extras.callbacks,
     ]
 
 

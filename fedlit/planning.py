@@ -1,6 +1,6 @@
 """From a configuration and its rows to a method and a model of shapes: what a dry run needs, and every run first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,10 +25,18 @@ from fedlit.tasks.registry import task_spec
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Who trains on what, and how: the inputs under a method."""
+    """Who trains on what, and how: the inputs under a method.
+
+    load: `load_backbone`, or its like for a model that was given from Python.
+    """
 
     inputs: Inputs
     method: Method
+    load: Callable[..., Backbone] = load_backbone
+
+    def backbone(self, *, weights: bool = True) -> Backbone:
+        """Return the pretrained model anew, without weights on the meta device."""
+        return self.load(self.inputs.config.model, purpose(self), weights=weights)
 
     @cached_property
     def clients(self) -> list[Shard]:
@@ -55,13 +63,13 @@ class Plan:
         return self.inputs.config.cohort_size or self.inputs.config.num_clients
 
 
-def make_plan(inputs: Inputs) -> Plan:
+def make_plan(inputs: Inputs, load: Callable[..., Backbone] = load_backbone) -> Plan:
     """Return the inputs under the configuration's method.
 
     Raises:
         UserError: an unknown recipe, part or option, or parts that do not fit together.
     """
-    return Plan(inputs=inputs, method=build_method(inputs.config))
+    return Plan(inputs=inputs, method=build_method(inputs.config), load=load)
 
 
 def purpose(plan: Plan) -> Purpose:
@@ -99,7 +107,7 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     Raises:
         UserError: what the model, the adapter or the texts would end the run with later.
     """
-    backbone = backbone or load_backbone(plan.inputs.config.model, purpose(plan), weights=False)
+    backbone = backbone or plan.backbone(weights=False)
     backbone.require_readable(_texts(plan.inputs))
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds

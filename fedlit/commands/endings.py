@@ -9,12 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from fedlit.config import check_launcher, load_config, no_effect_warnings
+from fedlit.config import load_config
 from fedlit.errors import DivergenceError, LostPeer, MixedRuns, OutOfMemory, ProcessError, UserError
 from fedlit.lines import one_line
 from fedlit.outside.faults import note_plugin
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
 from fedlit.process.storage import storage_error
+from fedlit.running import run_to_end
 
 USER_ERROR_EXIT_CODE = 2
 DIVERGED_EXIT_CODE = 3
@@ -125,21 +126,12 @@ def run_federation(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str], stop: StopRequest, *, first: bool) -> int:
     try:
-        config = load_config(arguments)
-        check_launcher(os.environ, config.compute)
-        for warning in no_effect_warnings(config) if first else ():
-            tell(f"warning: {warning}")
-        from fedlit.inputs import gather_inputs  # noqa: PLC0415  other commands need `tell` alone, not numpy
 
-        inputs = gather_inputs(config)
-        for notice in inputs.notices if first else ():
-            tell(f"warning: {notice}")
-        from fedlit.launch import dry_run, federate  # noqa: PLC0415  torch and Fabric: seconds
+        def warn(line: str) -> None:
+            if first:
+                tell(f"warning: {line}")
 
-        if not config.dry_run:
-            federate(inputs, stop)
-        elif first:
-            dry_run(inputs)
+        run_to_end(load_config(arguments), stop, warn, speaks=first)
     except KeyboardInterrupt:
         tell("interrupted: a second Ctrl-C; the same command goes on after the last finished round")
         return INTERRUPTED_EXIT_CODE

@@ -121,7 +121,8 @@ def has_own_test_set(values: Mapping[str, Any]) -> bool:
     if reader is not None and reader.has_test_rows:
         return True
     on_hub = values["data.path"] is None and values["data.hub_test_split"] is not None
-    return on_hub or values["data.test_path"] is not None
+    # Whether rows that were given from Python came with test rows is known where they are (`fedlit/inputs.py`).
+    return on_hub or values["data.test_path"] is not None or values["data.source"] == "memory"
 
 
 def _partition_problems(values: Mapping[str, Any]) -> Iterator[Problem]:

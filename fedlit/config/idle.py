@@ -48,7 +48,7 @@ def _idle_partition_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
     for key, partitions in used_by.items():
         if name not in partitions:
             yield f"partition.{key}", f"partition.name={name}"
-    if config.eval.on == "global" and has_own_test_set(flat_values(config)):
+    if config.eval.on == "global" and source != "memory" and has_own_test_set(flat_values(config)):
         for key in ("test_fraction", "min_test_rows"):
             yield f"partition.{key}", "a test set of the data's own and eval.on=global"
     if source in ("pydoc", "digits"):

@@ -19,10 +19,10 @@ class DataConfig:
     """name of the data set, as it stands in the run's name and its record"""
     task: str = "causal_lm"
     """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
-    source: str = option("pydoc", values=("pydoc", "digits", "jsonl", "images", "hub"))
+    source: str = option("pydoc", values=("pydoc", "digits", "jsonl", "images", "hub", "memory"))
     """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
-    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets), or one of
-    a plugin"""
+    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets),
+    `memory` (rows given to `fedlit.run`) or one of a plugin"""
     source_options: dict[str, Any] = field(default_factory=dict)
     """options of a plugin's reader, such as `{folder: notes}`"""
     path: str | None = None
@@ -185,11 +185,11 @@ class PartitionConfig:
     """How the rows are dealt to the clients, and each client's rows to training and test."""
 
     name: str = option(
-        "dirichlet", values=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file")
+        "dirichlet", values=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file", "given")
     )
     """`dirichlet` (labels skewed), `quantity` (sizes skewed), `pathological` (a few labels a client), `natural` (by a
-    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null), `file`, or a
-    plugin's"""
+    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null), `file`,
+    `given` (rows of each client, given to `fedlit.run`), or a plugin's"""
     alpha: float = option(0.1, range=POSITIVE)
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None

@@ -45,11 +45,15 @@ def _common_rows(rows: Sequence[Row], test_rows: Sequence[Row], data: DataConfig
     """Return a line where some rows of the test set are trained on; UserError where all are."""
     known = set(_keys(rows, columns))
     num_known = sum(key in known for key in _keys(test_rows, columns))
-    key = "data.hub_test_split" if data.test_path is None else "data.test_path"
-    where = f"{key}={data.hub_test_split if data.test_path is None else data.test_path}"
+    key, value, none = "data.hub_test_split", data.hub_test_split, "null"
+    if data.test_path is not None:
+        key, value = "data.test_path", data.test_path
+    elif data.source == "memory":
+        key, value, none = "test_rows", "", "None"
+    where = f"{key}={value}"
     if num_known == len(test_rows):
         raise UserError(
-            f"{where}: all of its {num_known} rows are training rows too; give others, or {key}=null to test on a "
+            f"{where}: all of its {num_known} rows are training rows too; give others, or {key}={none} to test on a "
             "part of every client's rows"
         )
     return [f"{where}: {num_known} of its {len(test_rows)} rows are training rows too"] if num_known else []

@@ -1,15 +1,18 @@
 """Pretrained backbones: loading them, and the names of what is inside."""
 
-from fedlit.models.backbone import PACKAGED, Backbone, Purpose
+from fedlit.models.backbone import MEMORY, PACKAGED, Backbone, Purpose
 from fedlit.models.loading import load_backbone, load_tokenizer
+from fedlit.models.own import OwnBackbone
 from fedlit.models.projections import HEADS, PROJECTIONS, Projections, head_parameters
 from fedlit.models.tying import any_tied, untie
 
 __all__ = [
     "HEADS",
+    "MEMORY",
     "PACKAGED",
     "PROJECTIONS",
     "Backbone",
+    "OwnBackbone",
     "Projections",
     "Purpose",
     "any_tied",

@@ -15,6 +15,8 @@ from fedlit.tasks.registry import task_spec
 from fedlit.tasks.spec import TaskSpec
 
 _PACKAGE = Path(__file__).parents[1]
+MEMORY = "memory"
+"""`model.path=memory:<checksum>` stands for a model that was given from Python, `model.tokenizer=` likewise."""
 PACKAGED = {"tiny": _PACKAGE / "tiny"} | {
     path.parent.name: path.parent for path in sorted((_PACKAGE / "backbones").glob("*/config.json"))
 }
@@ -80,8 +82,13 @@ def location(path: str, key: str | None = None) -> str:
         key: how a message names it, `model.path=` by default.
 
     Raises:
-        UserError: it looks like a folder and there is none.
+        UserError: it looks like a folder and there is none, or was an object of Python's.
     """
+    if path.startswith(f"{MEMORY}:"):
+        raise UserError(
+            f"{key or f'model.path={path}'} was given from Python as an object, and no file holds it; run it there, "
+            "with fedlit.run(..., model=..., tokenizer=...)"
+        )
     if path in PACKAGED:
         return str(PACKAGED[path])
     looks_local = path.startswith((".", "/", "~"))

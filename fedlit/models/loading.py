@@ -1,6 +1,6 @@
 """Load a pretrained backbone with its tokenizer or image processor, or build it without weights."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -36,58 +36,90 @@ def load_tokenizer(config: ModelConfig) -> Any:
         raise _not_loadable(path, key, "tokenizer", error) from error
 
 
-def load_backbone(config: ModelConfig, purpose: Purpose = LANGUAGE_MODEL, *, weights: bool = True) -> Backbone:
+def load_backbone(
+    config: ModelConfig, purpose: Purpose = LANGUAGE_MODEL, *, weights: bool = True, reader: Any = None
+) -> Backbone:
     """Return a backbone with every parameter frozen; with weights=False it is built on the meta device, without memory.
 
     On the meta device neither quantisation nor an attention kernel makes a difference, and what they need is not asked
     for: sizes can be computed on any machine.
 
-    Code that comes with a model is never run and nobody is asked to allow it.
+    Code that comes with a model is never run and nobody is asked to allow it. `reader` is a tokenizer, or an image
+    processor, in place of the one that would be loaded.
 
     Raises:
         UserError: the model, its tokenizer or its image processor cannot be loaded or needs code of its own, its
             weights lack more than a head, its tokenizer has more tokens than it, its projections are not known, or the
             device cannot do what the configuration asks for.
     """
-    tokenizer: Any = None
-    image_processor: Any = None
     path, key = location(config.path), f"model.path={config.path}"
     pretrained = config.weights == "pretrained"
     folder.require_no_pointers(path, key, "config.json")
     if pretrained:
         folder.require_files(path, key)
-    if purpose.spec.reads_text:
-        tokenizer = load_tokenizer(config)
-    else:
-        image_processor = _load_image_processor(config)
-    if purpose.spec.generates and tokenizer.eos_token_id is None:
+    if reader is None:
+        reader = load_tokenizer(config) if purpose.spec.reads_text else _load_image_processor(config)
+    require_end(config, purpose, reader)
+    folder.require_architecture(path, key, purpose.spec, weights=pretrained)
+    model = _load_model(config, purpose, weights=weights)
+
+    def check_files(model: nn.Module) -> None:
+        if pretrained and not weights:
+            folder.require_weights_fit(path, key, model)
+
+    return as_backbone(config, purpose, model, reader, check_files)
+
+
+def require_end(config: ModelConfig, purpose: Purpose, reader: Any) -> None:
+    """Refuse a tokenizer under which a response has no end."""
+    if purpose.spec.generates and reader.eos_token_id is None:
         raise UserError(
             f"the tokenizer of {config.path} has no end-of-text token; choose a model whose tokenizer has one"
         )
-    folder.require_architecture(path, key, purpose.spec, weights=pretrained)
-    model = _load_model(config, purpose, weights=weights)
+
+
+def as_backbone(
+    config: ModelConfig,
+    purpose: Purpose,
+    model: Any,
+    reader: Any,
+    check_files: Callable[[nn.Module], None] = lambda _: None,
+) -> Backbone:
+    """Return a model, which is changed in place, as the backbone of a run: frozen, decoding greedily, fit for its
+    texts.
+
+    Args:
+        config: of the run.
+        purpose: what the model is for.
+        model: with the head that `purpose` needs.
+        reader: its tokenizer or its image processor.
+        check_files: held against the model where that is due.
+
+    Raises:
+        UserError: as load_backbone, of all that is known once the model is there.
+    """
     model.requires_grad_(False)
     if purpose.spec.generates:
         # A checkpoint may come with generation settings, a repetition penalty say, under which decoding is not greedy.
         model.generation_config = GenerationConfig()
     unwritten: Mapping[str, int] = {}
-    if purpose.spec.reads_text:
+    tokenizer = reader if purpose.spec.reads_text else None
+    if tokenizer is not None:
         _require_length(config, model)
         unwritten = vocabulary.without_rows(tokenizer, model, tokenizer_key(config))
     if purpose.spec.has_head and not head_parameters(model):
         raise UserError(
-            f"the head of architecture {model.config.model_type} of {key} is not known, so that it would stay as it "
-            f"is; choose another model (known are heads called {', '.join(HEADS)})"
+            f"the head of architecture {model.config.model_type} of model.path={config.path} is not known, so that it "
+            f"would stay as it is; choose another model (known are heads called {', '.join(HEADS)})"
         )
-    if pretrained and not weights:
-        folder.require_weights_fit(path, key, model)
+    check_files(model)
     _feed_head_in_its_type(model)
     if config.gradient_checkpointing:
         _enable_checkpointing(config, model)
     return Backbone(
         model=model,
         tokenizer=tokenizer,
-        image_processor=image_processor,
+        image_processor=None if purpose.spec.reads_text else reader,
         projections=_projections(config, model),
         notices=tuple(notices(config, purpose, model, tokenizer, unwritten)),
         unwritten=unwritten,
@@ -136,17 +168,22 @@ def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:
 def _architecture(path: str, purpose: Purpose) -> Any:
     """Return the model's configuration, with the classes of a classification in it."""
     architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    name_classes(architecture, purpose)
     text = architecture.get_text_config()
     padding, num_rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
     if padding is not None and num_rows is not None and padding >= num_rows:
         text.pad_token_id = None  # padding is masked, but no embedding could be built with an id beyond its rows
+    return architecture
+
+
+def name_classes(architecture: Any, purpose: Purpose) -> None:
+    """Write the classes of a classification into a model's configuration."""
     if purpose.spec.has_head:
         architecture.num_labels = purpose.num_outputs
         if purpose.classes:
             architecture.id2label = dict(enumerate(purpose.classes))
             architecture.label2id = {name: number for number, name in enumerate(purpose.classes)}
         architecture.problem_type = "regression" if purpose.regression else "single_label_classification"
-    return architecture
 
 
 def _require_complete(config: ModelConfig, model: nn.Module, lacking: Collection[str]) -> None:

@@ -71,6 +71,7 @@ def make_shards(
     *,
     labels: RowLabels | None = None,
     with_test_parts: bool = True,
+    given: Sequence[Sequence[int]] | None = None,
 ) -> list[Shard]:
     """Deal the rows to clients 0 .. num_clients - 1 and split each client's rows into training and test.
 
@@ -93,6 +94,8 @@ def make_shards(
             shards = _as_in_the_file(found.rows, found.test, rows, data, with_test_parts=with_test_parts)
             return shards[:num_clients]
         parts = found.rows
+    elif given is not None:
+        parts = [list(part) for part in given]
     else:
         smallest = smallest_part(partition) if with_test_parts else 1
         labels = labels or row_labels(rows, data, partition, seed)

@@ -43,6 +43,12 @@ class FederatedStrategy(DDPStrategy):
         super().__init__(process_group_backend=process_group_backend, timeout=timeout)
         self._backward_sync_control = _NothingToSync()
 
+    def _configure_launcher(self) -> None:
+        """One process is not launched: Fabric would refuse to in a notebook, and watch over nobody from a thread."""
+        super()._configure_launcher()
+        if self.num_processes * self.num_nodes == 1:
+            self._launcher = None
+
     @property
     def distributed_sampler_kwargs(self) -> None:  # type: ignore[override]
         """None keeps Fabric from inserting a DistributedSampler."""
@@ -51,6 +57,19 @@ class FederatedStrategy(DDPStrategy):
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
         """Return the module as it is."""
         return module
+
+
+def require_no_group() -> None:
+    """Refuse to work in a process group of somebody else's, which the end of a run would destroy.
+
+    Raises:
+        UserError: this process is in one.
+    """
+    if dist.is_initialized():
+        raise UserError(
+            "torch.distributed is initialised in this process, and a run makes its own group; call "
+            "torch.distributed.destroy_process_group() before, or let fedlit.run come first"
+        )
 
 
 def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> Fabric:

@@ -3,14 +3,16 @@ that does not suffice. Imports nothing heavy: it is installed first.
 """
 
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import FrameType
 from typing import TypeVar
 
-from fedlit.errors import FieldsError, OutOfMemory
+from fedlit.errors import OutOfMemory, Stopped
 
 T = TypeVar("T")
 
@@ -18,6 +20,9 @@ STOPPED_EXIT_CODE = 75
 """Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
 LOST_PEER_EXIT_CODE = 6
 """Another process of the run is gone, or gives no answer; that one's exit code tells more."""
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopReason(Enum):
@@ -28,6 +33,7 @@ class StopReason(Enum):
     SIGINT = "SIGINT"
     FOLDER_LOST = "the loss of the folder to another run"
     CONSOLE_LOST = "the end of whoever read the console"
+    CALLBACK = "a callback's wish"
 
     def __str__(self) -> str:
         return self.value
@@ -42,7 +48,7 @@ class StopAsked(Exception):
 
 
 @dataclass(kw_only=True, eq=False)
-class StoppedBySignal(FieldsError):
+class StoppedBySignal(Stopped):
     """The run stopped because it was asked to; everything up to the last finished round is in its checkpoint.
 
     saved_round: of the newest checkpoint; None if there is none. num_rounds: of the federation. num_rounds_here:
@@ -71,7 +77,7 @@ class StoppedBySignal(FieldsError):
 
 
 @dataclass(kw_only=True, eq=False)
-class TimedOut(FieldsError):
+class TimedOut(Stopped):
     """The time limit of a job came before a single round was finished: the same command would not get further."""
 
     job: str
@@ -101,8 +107,25 @@ class StopRequest:
 
     def install(self) -> None:
         """Catch SIGTERM, SIGUSR1 and SIGINT in this process; the handler may run any number of times."""
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        for number in _SIGNALS:
             signal.signal(number, self._handle)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the signals inside the block, and put back who caught them before; outside the main thread, where
+        Python lets nobody catch any, the block runs as it is.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # None: a handler that was not installed from Python, which nobody can put back from here.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def ask(self, reason: StopReason) -> None:
         """Ask the run to stop; the first reason stays."""

@@ -33,11 +33,32 @@ class RunSummary:
     """Lines that a person should read about the model."""
 
 
+class Stop(Exception):
+    """Raised by a callback: end the run at the next safe point, between local steps or batches of an evaluation.
+
+    What the last finished round made is saved; `fedlit.run` raises `fedlit.Stopped`, and the same call goes on.
+    """
+
+
 class Callback:
-    """Does nothing; a callback overrides what it wants to hear."""
+    """Does nothing; a callback overrides what it wants to hear. `fedlit.run(callbacks=[...])` takes objects of it.
+
+    All are called on process 0 alone, in the order of a run: `on_start`, then for each round `on_round_start`,
+    `on_step` for each local step, `on_round_end`, then `on_end`; `close` comes last, however the run ended. Round 0,
+    the evaluation of the untrained model, has an `on_round_end` alone. An exception ends the run, which is saved up to
+    its last finished round, and comes out of `fedlit.run` as it is; `raise fedlit.Stop` ends it on purpose.
+
+        class UntilGood(fedlit.Callback):
+            def on_round_end(self, record, samples):
+                if record.get("global/loss", 9.9) < 2.0:
+                    raise fedlit.Stop
+    """
 
     def on_start(self, summary: RunSummary, records: Sequence[dict[str, Any]], notices: Sequence[str]) -> None:
-        """The federation starts, or goes on after `records`; notices are lines a person should read."""
+        """The federation starts, or goes on after `records`; notices are lines a person should read.
+
+        `summary` has the configuration, the folder and the numbers of clients, rows, parameters and bytes.
+        """
 
     def on_round_start(self, round_number: int, num_steps: int) -> None:
         """Process 0 begins a round in which it will take `num_steps` local steps."""
@@ -46,10 +67,14 @@ class Callback:
         """Process 0 took one local step."""
 
     def on_round_end(self, record: dict[str, Any], samples: Sequence[Sample]) -> None:
-        """A round is aggregated, evaluated, recorded and checkpointed; samples are those process 0 evaluated."""
+        """A round is aggregated, evaluated, recorded and checkpointed.
+
+        `record` is the round's line of metrics.jsonl; samples are the answers that process 0 evaluated, none in a round
+        without an evaluation.
+        """
 
     def on_end(self, records: Sequence[dict[str, Any]]) -> None:
-        """The last round is done."""
+        """The last round is done and the result is written; `records` are those of all rounds."""
 
     def close(self) -> None:
-        """The process is about to end, for whatever reason."""
+        """The run has ended, for whatever reason; what fails here is a warning."""

@@ -21,7 +21,7 @@ from fedlit.errors import BROKEN_BACKBONE, SMALLER_STEPS, DivergenceError, OutOf
 from fedlit.process import communication
 from fedlit.process.interrupt import StopAsked, StoppedBySignal, StopReason, StopRequest
 from fedlit.round.best_round import BestRound
-from fedlit.round.callback import Callback
+from fedlit.round.callback import Callback, Stop
 from fedlit.round.cohort import Cohort
 from fedlit.round.evaluation import ClientModels, Evaluator
 from fedlit.round.jobs import ClientJob, ClientState, Trainer
@@ -312,6 +312,11 @@ class Federation:
         self.stop.check()
 
     def tell(self, event: Callable[[Callback], None]) -> None:
-        """Let every callback hear of an event; only process 0 has callbacks."""
+        """Let every callback hear of an event; only process 0 has callbacks. One that raises Stop ends the run as a
+        signal would: all processes are told at the next safe point.
+        """
         for callback in self.callbacks:
-            event(callback)
+            try:
+                event(callback)
+            except Stop:
+                self.stop.ask(StopReason.CALLBACK)

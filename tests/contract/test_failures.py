@@ -1,5 +1,6 @@
 """What becomes of a round when clients fail, when nobody takes part, and when numbers are not finite."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from client_rounds import make_job, train_client
-from tiny_federations import Builder, assert_equal, assert_export_computes_the_same, packaged_backbone, results
+from tiny_federations import Builder, assert_equal, assert_export_computes_the_same, packaged, results
 from torch.optim import Optimizer
 
-from fedlit import assembly, planning
+import fedlit
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.client.schedules import lr_factor
 from fedlit.client.steps import StepRange
@@ -21,6 +22,7 @@ from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.commands.endings import DIVERGED_EXIT_CODE, run_federation
 from fedlit.errors import BROKEN_BACKBONE, SMALLER_LOCAL_STEPS, SMALLER_STEPS, DivergenceError
 from fedlit.models import Backbone
+from fedlit.models.own import copied
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
 from fedlit.round.loop import Federation
 from fedlit.round.payload import MODEL, Payload
@@ -35,9 +37,7 @@ POISSON = ("cohort.sampling=poisson", "cohort_size=1", "num_rounds=6", "seed=9")
 
 
 @pytest.fixture
-def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
-    for room in (assembly, planning):
-        monkeypatch.setattr(room, "load_backbone", packaged_backbone)
+def builder(tmp_path: Path) -> Builder:
     return Builder(tmp_path)
 
 
@@ -261,18 +261,13 @@ def test_poisson_rounds_may_be_empty_and_resume_to_the_same_bits(builder: Builde
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """Return a function that runs a small federation as the command does; it returns the exit code and last line."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     environ = dict(os.environ)
-    for room in (assembly, planning):
-        monkeypatch.setattr(room, "load_backbone", packaged_backbone)
 
     def run(*options: str) -> tuple[int, str]:
-        small = ["num_clients=3", "num_rounds=2", "local.batch_size=2", "eval.max_examples=4", "eval.max_new_tokens=4"]
-        given = {option.split("=")[0] for option in options}
-        defaults = [option for option in small if option.split("=")[0] not in given]
-        code = run_federation([*defaults, *options, "logging.wandb=disabled", f"run.dir={tmp_path}", "run.name=run"])
+        code = run_federation(small_words(tmp_path, *options))
         lines = capsys.readouterr().err.strip().splitlines()
         return code, lines[-1] if lines else ""
 
@@ -281,6 +276,14 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     os.environ.update(environ)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def small_words(folder: Path, *options: str) -> list[str]:
+    """Return the words of a small run in a folder."""
+    small = ["num_clients=3", "num_rounds=2", "local.batch_size=2", "eval.max_examples=4", "eval.max_new_tokens=4"]
+    given = {option.split("=")[0] for option in options}
+    defaults = [option for option in small if option.split("=")[0] not in given]
+    return [*defaults, *options, "logging.wandb=disabled", f"run.dir={folder}", "run.name=run"]
 
 
 Command = Callable[..., tuple[int, str]]
@@ -357,16 +360,14 @@ def test_what_is_not_finite_ends_the_run_in_one_line(
     ],
 )
 def test_a_backbone_with_a_nan_is_told_before_anything_is_trained(
-    command: Command, options: str, place: str, what: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, options: str, place: str, what: str
 ) -> None:
-    def broken(*arguments: Any, **options: Any) -> Backbone:
-        backbone = packaged_backbone(*arguments, **options)
-        backbone.model.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
-        return backbone
-
-    for room in (assembly, planning):
-        monkeypatch.setattr(room, "load_backbone", broken)
-    assert command(*options.split()) == (3, f"diverged: {place}: {what} nan; {BROKEN_BACKBONE}")
+    broken = copied(packaged().model)
+    broken.model.layers[0].mlp.down_proj.weight.data[0, 0] = float("nan")
+    with pytest.raises(DivergenceError) as caught:
+        fedlit.run(small_words(tmp_path, *options.split()), model=broken, tokenizer=packaged().reader)
+    assert str(caught.value) == f"{place}: {what} nan; {BROKEN_BACKBONE}"
+    assert json.loads((tmp_path / "run" / STATUS_PATH).read_text())["state"] == "diverged"
 
 
 def test_a_command_whose_rounds_are_partly_empty_ends_well(command: Command, tmp_path: Path) -> None:

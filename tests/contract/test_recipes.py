@@ -12,11 +12,9 @@ from tiny_federations import (
     assert_export_computes_the_same,
     differ,
     effective_weights,
-    packaged_backbone,
     results,
 )
 
-from fedlit import assembly, planning
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, load_config
 from fedlit.errors import UserError
@@ -32,15 +30,6 @@ EXTRA: dict[str, list[str]] = {}
 
 MIXED_RANKS = ("flexlora", "flora", "hetlora")
 MEASURES = {"lora/deviation", "lora/update_norm", "lora/drift_norm", "lora/rank"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_backbone() -> Iterator[None]:
-    """Read the packaged model once."""
-    with pytest.MonkeyPatch.context() as patch:
-        for room in (assembly, planning):
-            patch.setattr(room, "load_backbone", packaged_backbone)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny_federations import Builder, assert_export_computes_the_same, packaged_backbone
+from tiny_federations import Builder, assert_export_computes_the_same
 from torch import nn
 
-from fedlit import assembly, planning
 from fedlit.adapters import Adapter, Calibration, trainable
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR
@@ -63,8 +62,6 @@ class Median(AggregationRule):
 @pytest.fixture
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     """Return a builder that knows the method `median_norms`: two parts, three lines in tables, one YAML."""
-    for room in (assembly, planning):
-        monkeypatch.setattr(room, "load_backbone", packaged_backbone)
     monkeypatch.setitem(ADAPTERS, "norms", Part(Norms))
     monkeypatch.setitem(RULES, "median", Part(Median))
     monkeypatch.setitem(RECIPES, "median_norms", Recipe(adapter="norms", rule="median"))

@@ -1,6 +1,5 @@
 """Federations of one process on the packaged model that train for seconds, and what they and their files compute."""
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,13 +9,13 @@ import torch
 from lightning.fabric import Fabric
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedlit import assembly, planning
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
 from fedlit.inputs import Inputs
-from fedlit.models import Backbone, Purpose, load_backbone
+from fedlit.models import PACKAGED, Backbone, OwnBackbone, Purpose
 from fedlit.partition.shards import make_shards
 from fedlit.round.loop import Federation
 
@@ -55,7 +54,7 @@ class Builder:
         defaults = [option for option in DEFAULTS if option.split("=")[0] not in given]
         config = load_config([*defaults, *options, f"run.dir={self.folder}", f"run.name={name}"], self.config_dir)
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, config.seed)
-        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards))
+        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards), packaged().load)
         fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
         federation, _ = assembly.assemble(plan, fabric)
         for folder in (federation.folder.checkpoints, federation.folder.plots):
@@ -71,14 +70,15 @@ class Builder:
 
 
 @cache
-def _pretrained(weights: bool) -> Backbone:
-    return load_backbone(ModelConfig(), weights=weights)
+def packaged() -> OwnBackbone:
+    """Return the packaged model and its tokenizer as objects, as a caller of `fedlit.run` gives them: read once."""
+    folder = PACKAGED["tiny"]
+    return OwnBackbone(model=AutoModelForCausalLM.from_pretrained(folder), reader=AutoTokenizer.from_pretrained(folder))
 
 
-def packaged_backbone(_config: ModelConfig, _purpose: Purpose | None = None, *, weights: bool = True) -> Backbone:
+def packaged_backbone(config: ModelConfig) -> Backbone:
     """Return what load_backbone returns for the packaged model, without reading it again."""
-    backbone = _pretrained(weights)
-    return Backbone(model=copy.deepcopy(backbone.model), tokenizer=backbone.tokenizer, projections=backbone.projections)
+    return packaged().load(config, Purpose())
 
 
 def results(federation: Federation) -> tuple[TensorDict, TensorDict, TensorDict, dict[int, TensorDict]]:

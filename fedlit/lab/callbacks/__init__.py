@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedlit.lab.analysis.costs import cumulative_costs
-from fedlit.round.callback import Callback, RunSummary
+from fedlit.round.callback import Callback, RunSummary, Stop
 from fedlit.tasks.registry import task_spec
 
-__all__ = ["Callback", "RunSummary", "numbers"]
+__all__ = ["Callback", "RunSummary", "Stop", "numbers"]
 
 
 def numbers(records: Sequence[dict[str, Any]], task: str) -> dict[str, float]:

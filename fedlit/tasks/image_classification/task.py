@@ -66,7 +66,7 @@ class Preparation:
     """Images as a model takes them, with the bits of its image processor."""
 
     def __init__(self, image_processor: Any) -> None:
-        self._processor = image_processor
+        self.image_processor = image_processor
         self._kept: dict[int, tuple[Any, np.ndarray[Any, Any]]] = {}
         self._num_bytes = 0
         every_value = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=0)  # (3, 256, 1)
@@ -118,7 +118,7 @@ class Preparation:
         return prepared.dtype == np.uint8 and np.array_equal(self._finished(prepared), self._in_one_step(noise))
 
     def _process(self, image: np.ndarray[Any, Any], layout: str, **steps: bool) -> Any:
-        output = self._processor(images=[image], input_data_format=layout, return_tensors="np", **steps)
+        output = self.image_processor(images=[image], input_data_format=layout, return_tensors="np", **steps)
         return output["pixel_values"][0]
 
 

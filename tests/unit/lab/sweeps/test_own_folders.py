@@ -37,7 +37,7 @@ def test_a_job_of_slurm_is_told_the_folders(mine: Path, monkeypatch: pytest.Monk
 def test_compare_takes_files_and_folders(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[LocalRun] = []
 
-    def run_locally(runs: list[LocalRun], *_: Any) -> list[Outcome]:
+    def run_locally(runs: list[LocalRun], *_: Any, **__: Any) -> list[Outcome]:
         assert os.environ[VARIABLE] == str(mine)
         seen.extend(runs)
         return [Outcome(run=run, state="failed") for run in runs]

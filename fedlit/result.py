@@ -1,0 +1,108 @@
+"""What `fedlit.run` returns, and `fedlit.load_result` finds in a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlit.config import RunConfig
+from fedlit.run.records import read_records
+from fedlit.run.status import read_status
+
+if TYPE_CHECKING:
+    from pandas import DataFrame  # type: ignore[import-untyped]
+
+    from fedlit.restoring import Trained
+    from fedlit.round.server import ServerState
+
+
+class Result:
+    """A run's records, files and model. Records and files are read without torch; the model, where the run was not
+    trained by this very call, is built from its checkpoint when it is asked for.
+
+    Attributes:
+        folder: the run's, an absolute path.
+        config: as config.yaml has it.
+        notices: lines about configuration, rows and model that a person should read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        trained: Callable[[], Trained],
+        notices: Sequence[str] = (),
+        status: str | None = None,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.config = config
+        self.notices = tuple(notices)
+        self._make_trained = trained
+        self._status = status
+        self._shown: int | None = None  # whose tensors `client_model` has put into the model
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """One mapping a round, as in metrics.jsonl; the first, of round 0, is of the untrained model."""
+        return read_records(self.folder)
+
+    @property
+    def frame(self) -> DataFrame:
+        """The records as a pandas frame: one row a round, one column a number; NaN where a round has none."""
+        import pandas  # noqa: PLC0415  half a second that records do not need
+
+        return pandas.DataFrame(self.records)
+
+    @property
+    def status(self) -> str:
+        """How the run stands: `done`, `stopped`, `running`, ... as in status.json."""
+        return self._status or read_status(self.folder).state
+
+    @property
+    def adapter(self) -> Path:
+        """Where the exported result lies: a PEFT adapter, a whole model, or a folder of one for each client."""
+        return self.folder / "adapter"
+
+    @property
+    def model(self) -> Any:
+        """The transformers model with the adapter in it, in evaluation mode. It computes what was scored and exported:
+        the server's last state, or its best round's with run.result=best.
+
+        Where clients keep tensors of their own there is no such model, and it is the first client's (`client_model`).
+        """
+        if self._shown is not None:
+            self._trained.load()
+            self._shown = None
+        return self._trained.host.model
+
+    def client_model(self, client_id: int) -> Any:
+        """Return the model of one client, where clients keep tensors of their own.
+
+        It is the same object as `model`, with that client's tensors in it until either is asked for again.
+
+        Raises:
+            UserError: no such client, or none has tensors of its own.
+        """
+        self._shown = client_id
+        self._trained.load_client(client_id)
+        return self._trained.host.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model or, of one that reads images, its image processor."""
+        return self._trained.reader
+
+    @property
+    def server(self) -> ServerState:
+        """The server's state: `shared` tensors that travelled, by parameter name, what was folded, and `round_idx`."""
+        return self._trained.server
+
+    @cached_property
+    def _trained(self) -> Trained:
+        return self._make_trained()
+
+    def __repr__(self) -> str:
+        last = self.records[-1]["round"] if self.records else "none"
+        return f"Result({self.folder.name}: {self.status}, last round {last}, folder={str(self.folder)!r})"
