@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlit.adapters.peft_import import LoraConfig
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 

@@ -132,11 +132,13 @@ def _run(arguments: Sequence[str], stop: StopRequest, *, first: bool) -> int:
         inputs = gather_inputs(config)
         for notice in inputs.notices if first else ():
             tell(f"warning: {notice}")
-        from fedlit.launch import dry_run, federate  # noqa: PLC0415  torch and Fabric: seconds
-
         if not config.dry_run:
+            from fedlit.launch import federate  # noqa: PLC0415  torch and Fabric: seconds
+
             federate(inputs, stop)
         elif first:
+            from fedlit.commands.rehearsal import dry_run  # noqa: PLC0415  torch, without Fabric
+
             dry_run(inputs)
     except KeyboardInterrupt:
         tell("interrupted: a second Ctrl-C; the same command goes on after the last finished round")

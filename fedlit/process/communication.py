@@ -1,24 +1,17 @@
-"""The strategy that launches the process group and every collective of the library; no other file names
-torch.distributed.
+"""The start of the process group and every collective of the library; no other file names torch.distributed.
 
-Fabric's own `ddp` strategy wraps each module in DistributedDataParallel and averages gradients in every backward pass,
-which is synchronous training, not a federation. FederatedStrategy keeps its launchers and process group and leaves
-modules alone.
+Fabric, which starts the processes, is imported by `launch` alone: what a run would take is told without it.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.fabric.strategies.strategy import _BackwardSyncControl
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from fedlit.config import ComputeConfig
@@ -26,34 +19,13 @@ from fedlit.errors import LostPeer, UserError
 from fedlit.process import slurm
 from fedlit.process.interrupt import first_line
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
 T = TypeVar("T")
 
 
-class _NothingToSync(_BackwardSyncControl):
-    """Modules are not wrapped, so a backward pass never communicates."""
-
-    def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
-class FederatedStrategy(DDPStrategy):
-    """One process per device, modules unwrapped, no sampler inserted: each client owns its model and its data."""
-
-    def __init__(self, *, process_group_backend: str | None = None, timeout: timedelta) -> None:
-        super().__init__(process_group_backend=process_group_backend, timeout=timeout)
-        self._backward_sync_control = _NothingToSync()
-
-    @property
-    def distributed_sampler_kwargs(self) -> None:  # type: ignore[override]
-        """None keeps Fabric from inserting a DistributedSampler."""
-        return
-
-    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
-        """Return the module as it is."""
-        return module
-
-
-def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> Fabric:
+def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> "Fabric":
     """Start or join the process group and return its Fabric.
 
     The shape (devices, nodes) comes from whoever launched this process: `fabric run`, torchrun, srun, else from
@@ -72,17 +44,17 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     if slurm.makes_processes(environ):
         os.environ.setdefault("MASTER_PORT", str(slurm.main_port(environ)))
     _require_port(os.environ.get("MASTER_PORT", "1"))
-    start_timeout = timedelta(seconds=compute.start_timeout_s)
-    strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=start_timeout)
+    from fedlit.process.strategy import start_fabric  # noqa: PLC0415  Fabric: seconds
+
+    devices, num_nodes = group_shape(compute, environ)
     try:
-        fabric = _start(compute, environ, strategy)
+        fabric = start_fabric(compute, devices, num_nodes, environ)
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
         port = os.environ.get("MASTER_PORT", "")
         raise UserError(f"port {port} of this machine is taken; set MASTER_PORT to a free one") from error
     assert torch.get_num_threads() == compute.threads
-    devices, num_nodes = group_shape(compute, environ)
     if fabric.world_size != devices * num_nodes:
         raise UserError(
             f"the process group has {fabric.world_size} processes, {devices * num_nodes} were asked for; "
@@ -96,21 +68,6 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
 def _require_port(text: str) -> None:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise UserError(f"MASTER_PORT={text:.40} is no port; give a number from 1 to 65535, or leave it out")
-
-
-def _start(compute: ComputeConfig, environ: Mapping[str, str], strategy: FederatedStrategy) -> Fabric:
-    precision: Any = compute.precision
-    if environ.get("LT_CLI_USED"):
-        # `fabric run` has made the processes; Fabric reads devices, nodes and accelerator from the environment and
-        # joins.
-        accelerator = "auto" if "LT_ACCELERATOR" in environ else compute.accelerator
-        return Fabric(accelerator=accelerator, strategy=strategy, precision=precision)
-    devices, num_nodes = group_shape(compute, environ)
-    fabric = Fabric(
-        accelerator=compute.accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision
-    )
-    fabric.launch()
-    return fabric
 
 
 def group_shape(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
