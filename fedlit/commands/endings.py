@@ -13,6 +13,7 @@ from fedlit.config import check_launcher, load_config, no_effect_warnings
 from fedlit.errors import DivergenceError, LostPeer, MixedRuns, OutOfMemory, ProcessError, UserError
 from fedlit.lines import one_line
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, STOPPED_EXIT_CODE, StoppedBySignal, StopRequest, TimedOut
+from fedlit.process.quick_imports import quick_imports
 from fedlit.process.storage import storage_error
 
 USER_ERROR_EXIT_CODE = 2
@@ -133,11 +134,13 @@ def _run(arguments: Sequence[str], stop: StopRequest, *, first: bool) -> int:
         for notice in inputs.notices if first else ():
             tell(f"warning: {notice}")
         if not config.dry_run:
-            from fedlit.launch import federate  # noqa: PLC0415  torch and Fabric: seconds
+            with quick_imports(for_good=True):
+                from fedlit.launch import federate  # noqa: PLC0415  torch and Fabric: seconds
 
             federate(inputs, stop)
         elif first:
-            from fedlit.commands.rehearsal import dry_run  # noqa: PLC0415  torch, without Fabric
+            with quick_imports(for_good=True):
+                from fedlit.commands.rehearsal import dry_run  # noqa: PLC0415  torch, without Fabric
 
             dry_run(inputs)
     except KeyboardInterrupt:
