@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "the table of a sweep or of run folders",
     "page": "one HTML page about a sweep or run folders",
     "fetch": "download models and data for compute nodes",
+    "doctor": "what this machine has, and whether a run works on it",
     "help": "every key, and what a group, a section or a method takes",
 }
 """Each is the module of the same name in `fedlit.commands`."""

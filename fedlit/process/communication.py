@@ -83,6 +83,12 @@ def group_shape(compute: ComputeConfig, environ: Mapping[str, str] = os.environ)
     return compute.devices, compute.num_nodes
 
 
+def backends() -> tuple[str, ...]:
+    """Return the backends of collectives that this torch is built with."""
+    built = {"gloo": dist.is_gloo_available, "nccl": dist.is_nccl_available, "mpi": dist.is_mpi_available}
+    return tuple(name for name, there in built.items() if dist.is_available() and there())
+
+
 def num_processes() -> int:
     """Return the number of processes of the group, 1 without one."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -12,7 +12,7 @@ def quick_imports(*, for_good: bool = False) -> Iterator[None]:
     They make half a million objects that stay, and no rubbish worth looking for.
 
     for_good: leave what there is afterwards out of every later collection too, each of which would take half a second.
-    For a command, whose process holds nothing else yet; in a program of somebody else's it would keep rubbish of theirs.
+    For a command, whose process holds nothing else yet: in somebody else's program it would keep their rubbish.
     """
     collects = gc.isenabled()
     gc.disable()
