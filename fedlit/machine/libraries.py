@@ -14,12 +14,14 @@ from typing import Any
 
 from fedlit.lines import cut
 from fedlit.machine import Finding, note, problem
+from fedlit.machine.probe import NEEDED
 from fedlit.units import readable_bytes
 
 PROBE_S = 300
 """Longest wait for the imports, which a cold network file system makes long."""
 MANY_MISSING = 50
 """Modules without bytecode that are worth a word."""
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow"}
 _NF4 = "only model.quantization=nf4 needs it"
 
 
@@ -105,11 +107,12 @@ def findings(probe: Probe, *, driver: str | None) -> Iterator[Finding]:
     for name, error in probe.errors.items():
         if error is not None:
             package = name.partition(".")[0]
-            yield problem("import", f"{name}: {cut(error)}", f"pip install --force-reinstall {package}")
+            remedy = f"pip install --force-reinstall {_DISTRIBUTIONS.get(package, package)}"
+            yield (problem if name in NEEDED else note)("import", f"{name}: {cut(error)}", remedy)
     if probe.ending is not None:
         yield problem("import", f"{probe.last or 'python'} {probe.ending}", "mend that library, or install it again")
     if probe.errors and probe.ending is None and not any(probe.errors.values()):
-        yield Finding("import", f"all {len(probe.errors)} libraries of a run can be imported")
+        yield Finding("import", f"all {len(probe.errors)} that were tried work")
     if probe.torch is None:
         return
     yield from _devices(probe.torch, driver)

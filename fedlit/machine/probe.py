@@ -11,13 +11,28 @@ from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "transformers", "fedlit.adapters.lora", "lightning.fabric", "torchmetrics")
-"""In this order; fedlit's own imports peft."""
+NEEDED = ("torch", "transformers", "fedlit.adapters.lora", "lightning.fabric", "torchmetrics", "fedlit.launch")
+"""What every run imports, in this order; fedlit.adapters.lora imports peft."""
+SOMETIMES = (
+    "transformers.models.llama.modeling_llama",
+    "datasets",
+    "sklearn.cluster",
+    "scipy.stats",
+    "nltk.stem.porter",
+    "sacrebleu",
+    "rapidfuzz",
+    "PIL.Image",
+    "matplotlib.figure",
+    "plotly",
+    "jinja2",
+    "wandb",
+)
+"""What some runs and commands import."""
 
 
 def main() -> None:
     """Write the lines."""
-    for name in LIBRARIES:
+    for name in (*NEEDED, *SOMETIMES):
         tell("begins", name)
         tell("import", [name, _error(lambda name=name: importlib.import_module(name))])  # type: ignore[misc]
     if "torch" in sys.modules:
