@@ -146,14 +146,15 @@ def test_missing_bytecode_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_modules_without_bytecode_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe.sysconfig, "get_path", lambda _name: str(tmp_path))
-    for name in ("made_up_compiled", "made_up_plain"):
+    for name in ("made_up_compiled", "made_up_plain", "made_up_other"):
         (tmp_path / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     __import__("made_up_compiled")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     __import__("made_up_plain")
-    assert probe.missing_bytecode() == 1
+    __import__("made_up_other")
+    assert probe.missing_bytecode() == 2
 
 
 def test_logins_are_seen_and_no_token_is_told(tmp_path: Path) -> None:
