@@ -11,9 +11,13 @@ from fedlit.adapters.peft_import import without_bitsandbytes
 
 
 def in_process(code: str) -> list[str]:
-    """Run code in a process of its own and return the last line of what it prints, in words."""
+    """Run code in a process of its own and return the last line of what it prints, in words.
+
+    bitsandbytes complains of missing kernels on some CPUs; nobody should see that.
+    """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
+    assert "kernels" not in done.stderr
     return done.stdout.splitlines()[-1].split()
 
 
@@ -45,7 +49,6 @@ def test_a_run_with_lora_leaves_it_out_and_galore_may_follow() -> None:
 def test_a_model_in_4_bits_after_a_plain_one_has_its_own_layers() -> None:
     """The first run has told peft that there is no bitsandbytes; the second has to be asked anew."""
     told = in_process(
-        "import logging; logging.getLogger('bitsandbytes').setLevel(logging.ERROR)\n"
         "import warnings; warnings.simplefilter('ignore')\n" + ATTACH + "import torch\n"
         "from fedlit.models import loading, quantization\n"
         "first = attach()\n"
