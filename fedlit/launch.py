@@ -46,7 +46,6 @@ from fedlit.run.layout import make_folder, require_layout
 from fedlit.run.lock import RunLock, take_lock
 from fedlit.run.status import PATH as STATUS_PATH
 from fedlit.run.status import RunStatus, ended, first_status, stored_status, to_json
-from fedlit.sizing import describe_sizes
 
 
 def federate(inputs: Inputs, stop: StopRequest, extras: Extras | None = None) -> Federation:
@@ -299,12 +298,3 @@ def _callbacks(config: RunConfig, federation: Federation, extras: Extras) -> lis
         *make_loggers(config, federation.folder.path),
         *extras.callbacks,
     ]
-
-
-def dry_run(inputs: Inputs) -> None:
-    """Print sizes, bytes and memory of a run; the model is built without its weights."""
-    quieten()
-    devices, num_nodes = communication.group_shape(inputs.config.compute)
-    console = Console()
-    for line in describe_sizes(make_plan(inputs), devices * num_nodes):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

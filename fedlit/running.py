@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlit.config import RunConfig, check_launcher, no_effect_warnings
 from fedlit.process.interrupt import StopRequest
+from fedlit.process.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from fedlit.data.own_rows import OwnRows
@@ -37,7 +38,13 @@ NOTHING = Given()
 
 
 def run_to_end(
-    config: RunConfig, stop: StopRequest, warn: Callable[[str], None], given: Given = NOTHING, *, speaks: bool = True
+    config: RunConfig,
+    stop: StopRequest,
+    warn: Callable[[str], None],
+    given: Given = NOTHING,
+    *,
+    speaks: bool = True,
+    own_process: bool = False,
 ) -> Federation | None:
     """Run or resume a federation and return it on its last state; None after `dry_run=true`, which prints sizes.
 
@@ -47,6 +54,7 @@ def run_to_end(
         warn: takes each line about the configuration and the rows that a person should read.
         given: objects of Python's.
         speaks: this is the process that prints the sizes.
+        own_process: nobody else's objects are in this process, which may keep what is imported out of every collection.
 
     Raises:
         FedlitError: as `fedlit.launch.federate`, or a mistake in the rows, told before torch is imported.
@@ -60,12 +68,16 @@ def run_to_end(
     inputs = gather_inputs(config, given.rows, given.test_rows)
     for line in inputs.notices:
         warn(line)
-    from fedlit.extras import Extras  # noqa: PLC0415  torch and Fabric: seconds
-    from fedlit.launch import dry_run, federate  # noqa: PLC0415  as above
-
     if config.dry_run:
         if speaks:
+            with quick_imports(for_good=own_process):
+                from fedlit.commands.rehearsal import dry_run  # noqa: PLC0415  torch, without Fabric
+
             dry_run(inputs)
         return None
+    with quick_imports(for_good=own_process):
+        from fedlit.extras import Extras  # noqa: PLC0415  torch and Fabric: seconds
+        from fedlit.launch import federate  # noqa: PLC0415  as above
+
     extras = Extras.of(given.model, given.tokenizer, given.callbacks, console=given.console)
     return federate(inputs, stop, extras)

@@ -1,6 +1,5 @@
 """Which tensors of a model exist, train, travel and stay."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
@@ -9,9 +8,6 @@ from torch import Tensor, nn
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import TensorDict
 from fedlit.models import Projections
-
-# peft imports bitsandbytes where it is installed, which tells every run on a CPU of kernels that it will not call.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 Calibration = Callable[[], Iterator[Tensor]]
 """Yields the mean loss of the model on a few training batches, one after the other: with hooks on its layers an adapter

@@ -9,12 +9,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import nn
 
 from fedlit.adapters.base import Adapter, Calibration
 from fedlit.adapters.options import LoraOptions
+from fedlit.adapters.peft_import import LoraConfig, PeftLayer, get_peft_model, without_bitsandbytes
 from fedlit.adapters.targets import is_conv1d, linear_targets
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.merging import merged_weights
@@ -100,7 +99,7 @@ class Lora(LoraOptions, Adapter):
         """Inject peft's LoRA layers; the adapter's tensors are float32 whatever the backbone's type."""
         config = self.peft_config(model, projections)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), without_bitsandbytes():
                 # peft asks transformers by an old name; nothing a user of this package could change.
                 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
                 # Targets of both layouts, GPT-2's blocks and its output projection: each layer is told apart by itself.

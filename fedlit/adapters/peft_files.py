@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlit.adapters.peft_import import LoraConfig, PeftModel
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 
@@ -81,7 +81,7 @@ def write_peft_adapter(
 
 def load_peft_adapter(model: Any, folder: Path) -> None:
     """Put peft's layers with the factors of an adapter's files around the layers of a model, in place."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_bitsandbytes():
         # peft asks transformers by an old name; nothing a user of this package could change.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         # Targets of both layouts, as in Lora.attach.

@@ -131,7 +131,7 @@ def _run(arguments: Sequence[str], stop: StopRequest, *, first: bool) -> int:
             if first:
                 tell(f"warning: {line}")
 
-        run_to_end(load_config(arguments), stop, warn, speaks=first)
+        run_to_end(load_config(arguments), stop, warn, speaks=first, own_process=True)
     except KeyboardInterrupt:
         tell("interrupted: a second Ctrl-C; the same command goes on after the last finished round")
         return INTERRUPTED_EXIT_CODE

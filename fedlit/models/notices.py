@@ -58,3 +58,8 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
+
+
+def without_progress_bars() -> None:
+    """Keep transformers' progress bars off the console for the rest of the process."""
+    transformers.utils.logging.disable_progress_bar()

@@ -5,6 +5,7 @@ Every linear layer but the output embedding is stored in 4 bits a weight, one 8-
 factors beside them can be, and what a rule folds, which stands beside them too.
 """
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,6 +32,8 @@ def quantization_options() -> dict[str, Any]:
     missing = [library for library in ("bitsandbytes", "accelerate") if find_spec(library) is None]
     if missing:
         raise UserError(f"model.quantization=nf4 needs {missing[0]}; install it with `pip install {missing[0]}`")
+    # transformers imports it, and it complains of kernels for the CPU, on machines with a GPU too.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return {
         "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True,

@@ -1,24 +1,17 @@
-"""The strategy that launches the process group and every collective of the library; no other file names
-torch.distributed.
+"""The start of the process group and every collective of the library; no other file names torch.distributed.
 
-Fabric's own `ddp` strategy wraps each module in DistributedDataParallel and averages gradients in every backward pass,
-which is synchronous training, not a federation. FederatedStrategy keeps its launchers and process group and leaves
-modules alone.
+Fabric, which starts the processes, is imported by `launch` alone: what a run would take is told without it.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.fabric.strategies.strategy import _BackwardSyncControl
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from fedlit.config import ComputeConfig
@@ -26,37 +19,10 @@ from fedlit.errors import LostPeer, UserError
 from fedlit.process import slurm
 from fedlit.process.interrupt import first_line
 
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
 T = TypeVar("T")
-
-
-class _NothingToSync(_BackwardSyncControl):
-    """Modules are not wrapped, so a backward pass never communicates."""
-
-    def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
-class FederatedStrategy(DDPStrategy):
-    """One process per device, modules unwrapped, no sampler inserted: each client owns its model and its data."""
-
-    def __init__(self, *, process_group_backend: str | None = None, timeout: timedelta) -> None:
-        super().__init__(process_group_backend=process_group_backend, timeout=timeout)
-        self._backward_sync_control = _NothingToSync()
-
-    def _configure_launcher(self) -> None:
-        """One process is not launched: Fabric would refuse to in a notebook, and watch over nobody from a thread."""
-        super()._configure_launcher()
-        if self.num_processes * self.num_nodes == 1:
-            self._launcher = None
-
-    @property
-    def distributed_sampler_kwargs(self) -> None:  # type: ignore[override]
-        """None keeps Fabric from inserting a DistributedSampler."""
-        return
-
-    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
-        """Return the module as it is."""
-        return module
 
 
 def require_no_group() -> None:
@@ -72,7 +38,7 @@ def require_no_group() -> None:
         )
 
 
-def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> Fabric:
+def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> "Fabric":
     """Start or join the process group and return its Fabric.
 
     The shape (devices, nodes) comes from whoever launched this process: `fabric run`, torchrun, srun, else from
@@ -91,17 +57,17 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> F
     if slurm.makes_processes(environ):
         os.environ.setdefault("MASTER_PORT", str(slurm.main_port(environ)))
     _require_port(os.environ.get("MASTER_PORT", "1"))
-    start_timeout = timedelta(seconds=compute.start_timeout_s)
-    strategy = FederatedStrategy(process_group_backend=compute.backend, timeout=start_timeout)
+    from fedlit.process.strategy import start_fabric  # noqa: PLC0415  Fabric: seconds
+
+    devices, num_nodes = group_shape(compute, environ)
     try:
-        fabric = _start(compute, environ, strategy)
+        fabric = start_fabric(compute, devices, num_nodes, environ)
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
         port = os.environ.get("MASTER_PORT", "")
         raise UserError(f"port {port} of this machine is taken; set MASTER_PORT to a free one") from error
     assert torch.get_num_threads() == compute.threads
-    devices, num_nodes = group_shape(compute, environ)
     if fabric.world_size != devices * num_nodes:
         raise UserError(
             f"the process group has {fabric.world_size} processes, {devices * num_nodes} were asked for; "
@@ -117,21 +83,6 @@ def _require_port(text: str) -> None:
         raise UserError(f"MASTER_PORT={text:.40} is no port; give a number from 1 to 65535, or leave it out")
 
 
-def _start(compute: ComputeConfig, environ: Mapping[str, str], strategy: FederatedStrategy) -> Fabric:
-    precision: Any = compute.precision
-    if environ.get("LT_CLI_USED"):
-        # `fabric run` has made the processes; Fabric reads devices, nodes and accelerator from the environment and
-        # joins.
-        accelerator = "auto" if "LT_ACCELERATOR" in environ else compute.accelerator
-        return Fabric(accelerator=accelerator, strategy=strategy, precision=precision)
-    devices, num_nodes = group_shape(compute, environ)
-    fabric = Fabric(
-        accelerator=compute.accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision
-    )
-    fabric.launch()
-    return fabric
-
-
 def group_shape(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Return (devices on a node, nodes) as the launcher of this process made them, else as `compute` asks.
 
@@ -143,6 +94,12 @@ def group_shape(compute: ComputeConfig, environ: Mapping[str, str] = os.environ)
     if slurm.makes_processes(environ):
         return slurm.task_shape(environ)
     return compute.devices, compute.num_nodes
+
+
+def backends() -> tuple[str, ...]:
+    """Return the backends of collectives that this torch is built with."""
+    built = {"gloo": dist.is_gloo_available, "nccl": dist.is_nccl_available, "mpi": dist.is_mpi_available}
+    return tuple(name for name, there in built.items() if dist.is_available() and there())
 
 
 def num_processes() -> int:
