@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedlit.adapters.peft_import import LoraConfig, PeftModel
+from fedlit.adapters.peft_import import LoraConfig, PeftModel, without_bitsandbytes
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 

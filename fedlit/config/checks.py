@@ -196,6 +196,13 @@ def _method_problems(values: Mapping[str, Any], options: Mapping[str, Option]) -
     ranks = values.get("method.lora_rank")
     if isinstance(ranks, list) and len(ranks) != values["num_clients"]:
         yield "method.lora_rank", f"has {len(ranks)} ranks for num_clients={values['num_clients']}; give one a client"
+    num_steps = values["local.steps"] if values["local.schedule_over"] == "round" else values["num_rounds"]
+    if values["local.warmup"] > 0 and values["local.steps"] == 1 and num_steps == 1:
+        yield (
+            "local.warmup",
+            "begins at learning rate 0, and there is one step: nothing would be trained; give local.steps=2 or more, "
+            "local.schedule_over=run over several rounds, or local.warmup=0",
+        )
     if values["local.scaffold"]:
         plain = {"weight_decay": 0.0, "max_grad_norm": None, "momentum": 0.0, "schedule": "constant", "warmup": 0.0}
         for key, wanted in ((f"local.{name}", value) for name, value in plain.items()):

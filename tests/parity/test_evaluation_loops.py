@@ -16,8 +16,17 @@ from fedlit.data.collation import Example
 from fedlit.metrics.text import Bleu4, RougeL
 from fedlit.models import PROJECTIONS, load_backbone
 from fedlit.tasks.causal_lm.task import CausalLM
+from fedlit.tasks.generation import generate
 
 CPU = torch.device("cpu")
+
+
+def generated(task: CausalLM, model: nn.Module, examples: Sequence[Example]) -> list[list[int]]:
+    """Return the tokens that the evaluation of a task generates after each prompt."""
+    prompts = [example.prompt_ids for example in examples]
+    return generate(model, task.tokenizer, prompts, task.eval, pad_id=task.pad_id, device=CPU)
+
+
 MakeTask = Callable[..., CausalLM]
 
 
@@ -101,14 +110,14 @@ def test_generation_stops_at_the_end_token_and_at_the_limit(
     make_task: MakeTask, packaged: Any, examples: list[Example], tokenizer: Any
 ) -> None:
     task = make_task(max_new_tokens=7)
-    (open_ended,) = task._generate(packaged, examples[:1], CPU)
+    (open_ended,) = generated(task, packaged, examples[:1])
     assert len(open_ended) == 7
-    assert task._generate(packaged, examples[:1], CPU) == [open_ended], "greedy: no draw"
+    assert generated(task, packaged, examples[:1]) == [open_ended], "greedy: no draw"
     ended = open_ended[2]
     original = tokenizer.eos_token
     try:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ended)
-        (stopped,) = task._generate(packaged, examples[:1], CPU)
+        (stopped,) = generated(task, packaged, examples[:1])
     finally:
         tokenizer.eos_token = original
     assert stopped == open_ended[: open_ended.index(ended) + 1]
@@ -119,7 +128,7 @@ def test_a_backbone_without_a_cache_in_its_configuration_says_the_same(
 ) -> None:
     """Training configurations have use_cache=False; generation without a cache is many times slower."""
     task = make_task(max_new_tokens=4)
-    expected = task._generate(packaged, examples[:3], CPU)
+    expected = generated(task, packaged, examples[:3])
     monkeypatch.setattr(packaged.config, "use_cache", False)
     monkeypatch.setattr(packaged.generation_config, "use_cache", False)
     lengths: list[int] = []
@@ -127,7 +136,7 @@ def test_a_backbone_without_a_cache_in_its_configuration_says_the_same(
         lambda _module, given, _output: lengths.append(given[0].shape[1])
     )
     try:
-        assert task._generate(packaged, examples[:3], CPU) == expected
+        assert generated(task, packaged, examples[:3]) == expected
     finally:
         handle.remove()
     assert lengths[1:] == [1] * (len(lengths) - 1)
@@ -161,11 +170,11 @@ def test_a_checkpoint_s_own_generation_settings_do_not_apply(
     assert "repetition_penalty" in (tmp_path / "generation_config.json").read_text()
     task = make_task(max_new_tokens=12)
     results = [
-        task._generate(load_backbone(ModelConfig(path=path)).model.eval(), examples[:4], CPU)
+        generated(task, load_backbone(ModelConfig(path=path)).model.eval(), examples[:4])
         for path in ("tiny", str(tmp_path))
     ]
     assert results[0] == results[1]
-    penalised = task._generate(plain.model.eval(), examples[:4], CPU)
+    penalised = generated(task, plain.model.eval(), examples[:4])
     assert penalised != results[0]
 
 

@@ -37,10 +37,10 @@ def attach(config=ModelConfig()):
 def test_a_run_with_lora_leaves_it_out_and_galore_may_follow() -> None:
     told = in_process(
         ATTACH + "kind = attach()\nloaded = 'bitsandbytes' in sys.modules\n"
-        "import torch\nfrom fedlit.client.optimizers.galore import GaLore\n"
+        "import torch\nfrom fedlit.client.optimizers.galore import GaLore, Projection\n"
         "weight = torch.nn.Parameter(torch.ones(8, 8))\n"
         "options = {'rank': 2, 'update_proj_gap': 2, 'scale': 1.0, 'proj_type': 'std'}\n"
-        "GaLore(lr=0.1, galore=options).build({'weight': weight})\n"
+        "GaLore(lr=0.1, galore=Projection(**options)).build({'weight': weight})\n"
         "print(kind, loaded, 'bitsandbytes' in sys.modules, attach())\n"
     )
     assert told == ["Linear", "False", "True", "Linear"]

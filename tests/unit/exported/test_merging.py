@@ -11,7 +11,7 @@ import pytest
 import torch
 from finished_runs import Finished, finish, write_rows
 from safetensors.torch import load_file
-from test_answers import REVIEWS
+from test_answers_of_results import REVIEWS
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,

@@ -121,7 +121,7 @@ def test_a_file_where_a_folder_belongs_is_one_line(name: str, dangling: bool, tm
     "content",
     [
         *(b"", b"\xff\xfe", b"x" * (1 << 20), b"just a text", b"[1, 2]", b"a: [", b"\0"),
-        *(b"method: []\n", b"seed: two\n", b"another: 1\n", b"method: {name: fedit, x-y: 1}\n"),
+        *(b"method: []\n", b"seed: two\n", b"another: 1\n"),
     ],
 )
 def test_a_damaged_configuration_is_named(content: bytes, tmp_path: Path) -> None:
