@@ -4,7 +4,7 @@ An optimizer that matches no parameter, a rate that a schedule multiplies by 0 a
 like this: whatever is given, the tensors are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
