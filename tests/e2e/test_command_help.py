@@ -137,9 +137,10 @@ def test_the_guide_to_slurm_names_files_that_exist() -> None:
 
 def test_help_shows_a_part_from_outside(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\nfrom fedlit.options import option\nfrom fedlit.registry import register\n"
-        "@dataclass(frozen=True)\nclass Mine:\n    '''Mine alone.'''\n    trim: float = option(0.1, 'what is cut')\n"
-        "register('rule', 'mine', Mine)\n"
+        "from dataclasses import dataclass\nfrom fedlit.plugins import AggregationRule, option, register\n"
+        "@register('rule', 'mine')\n@dataclass(frozen=True)\nclass Mine(AggregationRule):\n"
+        "    '''Mine alone.'''\n    trim: float = option(0.1, 'what is cut')\n"
+        "    def __call__(self, cohort, server):\n        return server\n"
     )
     done = run("-m", "fedlit", "help", "plugins=[mine]", "method.rule=mine", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
