@@ -4,16 +4,30 @@
 `mode=requeue` puts its job back into the queue. A job that was put back ends at once.
 """
 
-import json
-import os
 import signal
-import socket
-import sys
-import time
-from pathlib import Path
 from types import FrameType
 
-from fedlit.process import slurm
+signals: list[int] = []
+noted = 0
+
+
+def handle(number: int, _frame: FrameType | None) -> None:
+    signals.append(number)
+
+
+# Before any other import: SLURM may give a warning up to a minute early, and so in the moment in which a job of one
+# minute begins. Without a handler it would end the process.
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, handle)
+
+import json  # noqa: E402
+import os  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from fedlit.process import slurm  # noqa: E402
 
 FAILED = 1
 STOPPED = 75
@@ -29,16 +43,21 @@ def note(event: str, **facts: object) -> None:
         file.write(json.dumps({**line, "restarts": RESTARTS}) + "\n")
 
 
-def main(arguments: list[str]) -> int:
-    mode = next((word.removeprefix("mode=") for word in arguments if word.startswith("mode=")), "sleep")
-    signals: list[int] = []
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
+def note_signals() -> None:
+    """Note the signals that came since the last time."""
+    global noted  # noqa: PLW0603
+    for number in signals[noted:]:
+        noted += 1
         note("signal", name=signal.Signals(number).name)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, handle)
+
+def pause(duration_s: float) -> None:
+    time.sleep(duration_s)
+    note_signals()
+
+
+def main(arguments: list[str]) -> int:
+    mode = next((word.removeprefix("mode=") for word in arguments if word.startswith("mode=")), "sleep")
     parent = Path(f"/proc/{os.getppid()}/comm").read_text().strip()
     with socket.socket() as listener:
         # As Fabric does: process 0 of every job of a node listens on a port made of the job's number.
@@ -46,19 +65,20 @@ def main(arguments: list[str]) -> int:
             listener.bind(("127.0.0.1", 15000 + int(os.environ["SLURM_JOB_ID"][-4:])))
         note("start", arguments=arguments, parent=parent, environment=dict(os.environ))
         if RESTARTS or mode == "sleep":
-            time.sleep(0.5)
+            pause(0.5)
             code = 0
         elif mode == "fail" and PROCESS == "1":
             code = FAILED
         else:
             code = STOPPED
             while not signals:
-                time.sleep(0.02)
+                pause(0.02)
             if mode == "requeue" and signals == [signal.SIGUSR1]:
                 if PROCESS == "0":
                     note("requeue", problem=slurm.requeue(os.environ))
                 while signal.SIGTERM not in signals:  # an earlier end would end process 0 too
-                    time.sleep(0.02)
+                    pause(0.02)
+    note_signals()
     note("end", code=code)
     return code
 
