@@ -1,0 +1,61 @@
+"""What the pages of docs/ show is run: the Python of one, the module and the commands of another, the configuration."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, SMALL, environment
+
+from fedlit.outside.kinds import KINDS
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_python_of_the_page_prints_nothing(tmp_path: Path) -> None:
+    (code,) = blocks("python.md", "python")
+    done = run("-c", code.replace("num_rounds=2", 'num_rounds=1, logging={"wandb": "disabled"}'), folder=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_part_of_the_page_has_help_and_runs(tmp_path: Path) -> None:
+    (module,) = blocks("plugins.md", "python")
+    assert module.startswith("# my_parts.py\n")
+    (tmp_path / "my_parts.py").write_text(module, encoding="utf-8")
+    helped, ran = (line.partition("#")[0].split()[1:] for line in blocks("plugins.md", "bash")[0].splitlines())
+    assert "method.share=0.5" in run("-m", "fedlit", *helped, folder=tmp_path).stdout
+    run("-m", "fedlit", *ran, *SMALL, "run.name=shown", folder=tmp_path)
+    assert (tmp_path / "runs" / "shown" / "adapter").is_dir()
+
+
+def test_the_page_of_parts_knows_every_kind() -> None:
+    page = (REPOSITORY / "docs" / "plugins.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in page] == []
+
+
+@pytest.mark.parametrize("line", ["local.lr = 0.01  (my.yaml; configs/experiment/demo.yaml says 0.005)"])
+def test_the_configuration_of_the_page_is_explained_as_it_says(tmp_path: Path, line: str) -> None:
+    (text,) = blocks("configuration.md", "yaml")
+    (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "my_data.yaml").write_text("name: mine\n", encoding="utf-8")
+    assert line in (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8")
+    told = run("-m", "fedlit", "run", "--explain", "my.yaml", "seed=1", folder=tmp_path).stdout
+    assert line in [entry.strip() for entry in told.splitlines()]
