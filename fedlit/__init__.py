@@ -5,14 +5,12 @@ Importing the package imports neither torch nor anything else; each name below i
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from fedlit import run as _room
 
 if TYPE_CHECKING:
     from fedlit.api import load_config as load_config
     from fedlit.api import load_result as load_result
+    from fedlit.api import run as run
     from fedlit.config import RunConfig as RunConfig
     from fedlit.errors import DivergenceError as DivergenceError
     from fedlit.errors import FedlitError as FedlitError
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("load_config", "load_result"), "fedlit.api"),
+    **dict.fromkeys(("load_config", "load_result", "run"), "fedlit.api"),
     **dict.fromkeys(
         ("FedlitError", "UserError", "DivergenceError", "OutOfMemory", "LostPeer", "Stopped"), "fedlit.errors"
     ),
@@ -35,22 +33,6 @@ _HOMES = {
     "Result": "fedlit.result",
     "RunConfig": "fedlit.config",
 }
-
-
-class _Run(ModuleType):
-    """`fedlit.run` is a room of the house and the function that runs: a module that can be called."""
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return import_module("fedlit.api").run(*arguments, **keywords)
-
-    @property
-    def __signature__(self) -> Any:
-        from inspect import signature  # noqa: PLC0415  for help() alone
-
-        return signature(import_module("fedlit.api").run)
-
-
-_room.__class__ = _Run
 
 
 def __getattr__(name: str) -> Any:

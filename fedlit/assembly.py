@@ -28,10 +28,10 @@ from fedlit.round.observers.deviation import DeviationObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
 from fedlit.round.step import ServerStep
-from fedlit.run.checkpoint import Checkpoints
-from fedlit.run.export import Exporter
-from fedlit.run.folder import RunFolder
 from fedlit.seeding import numpy_generator
+from fedlit.store.checkpoint import Checkpoints
+from fedlit.store.export import Exporter
+from fedlit.store.folder import RunFolder
 from fedlit.tasks import Task
 
 NUM_CALIBRATION_BATCHES = 4

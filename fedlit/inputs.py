@@ -20,7 +20,7 @@ from fedlit.partition.shards import (
     rows_checksum,
     shards_checksum,
 )
-from fedlit.run.folder import RunFolder
+from fedlit.store.folder import RunFolder
 from fedlit.tasks.registry import task_spec
 
 

@@ -41,11 +41,11 @@ from fedlit.process.memory import keep_freed_memory
 from fedlit.process.one_run import require_one_run
 from fedlit.process.storage import remove_leftovers, storage_error, write_atomically
 from fedlit.round.loop import Federation
-from fedlit.run.folder import RunFolder
-from fedlit.run.layout import make_folder, require_layout
-from fedlit.run.lock import RunLock, take_lock
-from fedlit.run.status import PATH as STATUS_PATH
-from fedlit.run.status import RunStatus, ended, first_status, stored_status, to_json
+from fedlit.store.folder import RunFolder
+from fedlit.store.layout import make_folder, require_layout
+from fedlit.store.lock import RunLock, take_lock
+from fedlit.store.status import PATH as STATUS_PATH
+from fedlit.store.status import RunStatus, ended, first_status, stored_status, to_json
 
 
 def federate(inputs: Inputs, stop: StopRequest, extras: Extras | None = None) -> Federation:

@@ -17,8 +17,8 @@ from fedlit.models import Backbone, Purpose, load_backbone
 from fedlit.partition.shards import Shard
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.server import ServerState
-from fedlit.run.export_proof import pretrained_shapes, require_exportable
 from fedlit.seeding import torch_stream
+from fedlit.store.export_proof import pretrained_shapes, require_exportable
 from fedlit.tasks import Task, task_class
 from fedlit.tasks.registry import task_spec
 

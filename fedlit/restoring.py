@@ -23,8 +23,8 @@ from fedlit.round.best_round import BestRound
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.server import ServerState
-from fedlit.run.checkpoint import Checkpoints
-from fedlit.run.folder import RunFolder
+from fedlit.store.checkpoint import Checkpoints
+from fedlit.store.folder import RunFolder
 from fedlit.tasks.registry import task_spec
 
 

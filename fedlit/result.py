@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlit.config import RunConfig
-from fedlit.run.records import read_records
-from fedlit.run.status import read_status
+from fedlit.store.records import read_records
+from fedlit.store.status import read_status
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # type: ignore[import-untyped]

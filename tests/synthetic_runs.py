@@ -11,7 +11,7 @@ from typing import Any
 
 from fedlit.config import RunConfig, load_config, to_yaml
 from fedlit.lab.analysis.collection import Collection, Entry
-from fedlit.run.status import RunStatus
+from fedlit.store.status import RunStatus
 
 SCORES = ("loss", "rouge_l", "bleu_4")
 NUM_LABELS = 24

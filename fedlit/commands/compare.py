@@ -22,8 +22,8 @@ from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import EARLY, LocalRun, device_masks, run_locally, visible_gpus
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.process.storage import user_path, write_atomically
-from fedlit.run.records import Record, read_records
 from fedlit.scores import SCORES, chosen_scores, goodness
+from fedlit.store.records import Record, read_records
 
 EXAMPLE = """\
 example:

@@ -6,8 +6,8 @@ from pathlib import Path
 from fedlit.config import RunConfig, load_yaml
 from fedlit.errors import UserError
 from fedlit.outside.loading import load_plugins
-from fedlit.run.layout import read_text
-from fedlit.run.status import read_status
+from fedlit.store.layout import read_text
+from fedlit.store.status import read_status
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from fedlit.exported.loading import load_base, load_whole
 from fedlit.models import Backbone
 from fedlit.process.whole_folder import new_folder
 from fedlit.rules import AdapterFolder, read_adapter_folder
-from fedlit.run.export import write_merged_model
+from fedlit.store.export import write_merged_model
 from fedlit.tasks.registry import task_spec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -6,8 +6,8 @@ from typing import Any
 
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
-from fedlit.run.records import best_record, trained
 from fedlit.scores import main_keys
+from fedlit.store.records import best_record, trained
 
 
 @dataclass(kw_only=True)

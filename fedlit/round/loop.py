@@ -31,11 +31,11 @@ from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
 from fedlit.round.work import LocalWork, RoundWork
-from fedlit.run.checkpoint import Checkpoints
-from fedlit.run.clients import split_clients
-from fedlit.run.export import Exporter
-from fedlit.run.folder import RunFolder
-from fedlit.run.records import Record
+from fedlit.store.checkpoint import Checkpoints
+from fedlit.store.clients import split_clients
+from fedlit.store.export import Exporter
+from fedlit.store.folder import RunFolder
+from fedlit.store.records import Record
 from fedlit.tasks import Sample
 from fedlit.tasks.registry import task_spec
 

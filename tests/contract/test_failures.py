@@ -27,7 +27,7 @@ from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
 from fedlit.round.loop import Federation
 from fedlit.round.payload import MODEL, Payload
 from fedlit.round.plan import Poisson
-from fedlit.run.status import PATH as STATUS_PATH
+from fedlit.store.status import PATH as STATUS_PATH
 
 QUICK = ("local.steps=2", "eval.every=9")
 """At the first step B = 0 and A does not move."""

@@ -9,7 +9,7 @@ from conftest import REPOSITORY, SMALL, CommandLine, environment, merge
 
 from fedlit.commands.endings import CLOSED_CONSOLE_EXIT_CODE, USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 EXPERIMENTS = REPOSITORY / "experiments"
 PRINTING = {

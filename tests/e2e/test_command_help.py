@@ -116,7 +116,7 @@ def test_the_guide_to_slurm_knows_every_state_and_exit_code() -> None:
     from fedlit.commands import endings as command  # noqa: PLC0415  only this test needs it
     from fedlit.lab.sweeps.queue import BUSY  # noqa: PLC0415
     from fedlit.process.interrupt import STOPPED_EXIT_CODE  # noqa: PLC0415
-    from fedlit.run.status import STATES  # noqa: PLC0415
+    from fedlit.store.status import STATES  # noqa: PLC0415
 
     text = README.read_text(encoding="utf-8")
     told = {state for row in re.findall(r"^\| (`[a-z_`, ]+) \|", text, re.M) for state in re.findall(r"`(\w+)`", row)}

@@ -13,7 +13,7 @@ from conftest import SMALL, ForkedRun, Zygote, merge
 
 from fedlit.commands.endings import USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
-from fedlit.run.status import stored_status
+from fedlit.store.status import stored_status
 
 LONG = ["num_rounds=200", "eval.every=200"]
 

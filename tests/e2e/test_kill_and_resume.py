@@ -13,7 +13,7 @@ import pytest
 from conftest import CommandLine
 
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 ARGUMENTS = ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2", "num_rounds=4"]
 Wait = Callable[[Callable[[], bool], subprocess.Popen[str]], None]

@@ -11,7 +11,7 @@ from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
 from fedlit.commands.endings import OUT_OF_MEMORY_EXIT_CODE, TIMED_OUT_EXIT_CODE, USER_ERROR_EXIT_CODE
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
-from fedlit.run.status import RunStatus, read_status
+from fedlit.store.status import RunStatus, read_status
 
 LONG = ["num_rounds=200", "eval.every=200"]
 """Far more rounds than any of these runs gets to."""

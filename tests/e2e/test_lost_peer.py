@@ -9,7 +9,7 @@ from conftest import SMALL, ForkedRun, Zygote, free_port, merge
 
 from fedlit.commands.endings import INTERRUPTED_EXIT_CODE
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 LONG = ["num_rounds=200", "eval.every=200", "local.steps=4"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, CommandLine, merge
 
-from fedlit.run.clients import NAME, read_clients
+from fedlit.store.clients import NAME, read_clients
 
 MANY = merge(
     SMALL,

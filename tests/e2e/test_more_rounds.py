@@ -9,7 +9,7 @@ from conftest import CommandLine, Zygote
 from test_every_recipe import ROWS
 from test_every_recipe import TINY as EVERY
 
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 TINY = [*(word for word in EVERY if not word.startswith("num_rounds=")), "eval.every=2"]
 CASES = {

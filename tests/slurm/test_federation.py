@@ -18,7 +18,7 @@ from cluster import REPOSITORY, Cluster, private_cluster
 from run_result import run_result
 
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 pytestmark = pytest.mark.slurm
 CELLS = [(method, seed) for method in ("fedsa_lora", "fedex_lora") for seed in (0, 1)]

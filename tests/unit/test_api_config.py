@@ -115,10 +115,10 @@ def test_the_import_is_light_and_a_configuration_too() -> None:
 
 def test_run_is_a_function_and_a_room() -> None:
     """The package has a room of that name; both work, whichever is imported first."""
-    import fedlit.run.records  # noqa: PLC0415
+    import fedlit.store.records  # noqa: PLC0415
 
     assert callable(fedlit.run)
-    assert fedlit.run.records.NAME == "metrics.jsonl"
+    assert fedlit.store.records.NAME == "metrics.jsonl"
     assert list(inspect.signature(fedlit.run).parameters)[:3] == ["config", "rows", "test_rows"]
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import fedlit
 from fedlit import api
 from fedlit.models import PACKAGED
-from fedlit.run.manifest import round_folder
+from fedlit.store.manifest import round_folder
 
 TOKENS = torch.arange(5, 21).view(1, 16)
 

@@ -17,10 +17,10 @@ from fedlit.lab.sweeps.cells import cell_runs
 from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
-from fedlit.run.folder import read_partition, stored_environment
-from fedlit.run.records import Record, read_records
-from fedlit.run.status import RunStatus, read_status
 from fedlit.scores import remember
+from fedlit.store.folder import read_partition, stored_environment
+from fedlit.store.records import Record, read_records
+from fedlit.store.status import RunStatus, read_status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

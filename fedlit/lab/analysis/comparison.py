@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedlit.lines import printable
-from fedlit.run.records import Record, trained
 from fedlit.scores import goodness, headings
+from fedlit.store.records import Record, trained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

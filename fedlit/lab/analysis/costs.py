@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlit.run.records import trained
+from fedlit.store.records import trained
 
 
 @dataclass(frozen=True, slots=True)

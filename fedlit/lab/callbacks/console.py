@@ -11,8 +11,8 @@ from rich.text import Text
 from fedlit.config import DataConfig
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.lines import printable
-from fedlit.run.records import NAME, best_record
 from fedlit.scores import SCORES, chosen_scores, headings
+from fedlit.store.records import NAME, best_record
 from fedlit.tasks import Sample
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.process.storage import write_atomically
-from fedlit.run.records import best_record
 from fedlit.scores import headings
+from fedlit.store.records import best_record
 from fedlit.tasks import Sample
 
 NUM_SAMPLES = 16

@@ -32,7 +32,7 @@ from fedlit.lab.callbacks.wandb_content import (
 )
 from fedlit.lab.callbacks.wandb_files import History, UnreadableFileError, read_history
 from fedlit.process.storage import write_atomically
-from fedlit.run.layout import read_run_id
+from fedlit.store.layout import read_run_id
 from fedlit.tasks import Sample
 
 SAMPLES = "samples"

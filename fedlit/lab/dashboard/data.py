@@ -9,8 +9,8 @@ from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
-from fedlit.run.status import STATES
 from fedlit.scores import SCORES, headings, is_lower_better, main_key
+from fedlit.store.status import STATES
 
 GROUPS_OF_OPTIONS = ("method", "data", "model")
 

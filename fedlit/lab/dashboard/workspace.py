@@ -15,8 +15,8 @@ from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, Group
 from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.analysis.palette import PALETTE
-from fedlit.run.records import trained
 from fedlit.scores import chosen_scores, headings
+from fedlit.store.records import trained
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace

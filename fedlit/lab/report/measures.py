@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.lab.analysis.collection import Entry
-from fedlit.run.records import best_record, trained
 from fedlit.scores import chosen_scores, main_key, number
+from fedlit.store.records import best_record, trained
 
 ROUNDS = ("last", "best")
 PLACES = ("global", "own")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fedlit.config import Cell, RunConfig, Sweep, load_config
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.placing import Placed, placed
-from fedlit.run.status import RunStatus, read_status
+from fedlit.store.status import RunStatus, read_status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from fedlit.lab.sweeps.starting import Beginner, beginner
 from fedlit.lab.sweeps.tables import duration
 from fedlit.process import slurm
 from fedlit.process.warm import Process
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 _SETTLED = ("failed", "diverged", "out_of_memory")
 """Ends that a second start in one job would only repeat."""

@@ -18,7 +18,7 @@ from fedlit.lab.sweeps.starting import Beginner, beginner
 from fedlit.lab.sweeps.tables import duration
 from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
 from fedlit.process.warm import Process
-from fedlit.run.status import read_status
+from fedlit.store.status import read_status
 
 POLL_S = 0.1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlit.config import RunConfig
 from fedlit.process.warm import Process, Starter, WarmParent, can_be_warm, start_cold
-from fedlit.run.status import JOB_LOG_VARIABLE
+from fedlit.store.status import JOB_LOG_VARIABLE
 
 COMMAND = ("fedlit", "run")
 """What stands between `python -m` and the arguments of a run."""

@@ -13,9 +13,9 @@ from fedlit.config.keys import show
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.cells import CellRun
 from fedlit.lines import printable
-from fedlit.run.records import newest_first
-from fedlit.run.status import STATES, RunStatus
 from fedlit.scores import SCORES, main_keys, number
+from fedlit.store.records import newest_first
+from fedlit.store.status import STATES, RunStatus
 
 LONGEST_VALUE = 32
 """Characters of a value in the table of cells; a prompt template is longer."""

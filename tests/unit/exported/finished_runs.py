@@ -15,7 +15,7 @@ from fedlit.planning import make_plan
 from fedlit.process.storage import write_atomically
 from fedlit.round.callback import Callback
 from fedlit.round.loop import Federation
-from fedlit.run.status import PATH, ended, first_status, to_json
+from fedlit.store.status import PATH, ended, first_status, to_json
 from fedlit.tasks import Sample
 
 SMALL = [

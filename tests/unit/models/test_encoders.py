@@ -21,8 +21,8 @@ from fedlit.config import ModelConfig, load_config
 from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, head_parameters, load_backbone
 from fedlit.round.server import ServerState
-from fedlit.run.export import export_result
 from fedlit.seeding import torch_stream
+from fedlit.store.export import export_result
 
 METHODS = {
     "lora": "fedit",

@@ -21,7 +21,7 @@ from fedlit.models.quantization import (
     require_quantization_fits,
 )
 from fedlit.round.server import ServerState
-from fedlit.run.export import export_result
+from fedlit.store.export import export_result
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 TOKENS = torch.arange(3, 33).view(3, 10)

@@ -3,7 +3,7 @@
 import pytest
 
 from fedlit.lab.analysis.comparison import markdown, summarize
-from fedlit.run.records import Record
+from fedlit.store.records import Record
 
 
 def record(number: int, loss: float, **more: float) -> Record:

@@ -9,7 +9,7 @@ from synthetic_runs import collection, entry, write_folders
 from fedlit.config import load_config
 from fedlit.lab.analysis.collection import Collection, by_seed, collect
 from fedlit.lab.dashboard.data import page_data, run_line
-from fedlit.run.status import RunStatus
+from fedlit.store.status import RunStatus
 
 FOLDER = Path("runs/demo")
 

@@ -11,7 +11,7 @@ from synthetic_runs import NUM_LABELS, collection
 
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.dashboard.shards import MAX_LABELS, NO_LABEL, label_distributions
-from fedlit.run.status import RunStatus
+from fedlit.store.status import RunStatus
 
 
 def entry(partition: Mapping[str, Any] | None, seed: int = 0) -> Entry:

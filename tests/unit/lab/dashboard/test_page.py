@@ -17,7 +17,7 @@ from fedlit.lab.analysis.collection import Collection
 from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.dashboard.page import KINDS, render, write_page
 from fedlit.lab.report.table import build_table
-from fedlit.run.status import STATES
+from fedlit.store.status import STATES
 
 MADE_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = (

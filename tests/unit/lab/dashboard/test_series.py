@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.dashboard.series import Points, costs, curve, outcome, points_of, rounded, scored_rounds
-from fedlit.run.status import RunStatus
+from fedlit.store.status import RunStatus
 
 KEY = "global/rouge_l"
 SEEDS = st.lists(

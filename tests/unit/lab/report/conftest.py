@@ -10,7 +10,7 @@ import pytest
 from fedlit.config import Cell, RunConfig, load_config, load_sweep, to_yaml
 from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, collect
-from fedlit.run.status import RunStatus
+from fedlit.store.status import RunStatus
 
 Record = Mapping[str, Any]
 Scorer = Callable[[Mapping[str, Any], int], Record | None]

@@ -9,7 +9,7 @@ import pytest
 
 from fedlit.config import Cell
 from fedlit.lab.sweeps.cells import CellRun
-from fedlit.run.status import RunStatus
+from fedlit.store.status import RunStatus
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fedlit.config import load_config, to_yaml
 from fedlit.errors import UserError
 from fedlit.lab.sweeps import local, starting
 from fedlit.lab.sweeps.local import LocalRun, Outcome, device_masks, run_locally, visible_gpus
-from fedlit.run.status import JOB_LOG_VARIABLE, read_status
+from fedlit.store.status import JOB_LOG_VARIABLE, read_status
 
 REPOSITORY = Path(__file__).parents[4]
 # What a run does, as far as the runner sees it: a line per process, then its arguments say how it goes on.

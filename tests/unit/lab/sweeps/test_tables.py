@@ -12,7 +12,7 @@ from fedlit.config import load_sweep
 from fedlit.lab.sweeps.cells import CellRun
 from fedlit.lab.sweeps.queue import BUSY
 from fedlit.lab.sweeps.tables import FAILURES, cell_table, counts, duration, number_of, status_table, sweep_table
-from fedlit.run.status import STATES
+from fedlit.store.status import STATES
 
 
 def lines(table: Table) -> list[str]:

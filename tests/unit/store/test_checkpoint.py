@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import fedlit.run.checkpoint
+import fedlit.store.checkpoint
 from fedlit.algebra.tensors import TensorDict, checksum
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
-from fedlit.run.checkpoint import Checkpoints
+from fedlit.store.checkpoint import Checkpoints
 
 CPU = torch.device("cpu")
 Save = Callable[..., tuple[ServerState, dict[int, ClientState]]]
@@ -226,11 +226,11 @@ def test_a_damaged_checkpoint_is_replaced_when_its_round_is_done_again(checkpoin
 
 
 STEPS = {
-    "server": (fedlit.run.checkpoint, "save_file"),
+    "server": (fedlit.store.checkpoint, "save_file"),
     "clients": (torch, "save"),
     "records": (shutil, "copyfile"),
-    "manifest": (fedlit.run.checkpoint, "_write_manifest"),
-    "disk": (fedlit.run.checkpoint, "sync"),
+    "manifest": (fedlit.store.checkpoint, "_write_manifest"),
+    "disk": (fedlit.store.checkpoint, "sync"),
     "rename": (Path, "rename"),
 }
 

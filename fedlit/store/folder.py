@@ -27,12 +27,12 @@ from fedlit.outside.record import (
     why_another_run,
 )
 from fedlit.process.storage import sync, write_atomically
-from fedlit.run import records
-from fedlit.run.clients import NAME as CLIENTS
-from fedlit.run.clients import append_clients, clients_until
-from fedlit.run.layout import make_folder, read_run_id, read_text, require_layout, require_place
-from fedlit.run.records import Record
 from fedlit.scores import described
+from fedlit.store import records
+from fedlit.store.clients import NAME as CLIENTS
+from fedlit.store.clients import append_clients, clients_until
+from fedlit.store.layout import make_folder, read_run_id, read_text, require_layout, require_place
+from fedlit.store.records import Record
 
 PARTITION = "partition.json"
 ENVIRONMENT = "environment.json"

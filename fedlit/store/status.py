@@ -16,8 +16,8 @@ from typing import Any
 
 from fedlit.errors import UserError
 from fedlit.process import slurm
-from fedlit.run.lock import holder
-from fedlit.run.records import NAME, count_records
+from fedlit.store.lock import holder
+from fedlit.store.records import NAME, count_records
 
 STATES = (
     "pending",  # nothing is there yet

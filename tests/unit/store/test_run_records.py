@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedlit.errors import UserError
-from fedlit.run.records import NAME, Record, best_record, count_records, newest_first, read_records, trained
+from fedlit.store.records import NAME, Record, best_record, count_records, newest_first, read_records, trained
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -101,6 +101,6 @@ def test_the_best_record() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = "{'torch', 'numpy', 'pandas', 'lightning'}"
-    code = f"import sys, fedlit.run.records; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, fedlit.store.records; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,9 +10,9 @@ import pytest
 from fedlit.config import LoggingConfig, RunConfig, RunFolderConfig, load_config, run_folder
 from fedlit.errors import UserError
 from fedlit.inputs import gather_inputs
-from fedlit.run import layout
-from fedlit.run.folder import RunFolder
-from fedlit.run.layout import FILES, FOLDERS, make_folder, read_run_id, require_layout, require_place
+from fedlit.store import layout
+from fedlit.store.folder import RunFolder
+from fedlit.store.layout import FILES, FOLDERS, make_folder, read_run_id, require_layout, require_place
 
 
 def config(folder: str, name: str = "mine", *, wandb: str = "disabled", dry_run: bool = False) -> RunConfig:

@@ -27,8 +27,8 @@ from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import PACKAGED, Backbone, Purpose, head_parameters, load_backbone
 from fedlit.round.server import ServerState
-from fedlit.run.export import export_result
-from fedlit.run.export_proof import pretrained_shapes, require_exportable
+from fedlit.store.export import export_result
+from fedlit.store.export_proof import pretrained_shapes, require_exportable
 
 CLASSES = ("no tumour", "glioma", "meningioma")
 SHAPE = {

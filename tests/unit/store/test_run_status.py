@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fedlit.run.lock import PATH as LOCK_PATH
-from fedlit.run.lock import RunLock, take_lock
-from fedlit.run.status import PATH, STATES, RunStatus, ended, first_status, read_status, to_json
+from fedlit.store.lock import PATH as LOCK_PATH
+from fedlit.store.lock import RunLock, take_lock
+from fedlit.store.status import PATH, STATES, RunStatus, ended, first_status, read_status, to_json
 
 STEP = "slurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 2026-11-21T09:40:00"
 

@@ -25,7 +25,7 @@ from fedlit.algebra.tensors import TensorDict
 from fedlit.client.folded import FoldedChanges
 from fedlit.models import PROJECTIONS, Backbone
 from fedlit.round.server import ServerState
-from fedlit.run.export import export_result, write_merged_model
+from fedlit.store.export import export_result, write_merged_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`"),

@@ -14,7 +14,7 @@ from fedlit.algebra.tensors import checksum
 from fedlit.errors import UserError
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
-from fedlit.run.checkpoint import Checkpoints
+from fedlit.store.checkpoint import Checkpoints
 
 CPU = torch.device("cpu")
 Content = dict[str, Any]

@@ -13,8 +13,8 @@ from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
 from fedlit.config.schema import EvalConfig
 from fedlit.errors import UserError
 from fedlit.process.storage import write_atomically
-from fedlit.run import folder as run_folder
-from fedlit.run.folder import RunFolder
+from fedlit.store import folder as run_folder
+from fedlit.store.folder import RunFolder
 
 PARTITION = {"clients": [{"train": [1, 2], "test": [0]}]}
 

@@ -1,7 +1,7 @@
 """A checkpoint after every round: what a killed run needs to go on with the same bits, without the frozen backbone.
 
     round-0003/
-      manifest.json              rounds, names and SHA-256 of all other files (`fedlit.run.manifest`)
+      manifest.json              rounds, names and SHA-256 of all other files (`fedlit.store.manifest`)
       shared.safetensors  ...    the server, a file for each of its parts
       metrics.jsonl              the records so far
     clients/
@@ -31,7 +31,7 @@ from fedlit.process import communication
 from fedlit.process.storage import partial_path, remove, sync
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
-from fedlit.run.manifest import (
+from fedlit.store.manifest import (
     MANIFEST,
     RECORDS,
     DamagedError,

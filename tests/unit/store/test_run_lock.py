@@ -15,8 +15,8 @@ import pytest
 
 from fedlit.errors import UserError
 from fedlit.process import slurm
-from fedlit.run import lock as run_lock
-from fedlit.run.lock import PATH, STALE_AFTER_S, Holder, RunLock, holder, take_lock, this_process
+from fedlit.store import lock as run_lock
+from fedlit.store.lock import PATH, STALE_AFTER_S, Holder, RunLock, holder, take_lock, this_process
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big"}
 
@@ -105,7 +105,7 @@ def test_a_zombie_holds_nothing(tmp_path: Path) -> None:
 
 def test_killed_without_a_word(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from fedlit.run.lock import take_lock; lock = take_lock(pathlib.Path(sys.argv[1])); "
+        "import sys, pathlib; from fedlit.store.lock import take_lock; lock = take_lock(pathlib.Path(sys.argv[1])); "
         "print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -279,7 +279,7 @@ def contend(folder: Path, num_threads: int) -> list[RunLock]:
 def test_of_several_processes_one_does(tmp_path: Path, dead: Holder) -> None:
     leave(tmp_path, dead)
     code = (
-        "import sys, pathlib; from fedlit.run.lock import take_lock; print('ready', flush=True); "
+        "import sys, pathlib; from fedlit.store.lock import take_lock; print('ready', flush=True); "
         "sys.stdin.readline(); lock = take_lock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     processes = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fedlit.config import RunConfig, RunFolderConfig
-from fedlit.run.clients import MANY, NAME, append_clients, read_clients, split_clients
-from fedlit.run.folder import RunFolder
+from fedlit.store.clients import MANY, NAME, append_clients, read_clients, split_clients
+from fedlit.store.folder import RunFolder
 
 LOSSES = [0.5, 1.5, 4.0, 3.0, 2.25]
 
