@@ -8,7 +8,9 @@ dotted or nested; what follows as keywords wins, a section as a nested mapping:
 
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +153,7 @@ def load_result(folder: str | os.PathLike[str], *, model: Any = None, tokenizer:
     config.run.dir, config.run.name = str(path.absolute().parent), path.absolute().name
 
     def trained() -> Any:
+        _quiet_bars()
         from fedlit.caller import lent_process  # noqa: PLC0415  torch: seconds that records do not need
         from fedlit.models import OwnBackbone  # noqa: PLC0415
         from fedlit.restoring import restore  # noqa: PLC0415
@@ -171,10 +174,18 @@ def _load(texts: Mapping[str, str]) -> RunConfig:
     return resolve([], layers.Given("from Python", texts, is_text=True), CONFIG_DIR).config
 
 
+def _quiet_bars() -> None:
+    """Import tqdm first, which warns in a notebook without ipywidgets; nobody asked for its bars."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("tqdm.auto")
+
+
 def _run(config: RunConfig, given: Given, *, quiet: bool) -> Result:
     if not _one_at_a_time.acquire(blocking=False):
         raise UserError("another fedlit.run is under way in this process; wait for its end, or use another process")
     try:
+        _quiet_bars()
         from fedlit import launch  # noqa: F401, PLC0415  what an import leaves behind is no change of a run's
         from fedlit.caller import lent_process  # noqa: PLC0415  torch: not before the configuration is right
         from fedlit.process.communication import require_no_group  # noqa: PLC0415
