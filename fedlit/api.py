@@ -78,7 +78,8 @@ def run(
     Args:
         config: as of `load_config`.
         rows: in place of data.path: mappings in a list or a `datasets.Dataset`, or one of these for each client, in a
-            list or a mapping by the clients' names; then nothing is dealt. data.label is null unless it is given.
+            list or a mapping by the clients' names, which are numbered in this order; then nothing is dealt. data.label
+            is null unless it is given.
         test_rows: a test set that belongs to no client or, like `rows`, one for each.
         model: a transformers model, of which a copy is trained; or text, for model=<choice>. Its weights are taken in
             `model.dtype`; in config.yaml stands their checksum.
