@@ -8,7 +8,9 @@ dotted or nested; what follows as keywords wins, a section as a nested mapping:
 
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +78,8 @@ def run(
     Args:
         config: as of `load_config`.
         rows: in place of data.path: mappings in a list or a `datasets.Dataset`, or one of these for each client, in a
-            list or a mapping by the clients' names; then nothing is dealt. data.label is null unless it is given.
+            list or a mapping by the clients' names, which are numbered in this order; then nothing is dealt. data.label
+            is null unless it is given.
         test_rows: a test set that belongs to no client or, like `rows`, one for each.
         model: a transformers model, of which a copy is trained; or text, for model=<choice>. Its weights are taken in
             `model.dtype`; in config.yaml stands their checksum.
@@ -151,6 +154,7 @@ def load_result(folder: str | os.PathLike[str], *, model: Any = None, tokenizer:
     config.run.dir, config.run.name = str(path.absolute().parent), path.absolute().name
 
     def trained() -> Any:
+        _quiet_bars()
         from fedlit.caller import lent_process  # noqa: PLC0415  torch: seconds that records do not need
         from fedlit.models import OwnBackbone  # noqa: PLC0415
         from fedlit.restoring import restore  # noqa: PLC0415
@@ -171,10 +175,18 @@ def _load(texts: Mapping[str, str]) -> RunConfig:
     return resolve([], layers.Given("from Python", texts, is_text=True), CONFIG_DIR).config
 
 
+def _quiet_bars() -> None:
+    """Import tqdm first, which warns in a notebook without ipywidgets; nobody asked for its bars."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("tqdm.auto")
+
+
 def _run(config: RunConfig, given: Given, *, quiet: bool) -> Result:
     if not _one_at_a_time.acquire(blocking=False):
         raise UserError("another fedlit.run is under way in this process; wait for its end, or use another process")
     try:
+        _quiet_bars()
         from fedlit import launch  # noqa: F401, PLC0415  what an import leaves behind is no change of a run's
         from fedlit.caller import lent_process  # noqa: PLC0415  torch: not before the configuration is right
         from fedlit.process.communication import require_no_group  # noqa: PLC0415

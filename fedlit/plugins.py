@@ -14,8 +14,10 @@
     fedlit run plugins=[my_parts] method.rule=half_step method.step=0.25
 
 A part is a dataclass, and its fields are its options: the annotation is the type, `option()` adds a line of help, a
-range and valid values. An installed distribution with an entry point in the group `fedlit.plugins` whose value is the
-module needs no `plugins=`; its module is imported when a configuration names a part that is not known otherwise.
+range and valid values. FRACTION leaves out 1; a range of your own is `Range(lambda value: 0 <= value <= 1, "a number
+from 0 to 1")`. Options of a mapping in the table are given together: `'data.source_options={delimiter: ";"}'`. An
+installed distribution with an entry point in the group `fedlit.plugins` whose value is the module needs no `plugins=`;
+its module is imported when a configuration names a part that is not known otherwise.
 
 | kind           | chosen by              | options in            | class below       | it must have                 |
 |----------------|------------------------|-----------------------|-------------------|------------------------------|

@@ -92,7 +92,7 @@ def _field_docs() -> dict[str, dict[str, str]]:
             for statement, following in pairwise([*definition.body, ast.Pass()]):
                 if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                     text = ast.literal_eval(following.value) if isinstance(following, ast.Expr) else ""
-                    docs[statement.target.id] = text
+                    docs[statement.target.id] = " ".join(text.split())
     return found
 
 

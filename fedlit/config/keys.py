@@ -70,6 +70,11 @@ def unknown_key(key: str, origin: str, keys: Collection[str]) -> UserError:
             "or leave it out"
         )
     parts = key.split(".")
+    for i in range(1, len(parts)):
+        whole, below = ".".join(parts[:i]), ".".join(parts[i:])
+        if whole in keys and whole in SCHEMA and get_origin(SCHEMA[whole].hint) is dict:
+            remedy = f"{whole} is one mapping; give {whole}={{{cut(below)}: ...}}"
+            return UserError(f"unknown key {cut(key)!r} ({origin}): {remedy}")
     depth = max(i for i in range(len(parts)) if is_section(".".join(parts[:i]), keys))
     section = ".".join(parts[:depth])
     names = level_names(section, keys)

@@ -70,15 +70,25 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return a mapping whose keys are the texts that stand there, each of them once."""
-        names: set[str] = set()
-        for key, _ in node.value:
+        values: dict[str, yaml.Node] = {}
+        for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _Refusal("a key is a list or a mapping; write a name", key.start_mark)
-            if key.value in names:
-                raise _Refusal(f"duplicate key {_shown(key)}; leave one out", key.start_mark)
-            names.add(key.value)
+            earlier = values.setdefault(key.value, value)
+            if earlier is not value:
+                raise _Refusal(f"duplicate key {_shown(key)}{_leave_one_out(key, earlier, value)}", key.start_mark)
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+
+def _leave_one_out(key: yaml.ScalarNode, *values: yaml.Node) -> str:
+    """Return the remedy for two values of a key: of a choice and what it should change, both can stand."""
+    mapping = next((value for value in values if isinstance(value, yaml.MappingNode) and value.value), None)
+    if mapping is None or not any(isinstance(value, yaml.ScalarNode) for value in values):
+        return "; leave one out"
+    inner = mapping.value[0][0]
+    below = _shown(inner) if isinstance(inner, yaml.ScalarNode) else "<key>"
+    return f", with a value and with a mapping; write what is in the mapping as {_shown(key)}.{below}: and so on"
 
 
 def _shown(node: yaml.ScalarNode) -> str:

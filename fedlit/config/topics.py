@@ -63,7 +63,7 @@ def _topic(word: str, config_dir: Path) -> list[str]:
     if name in SECTIONS:
         return section_entries(name)
     if kind in KINDS and name not in SCHEMA:
-        return _kind(kind)
+        return _outside_kind(kind)
     return _keys(name)
 
 
@@ -94,7 +94,15 @@ def _parts() -> list[str]:
 
 
 def _kind(kind: str) -> list[str]:
+    """Return the names of the parts of one kind that are known."""
     return paragraph(f"{kind}: {', '.join(parts_of(kind) if kind in TABLES else registered(kind)) or 'none'}", indent=4)
+
+
+def _outside_kind(kind: str) -> list[str]:
+    """Return the names of one kind, and the installed plugins, whose parts are not known before they are imported."""
+    found = [f"    {line}" for line in describe_installed()]
+    told = paragraph("Installed plugins, whose parts are listed with plugins=[module]:", indent=4) if found else []
+    return [*_kind(kind), *told, *found]
 
 
 def _part(kind: str, name: str) -> list[str]:
@@ -106,6 +114,8 @@ def _part(kind: str, name: str) -> list[str]:
     prefix = "method." if in_method else ""
     options = part.own_options() if in_method else options_of(part.options, without=())
     lines = [*paragraph(f"{kind}={name}: {_purpose(part)}"), ""]
+    if options and not in_method:
+        lines += paragraph(f"Options, given as {KINDS[kind].options}={{name: value}}:")
     for key, option in options.items():
         lines += option_entry(prefix + key, option)
     return lines if options else [*lines, *paragraph("It has no options.")]
@@ -115,7 +125,9 @@ def _purpose(part: Part) -> str:
     """Return the first paragraph of the docstring of what builds a part, whose module need not be imported."""
     module, _, name = part.built_by.partition(":")
     if not module:
-        return " ".join((part.options.__doc__ or "").strip().partition("\n\n")[0].split())
+        doc = part.options.__doc__ or ""
+        made_up = doc.startswith(f"{part.options.__name__}(")  # what a dataclass gets that has no docstring
+        return "a part without a docstring" if made_up else " ".join(doc.strip().partition("\n\n")[0].split())
     spec = find_spec(module)
     assert spec is not None and spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

@@ -23,10 +23,18 @@ def require_column(row: Row, column: str, place: str, key: str) -> None:
     """Raise UserError if a row lacks a column; `place` names the row and `key` is the option that named the column."""
     if column not in row:
         columns = [str(name) for name in row]
-        close = difflib.get_close_matches(column, columns, n=1, cutoff=0.0)
+        close = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
         nearest = f"; the nearest is {close[0]!r}" if close else ""
-        without = "; give data.label=null partition.name=iid where rows have no labels" if key == "data.label" else ""
-        raise UserError(f"{place}: no column {column!r} (asked for by {key}) among {columns}{nearest}{without}")
+        raise UserError(f"{place}: no column {column!r} (asked for by {key}) among {columns}{nearest}{_remedy(key)}")
+
+
+def _remedy(key: str) -> str:
+    """Return how to name another column than the one that is not there; '' where the key says it."""
+    if key in ("data.template", "data.required"):
+        return "; give data.prompt=<column>, or data.template and data.required"
+    if key == "data.label":
+        return "; give data.label=<column>, or data.label=null partition.name=iid where rows have no labels"
+    return f"; give {key}=<column>" if key in ("data.prompt", "data.response", "data.image", "data.target") else ""
 
 
 def label_text(row: Row, column: str, place: str, key: str) -> str:

@@ -284,3 +284,20 @@ def test_a_process_group_of_the_callers_is_left_alone(tmp_path: Path) -> None:
         assert distributed.is_initialized()
     finally:
         distributed.destroy_process_group()
+
+
+def test_a_notebook_without_widgets_prints_nothing() -> None:
+    """tqdm warns there when it is first imported, long before the run."""
+    code = (
+        "import sys, types\n"
+        "sys.modules['ipykernel.zmqshell'] = types.ModuleType('ipykernel.zmqshell')\n"
+        "shell = types.ModuleType('IPython')\n"
+        "shell.get_ipython = lambda: None\n"
+        "sys.modules['IPython'] = shell\n"
+        "sys.modules['ipywidgets'] = None\n"
+        "from fedlit import api\n"
+        "api._quiet_bars()\n"
+        "import tqdm.auto\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

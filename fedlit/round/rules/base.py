@@ -53,7 +53,10 @@ class AggregationRule(ABC):
 
     @abstractmethod
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
-        """Return the server's state after the round; the cohort has at least one client."""
+        """Return the server's state after the round; the cohort has at least one client.
+
+        A copy with other tensors, `dataclasses.replace(server, shared=...)`; `round_idx` goes on by itself.
+        """
 
     def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
         """Return what every invited client sends and receives in the round that begins from `server`, by shapes alone.

@@ -45,7 +45,8 @@ class CausalLMSpec(TaskSpec):
         key = "data.template" if data.prompt is None else "data.prompt"
         columns = dict.fromkeys(template_columns(prompt_template(data)), key)
         columns |= dict.fromkeys(template_columns(prompt_template(data, test=True)), "data.test_template") | columns
-        return columns | dict.fromkeys(required_columns(data), "data.required") | {data.response: "data.response"}
+        required = "data.required" if data.prompt is None else key
+        return columns | dict.fromkeys(required_columns(data), required) | {data.response: "data.response"}
 
     def check(self, row: Row, place: str, data: DataConfig) -> bool:
         """Check that columns hold strings, null counting as blank, and that response and required ones are not blank.

@@ -195,7 +195,25 @@ def test_the_same_value_twice_is_no_mistake(config_dir: Path) -> None:
         ("data/pydoc.yaml", "name: pydoc\nlabl: x\n", ["'data.labl'", "configs/data/pydoc.yaml", "'data.label'"]),
         ("data/pydoc.yaml", "name: pydoc\nlabel: [\n", ["configs/data/pydoc.yaml, line", "YAML"]),
         ("data/pydoc.yaml", "name: pydoc\n\n\tlabel: x\n", ["configs/data/pydoc.yaml, line 3", "YAML"]),
-        ("data/pydoc.yaml", "sample: 1\nsample: 2\n", ["configs/data/pydoc.yaml, line 2", "duplicate key sample"]),
+        (
+            "data/pydoc.yaml",
+            "sample: 1\nsample: 2\n",
+            ["configs/data/pydoc.yaml, line 2", "key sample; leave"],
+        ),
+        (
+            "data/pydoc.yaml",
+            "classes: a\nclasses:\n  path: x\n",
+            [
+                "configs/data/pydoc.yaml, line 2",
+                "key classes, with a value and",
+                "as classes.path: and so on",
+            ],
+        ),
+        (
+            "data/pydoc.yaml",
+            "name: pydoc\nsource_options.folder: x\n",
+            ["unknown key 'data.source_options.folder'", "one mapping; give data.source_options={folder: ...}"],
+        ),
         ("data/pydoc.yaml", "name: pydoc\nsample: many\n", ["data.sample=many", "configs/data/pydoc.yaml", "integer"]),
         ("data/pydoc.yaml", "sample: 0\n", ["data.sample=0", "configs/data/pydoc.yaml", "at least 1"]),
         ("data/pydoc.yaml", "- name\n", ["configs/data/pydoc.yaml", "no mapping", "key: value"]),

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from fedlit import registry
-from fedlit.config.help import help_text
+from fedlit.config.help import help_text, key_docs
+from fedlit.config.schema import RunConfig
 from fedlit.config.topics import help_on
+from fedlit.data.reader import Reader
 from fedlit.errors import UserError
 from fedlit.options import option
 from fedlit.ranges import FRACTION
@@ -105,6 +107,33 @@ def test_a_word_that_names_nothing_is_one_line_with_the_nearest(word: str, parts
         help_on([word])
     assert [part for part in parts if part not in str(caught.value)] == [], str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Letters(Reader):
+    delimiter: str = option(",", "between two columns")
+
+    def rows(self, data: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_options_of_a_mapping_say_where_they_are_given_and_a_missing_docstring_is_told() -> None:
+    registry.register("reader", "help_letters", Letters)
+    try:
+        text = told("reader=help_letters")
+    finally:
+        del registry._registered["reader"]["help_letters"]
+    assert "reader=help_letters: a part without a docstring Options, given as data.source_options={name: value}" in text
+    assert "delimiter=," in text
+
+
+def test_a_kind_names_the_installed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedlit.config.topics.describe_installed", lambda: ["mine: mine_parts (mine-parts 0.1)"])
+    assert "listed with plugins=[module]: mine: mine_parts (mine-parts 0.1)" in told("reader")
+
+
+def test_the_words_of_a_key_are_one_space_apart() -> None:
+    assert [doc for doc in key_docs(RunConfig).values() if "  " in doc or "\n" in doc] == []
 
 
 def test_torch_is_not_imported() -> None:

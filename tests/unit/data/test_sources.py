@@ -113,6 +113,10 @@ def test_no_rows(tmp_path: Path) -> None:
     ("change", "parts"),
     [
         ({"required": ["prompt", "promt"]}, ["no column 'promt'", "data.required", "the nearest is 'prompt'"]),
+        (
+            {"prompt": "q", "required": ["prompt"]},
+            ["no column 'q' (asked for by data.prompt)", "give data.prompt=<column>"],
+        ),
         ({"response": "reponse"}, ["no column 'reponse'", "data.response", "the nearest is 'response'"]),
         ({"label": "Label"}, ["no column 'Label'", "data.label", "the nearest is 'label'"]),
         (

@@ -82,9 +82,13 @@ def test_a_text_is_a_string_that_is_not_blank(value: Any) -> None:
             pairs(),
             ["no column 'label' (asked for by data.target)", "'labels'"],
         ),
-        (PAIR, pairs(label="topic"), ["no column 'topic' (asked for by data.label)"]),
+        (PAIR, pairs(label="topic"), ["no column 'topic' (asked for by data.label)", "give data.label=<column>, or"]),
         (PAIR, pairs(target="score"), ["no column 'score' (asked for by data.target)"]),
-        ({"picture": 0, "label": 1}, images(), ["no column 'image' (asked for by data.image)", "nearest"]),
+        (
+            {"picture": 0, "label": 1},
+            images(),
+            ["'image' (asked for by data.image)", "give data.image=<column>"],
+        ),
         ({"image": np.zeros((8, 8), np.uint8)}, images(), ["no column 'label' (asked for by data.target)"]),
     ],
 )
