@@ -27,6 +27,10 @@ class FedlitError(Exception):
     An exception of another class is a bug of fedlit, or came out of a callback of the caller's own.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows, the line without frames: IPython asks an exception for this name."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UserError(FedlitError, ValueError):
     """A mistake the user can mend. The message is one line: fact, value, remedy."""

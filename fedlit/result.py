@@ -50,7 +50,9 @@ class Result:
 
     @property
     def frame(self) -> DataFrame:
-        """The records as a pandas frame: one row a round, one column a number; NaN where a round has none."""
+        """The records as a pandas frame: one row a round, one column a key, some of them texts; NaN where a
+        round has none.
+        """
         import pandas  # noqa: PLC0415  half a second that records do not need
 
         return pandas.DataFrame(self.records)

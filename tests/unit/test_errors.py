@@ -4,9 +4,24 @@ import pickle
 
 import pytest
 
-from fedlit.errors import SMALLER_STEPS, DivergenceError, FieldsError, LostPeer, MixedRuns, OutOfMemory
+from fedlit.errors import (
+    SMALLER_STEPS,
+    DivergenceError,
+    FedlitError,
+    FieldsError,
+    LostPeer,
+    MixedRuns,
+    OutOfMemory,
+    UserError,
+)
 
 LOSS = DivergenceError(what="the loss", value=float("nan"), step=2)
+
+
+@pytest.mark.parametrize("error", [UserError("no such key"), DivergenceError(what="the loss", value=float("nan"))])
+def test_a_notebook_shows_the_line_alone(error: FedlitError) -> None:
+    """IPython's own protocol: a list of lines in place of the frames."""
+    assert error._render_traceback_() == [f"{type(error).__name__}: {error}"]
 
 
 def test_a_divergence_is_told_by_its_fields() -> None:
