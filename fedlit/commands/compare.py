@@ -51,15 +51,12 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    if options.score.split("/")[0].removesuffix("_macro") not in SCORES:
-        raise UserError(
-            f"--score={options.score} is no score{nearest(options.score, SCORES)} Valid: {', '.join(SCORES)}"
-        )
     for option in ("output", "picture"):
         require_file(getattr(options, option), f"--{option}")
     lrs = options.lrs.split(",") if options.lrs else [None]
     methods = sorted(list_choices(CONFIG_DIR, "method")) if options.methods is None else options.methods.split(",")
     cells = [_cell(method, lr, options.overrides) for method in methods for lr in lrs]
+    _require_scored(cells, options.score)  # the scores of plugins are known by now
     gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
     masks = device_masks(options.jobs, options.devices, gpus)
     outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell, warm=not options.cold)
@@ -90,6 +87,14 @@ def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
     arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else []), f"run.name={name}"]
     config = load_config(arguments)
     return Cell(method, LocalRun(name=name, arguments=tuple(arguments), config=config, folder=run_folder(config)))
+
+
+def _require_scored(cells: list[Cell], score: str) -> None:
+    """Refuse a score that there is not, and runs that leave no record."""
+    if score.partition("/")[0].removesuffix("_macro") not in SCORES:
+        raise UserError(f"--score={score} is no score{nearest(score, SCORES)} Valid: {', '.join(SCORES)}")
+    if any(cell.run.config.dry_run for cell in cells):
+        raise UserError("dry_run=true leaves nothing to compare; leave it out, or write fedlit run ... dry_run=true")
 
 
 def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
