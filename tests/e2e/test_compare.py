@@ -70,3 +70,14 @@ def test_a_score_of_a_plugin_is_known_and_a_dry_run_refused(tmp_path: Path, word
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith(told)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("methods", ["fedit,fedit", "one/mine.yaml,other/mine.yaml"])
+def test_two_runs_of_one_name_are_refused(methods: str, tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text("name: fedit\n", encoding="utf-8")
+    done = compare(tmp_path, "--methods", methods)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: two of the runs are called ")
+    assert not (tmp_path / "runs").exists()
