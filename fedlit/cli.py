@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from fedlit import __version__
-from fedlit.commands.endings import without_traceback
+from fedlit.commands.endings import INTERRUPTED, INTERRUPTED_EXIT_CODE, tell, without_traceback
 from fedlit.config.keys import nearest
 from fedlit.config.places import is_file_name
 from fedlit.errors import UserError
@@ -50,7 +50,11 @@ def main(words: Sequence[str] | None = None) -> int:
         return without_traceback(_show_version)
     if words[0] not in COMMANDS:
         return without_traceback(lambda: _refuse(words[0]))
-    return int(import_module(f"fedlit.commands.{words[0]}").main(words[1:]))
+    try:
+        return int(import_module(f"fedlit.commands.{words[0]}").main(words[1:]))
+    except KeyboardInterrupt:  # while the module is imported
+        tell(INTERRUPTED)
+        return INTERRUPTED_EXIT_CODE
 
 
 def _show_commands() -> int:

@@ -16,7 +16,7 @@ from fedlit.arguments import CommandParser, positive, require_file, writing
 from fedlit.commands.endings import tell, without_traceback
 from fedlit.config import CONFIG_DIR, load_config, run_folder
 from fedlit.config.keys import nearest
-from fedlit.config.places import list_choices
+from fedlit.config.places import is_file_name, list_choices
 from fedlit.errors import UserError
 from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import EARLY, LocalRun, device_masks, run_locally, visible_gpus
@@ -51,15 +51,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    if options.score.split("/")[0].removesuffix("_macro") not in SCORES:
-        raise UserError(
-            f"--score={options.score} is no score{nearest(options.score, SCORES)} Valid: {', '.join(SCORES)}"
-        )
     for option in ("output", "picture"):
         require_file(getattr(options, option), f"--{option}")
     lrs = options.lrs.split(",") if options.lrs else [None]
     methods = sorted(list_choices(CONFIG_DIR, "method")) if options.methods is None else options.methods.split(",")
     cells = [_cell(method, lr, options.overrides) for method in methods for lr in lrs]
+    _require_distinct(cells)
+    _require_scored(cells, options.score)  # the scores of plugins are known by now
     gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
     masks = device_masks(options.jobs, options.devices, gpus)
     outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell, warm=not options.cold)
@@ -86,10 +84,28 @@ class Cell:
 
 def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
     """Return a run whose folder has the learning rate in its name where several are compared."""
-    name = f"{method}-{lr}" if lr else method
+    called = Path(method).name if is_file_name(method) else method.replace("/", "-")
+    name = f"{called}-{lr}" if lr else called
     arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else []), f"run.name={name}"]
     config = load_config(arguments)
     return Cell(method, LocalRun(name=name, arguments=tuple(arguments), config=config, folder=run_folder(config)))
+
+
+def _require_distinct(cells: list[Cell]) -> None:
+    """Refuse two runs in one folder."""
+    names = [cell.run.name for cell in cells]
+    for name in (name for i, name in enumerate(names) if name in names[:i]):
+        raise UserError(
+            f"two of the runs are called {name} and would share a folder; leave one out, or rename its file"
+        )
+
+
+def _require_scored(cells: list[Cell], score: str) -> None:
+    """Refuse a score that there is not, and runs that leave no record."""
+    if score.partition("/")[0].removesuffix("_macro") not in SCORES:
+        raise UserError(f"--score={score} is no score{nearest(score, SCORES)} Valid: {', '.join(SCORES)}")
+    if any(cell.run.config.dry_run for cell in cells):
+        raise UserError("dry_run=true leaves nothing to compare; leave it out, or write fedlit run ... dry_run=true")
 
 
 def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:

@@ -24,6 +24,8 @@ TIMED_OUT_EXIT_CODE = 5
 """The time limit came before a single round was finished; no use in starting the same job again."""
 INTERRUPTED_EXIT_CODE = 130
 """A second Ctrl-C ended the run at once, as a shell says it."""
+INTERRUPTED = "interrupted: the same command does it anew, or goes on where it stopped"
+"""What a command says that Ctrl-C ends before it listens for it itself."""
 CLOSED_CONSOLE_EXIT_CODE = 141
 """Nobody reads what a command prints (`| head`), as a shell says it of SIGPIPE."""
 
@@ -76,6 +78,9 @@ def without_traceback(action: Callable[[], int], *, speaks: bool = True) -> int:
     except BrokenPipeError:
         _drop(sys.stdout)
         return CLOSED_CONSOLE_EXIT_CODE
+    except KeyboardInterrupt:
+        tell(INTERRUPTED) if speaks else None
+        return INTERRUPTED_EXIT_CODE
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # rich's own answer to it
             return CLOSED_CONSOLE_EXIT_CODE

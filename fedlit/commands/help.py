@@ -1,6 +1,6 @@
 """Every key of a run with its default and meaning, or what a word names.
 
-usage: fedlit help [word ...] [plugins=[module]]
+usage: fedlit help [--config-dir DIR] [word ...] [plugins=[module]]
 
 words:
   data, local       the choices of a group and its keys, the keys of a section
@@ -12,12 +12,13 @@ words:
 from collections.abc import Sequence
 
 from fedlit.commands.endings import without_traceback
+from fedlit.config.places import take_config_dirs
 from fedlit.config.topics import help_on
 
 
 def main(words: Sequence[str]) -> int:
     """Print the help and return the exit code."""
-    return without_traceback(lambda: show_help(words))
+    return without_traceback(lambda: show_help(take_config_dirs(words)))
 
 
 def show_help(words: Sequence[str] = ()) -> int:

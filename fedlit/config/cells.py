@@ -16,13 +16,16 @@ from fedlit.config.grid import (
     naming_keys,
     values_by_key,
 )
-from fedlit.config.keys import Hint, as_argument, is_section, show, unknown_key
-from fedlit.config.loading import COMMAND_LINE, GROUPS, parse_text, split_arguments
+from fedlit.config.keys import Hint, as_argument, is_section, run_keys, show, unknown_key
+from fedlit.config.layers import Given
+from fedlit.config.loading import COMMAND_LINE, GROUPS, parse_text, plugins_of, split_arguments
 from fedlit.config.places import SUFFIXES
 from fedlit.config.reading import parse_yaml
 from fedlit.config.tree import SWITCHED
 from fedlit.errors import UserError
+from fedlit.outside.loading import load_plugins
 from fedlit.process.storage import user_path
+from fedlit.recipes import all_options
 
 SET_BY_SWEEP = {"experiment": "the sweep names it", "run.name": "every cell has a name of its own"}
 """Keys that a user cannot override, and why."""
@@ -78,6 +81,10 @@ class Sweep:
             UserError: arguments that are no `key=value`, that the sweep sets itself, or that no cell fits.
         """
         texts = split_arguments(overrides)
+        keys = self.keys
+        if "plugins" in texts:
+            load_plugins(plugins_of(Given(COMMAND_LINE, texts, is_text=True), []))
+            keys = {**keys, **run_keys(all_options())}
         if self.experiment is not None or "experiment" not in texts:
             set_here = SET_BY_SWEEP
         else:
@@ -87,8 +94,8 @@ class Sweep:
                 f"{key}={texts[key]} ({COMMAND_LINE}) cannot be given with a sweep: {SET_BY_SWEEP[key]}; leave it out"
             )
         for key in texts.keys() - {"experiment"}:
-            if key not in self.keys and not is_section(key, self.keys):
-                raise unknown_key(key, COMMAND_LINE, self.keys)
+            if key not in keys and not is_section(key, keys):
+                raise unknown_key(key, COMMAND_LINE, keys)
         known = values_by_key([*self.grids, *self.extra])
         for given, other in SWITCHED.items():
             if given in texts and other in known:

@@ -179,7 +179,7 @@ def paragraph(text: str, indent: int = 2) -> list[str]:
 def _entry(left: str, right: str, indent: int = 4, column: int = 40) -> list[str]:
     """Return an entry in two columns; a long left side stands on a line of its own."""
     left = " " * indent + left
-    wrapped = textwrap.wrap(right, WIDTH - column, break_on_hyphens=False) or [""]
+    wrapped = textwrap.wrap(" ".join(right.split()), WIDTH - column, break_on_hyphens=False) or [""]
     if len(left) < column - 1:
         wrapped[0] = left.ljust(column) + wrapped[0]
         return [wrapped[0].rstrip(), *(" " * column + line for line in wrapped[1:])]

@@ -152,7 +152,7 @@ def resolve(own: Sequence[GroupFile], given: Given, config_dir: Path) -> Resolve
     if whole is not None:
         picks = [pick for pick in picks if pick.origin != "default"]
     last = {pick.group: pick for pick in picks}
-    load_plugins(_plugins(given, files))
+    load_plugins(plugins_of(given, files))
     chosen = {
         group: read_choice(config_dir, group, pick.choice, pick.origin, pick.seen_from) for group, pick in last.items()
     }
@@ -191,7 +191,7 @@ def _stored_method(whole: GroupFile | None) -> GroupFile:
     return GroupFile(whole.origin, whole.content["method"])
 
 
-def _plugins(given: Given, files: Sequence[GroupFile]) -> list[str]:
+def plugins_of(given: Given, files: Sequence[GroupFile]) -> list[str]:
     """Return the modules that register parts: they are imported before the keys are known."""
     value: Any = []
     origin = ""

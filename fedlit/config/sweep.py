@@ -26,7 +26,6 @@ numbers from 0 can index the jobs of an array.
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,6 +36,7 @@ from fedlit.config.layers import SWEEP_MARKS
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, list_choices, read_choice
 from fedlit.config.places import SUFFIXES, origin_of
 from fedlit.config.reading import is_there, parse_yaml, read_file, require_text
+from fedlit.config.sweep_plugins import make_parts_known
 from fedlit.config.tree import Setting, flatten, settle_layer
 from fedlit.errors import UserError
 from fedlit.process.storage import user_path
@@ -81,7 +81,7 @@ class _Files:
         if choice not in self.choices(group):
             read_choice(self.folder, group, choice, origin, seen_from)
 
-    @cached_property
+    @property
     def keys(self) -> dict[str, Hint]:
         """The keys of a run of any recipe, and the groups that a file is picked for."""
         return {**dict.fromkeys(DEFAULT_CHOICES, str), **run_keys(all_options())}
@@ -89,11 +89,12 @@ class _Files:
 
 def _load(name: str, files: _Files) -> Sweep:
     name, path, origin = _find(name, files)
-    keys = files.keys
     text = read_file(path, origin)
     content = parse_yaml(text, origin)
     if not isinstance(content, Mapping):
         raise UserError(f"{origin} holds no mapping; write one 'key: value' on each line")
+    make_parts_known(content, origin, path.parent, files.folder)
+    keys = files.keys
     for key in (key for key in content if key not in SWEEP_KEYS):
         is_of_run = key.split(".")[0] in {known.split(".")[0] for known in keys}
         if is_of_run and not any(mark in content for mark in SWEEP_MARKS):

@@ -51,7 +51,7 @@ def help_on(words: Sequence[str], config_dir: Path = CONFIG_DIR) -> str:
 
 def _topic(word: str, config_dir: Path) -> list[str]:
     name, equals, value = word.partition("=")
-    kind = name.removeprefix("method.").replace("transforms", "transform").removeprefix("cohort.")
+    kind = _kind_named(name, value.strip("[]"))
     if equals and name in GROUPS:
         return _choice(config_dir, name, value)
     if equals and kind in KINDS:
@@ -65,6 +65,12 @@ def _topic(word: str, config_dir: Path) -> list[str]:
     if kind in KINDS and name not in SCHEMA:
         return _outside_kind(kind)
     return _keys(name)
+
+
+def _kind_named(name: str, value: str) -> str:
+    """Return the kind of part that a word means: `rule`, `method.rule`, or the key by which a part is chosen."""
+    outside = (kind for kind, wanted in KINDS.items() if name in wanted.keys and value in registered(kind))
+    return next(outside, name.removeprefix("method.").replace("transforms", "transform").removeprefix("cohort."))
 
 
 def _choice(config_dir: Path, group: str, choice: str) -> list[str]:

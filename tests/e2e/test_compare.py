@@ -1,5 +1,6 @@
 """compare.py runs what is missing and prints one line for each method."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,4 +46,38 @@ def test_a_mistake_is_one_line_before_anything_runs(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown choice method=fedlt")
     assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--score", "brevty"), "error: --score=brevty is no score; did you mean 'brevity'?"),
+        (("--score", "brevity", "dry_run=true"), "error: dry_run=true leaves nothing to compare"),
+    ],
+)
+def test_a_score_of_a_plugin_is_known_and_a_dry_run_refused(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+    arguments = ["--methods", "fedit", "plugins=[outside_parts,more_outside_parts]", "data.scores=[brevity]"]
+    outside = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests/outside")])}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments, *words],
+        cwd=tmp_path,
+        env={**environment(), **outside},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(told)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("methods", ["fedit,fedit", "one/mine.yaml,other/mine.yaml"])
+def test_two_runs_of_one_name_are_refused(methods: str, tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text("name: fedit\n", encoding="utf-8")
+    done = compare(tmp_path, "--methods", methods)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: two of the runs are called ")
     assert not (tmp_path / "runs").exists()

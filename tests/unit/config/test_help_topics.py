@@ -1,8 +1,9 @@
 """`fedlit help` tells of a group, a section, a method, a part and a key, else it names the nearest word."""
 
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from fedlit import registry
+from fedlit.commands.help import main as help_command
 from fedlit.config.help import help_text, key_docs
 from fedlit.config.schema import RunConfig
 from fedlit.config.topics import help_on
@@ -34,6 +36,16 @@ class Trimmed(AggregationRule):
     needed: int = option(help="how many")
 
     def __call__(self, cohort: Any, server: Any) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class HelpReader(Reader):
+    """Reads notes."""
+
+    file: str = option(help="the text file")
+
+    def rows(self, data: Any) -> Iterator[Mapping[str, Any]]:
         raise NotImplementedError
 
 
@@ -144,3 +156,29 @@ def test_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_key_that_names_a_part_from_outside_tells_of_the_part(trimmed: None) -> None:
+    assert told("method.rule=help_trimmed") == told("rule=help_trimmed")
+    registry.register("reader", "help_reader", HelpReader)
+    try:
+        assert told("data.source=help_reader") == told("reader=help_reader")
+        assert "the text file" in told("data.source=help_reader")
+    finally:
+        del registry._registered["reader"]["help_reader"]
+
+
+def test_no_line_of_help_has_a_gap_within_its_text() -> None:
+    keys = help_text().partition("\nKeys (")[2]
+    gaps = [line for line in keys.splitlines() if re.search(r"\S {2,}\S", line[40:])]
+    assert not gaps
+
+
+def test_help_looks_into_the_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEDLIT_CONFIG_PATH", "")
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/of_help.yaml").write_text("# of one's own\nname: fedit\nlora_rank: 3\n", encoding="utf-8")
+    assert help_command(["--config-dir", str(tmp_path), "method=of_help"]) == 0
+    assert "method.lora_rank=3" in capsys.readouterr().out
