@@ -38,6 +38,7 @@ class Recipe:
 
     pooled: one client trains on everybody's rows, taking as many steps as all would. defaults: of the parts' options,
     where they differ from the parts' own; of a recipe from outside alone, since one of the package has its YAML file.
+    help: one line for `fedlit help method=<name>`, likewise.
     """
 
     adapter: str
@@ -46,6 +47,7 @@ class Recipe:
     transforms: tuple[str, ...] = ()
     pooled: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    help: str = ""
 
     @property
     def weighs(self) -> bool:

@@ -86,15 +86,16 @@ def without_traceback(action: Callable[[], int], *, speaks: bool = True) -> int:
             return CLOSED_CONSOLE_EXIT_CODE
         raise
     except Exception as error:
-        told = storage_error(error, Path.cwd())
-        if told is None:
+        if storage_error(error, Path.cwd()) is None:
             note_plugin(error)
             raise
+        place = Path.cwd()
         try:
             _flush()
         except OSError:
+            place = Path("the output")
             _drop(sys.stdout)
-        tell(f"error: {told}")
+        tell(f"error: {storage_error(error, place)}")
         return USER_ERROR_EXIT_CODE
 
 
@@ -110,8 +111,14 @@ def _flushed(action: Callable[[], int]) -> int:
 
 
 def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = "the output"  # what is full is under the output, not under the working folder
+        raise
 
 
 def _drop(stream: TextIO) -> None:

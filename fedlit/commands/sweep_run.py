@@ -53,6 +53,11 @@ def run_local(options: argparse.Namespace) -> int:
         raise UserError(f"compute.devices={devices} (command line) is --devices={devices} here; give that")
     cells = placed(sweep.cells(overrides))
     runs = local_runs([entry.cell for entry in cells])
+    if any(run.config.dry_run for run in runs):
+        raise UserError(
+            "dry_run=true prints the sizes of one run; leave it out, or run what "
+            "fedlit sweep show <SWEEP> <INDEX> prints"
+        )
     tell_others(cells)
     on_cpu = all(run.config.compute.accelerator == "cpu" for run in runs)
     masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))

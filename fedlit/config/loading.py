@@ -200,6 +200,11 @@ def plugins_of(given: Given, files: Sequence[GroupFile]) -> list[str]:
     if "plugins" in given.values:
         value, origin = given.values["plugins"], given.origin
         value = parse_yaml(value, f"plugins ({origin})") if given.is_text else value
+    return module_names(value, origin)
+
+
+def module_names(value: Any, origin: str) -> list[str]:
+    """Return the value of `plugins`; raises UserError unless it is a list of texts."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UserError(f"plugins={show(value)} ({origin}) has the wrong type; expected: list of text, as [my_parts]")
     return value

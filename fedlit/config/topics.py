@@ -18,7 +18,7 @@ from fedlit.config.help import (
     section_entries,
 )
 from fedlit.config.keys import SCHEMA, nearest, show
-from fedlit.config.loading import CONFIG_DIR, GROUPS, list_choices, read_choice, split_arguments
+from fedlit.config.loading import CONFIG_DIR, GROUPS, list_choices, module_names, read_choice, split_arguments
 from fedlit.config.options import picked_method
 from fedlit.config.reading import parse_yaml, read_file
 from fedlit.config.record import flat_values
@@ -40,7 +40,7 @@ def help_on(words: Sequence[str], config_dir: Path = CONFIG_DIR) -> str:
     topics = [word for word in words if not word.startswith("plugins=")]
     for word in (word for word in words if word.startswith("plugins=")):
         modules = parse_yaml(split_arguments([word])["plugins"], f"{show(word)} (command line)")
-        load_plugins([str(name) for name in modules] if isinstance(modules, list) else [str(modules)])
+        load_plugins(module_names(modules, "command line"))
     if not topics:
         found = describe_installed()
         told = ["Installed plugins, each imported when a configuration names one of its parts:", *found]
@@ -77,7 +77,7 @@ def _choice(config_dir: Path, group: str, choice: str) -> list[str]:
     """Return the lines on one file of a group: of a method its parts and their options, of others what they set."""
     file = read_choice(config_dir, group, choice)
     path = list_choices(config_dir, group).get(choice)  # a recipe from outside has none
-    comment = first_comment(read_file(path, file.origin)) if path else f"a recipe from outside ({file.origin})"
+    comment = first_comment(read_file(path, file.origin)) if path else _recipe_help(choice, file.origin)
     lines = [*paragraph(f"{group}={choice}: {comment}"), ""]
     if group != "method":
         return [
@@ -91,6 +91,11 @@ def _choice(config_dir: Path, group: str, choice: str) -> list[str]:
     for name, option in recipe_options(config_dir, choice).items():
         lines += option_entry(f"method.{name}", option)
     return lines
+
+
+def _recipe_help(name: str, origin: str) -> str:
+    told: str = registered("recipe")[name].help
+    return f"{told} (from outside, {origin})" if told else f"a recipe from outside ({origin})"
 
 
 def _parts() -> list[str]:

@@ -28,7 +28,7 @@ KINDS: Mapping[str, Kind] = {
         keys=("method.name",),
         options="method",
         base="Recipe",
-        needs=("adapter", "optimizer", "rule", "transforms", "pooled", "defaults"),
+        needs=("adapter", "optimizer", "rule", "transforms", "pooled", "defaults", "help"),
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
             *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),

@@ -7,6 +7,7 @@ from written_modules import RULE, WriteModule
 
 from fedlit.config import load_config
 from fedlit.config.keys import METHOD_FIELDS, SCHEMA
+from fedlit.config.topics import help_on
 from fedlit.errors import UserError
 from fedlit.outside.kinds import KINDS, RESERVED
 from fedlit.outside.loading import load_plugins
@@ -148,6 +149,13 @@ def test_a_recipe_needs_no_file(write_module: WriteModule) -> None:
     assert load_config(["plugins=[mine]", "method=trimmed", "method.trim=3"]).method.options["trim"] == 3
     with pytest.raises(UserError, match=r"method\.trim=x .* has the wrong type"):
         load_config(["plugins=[mine]", "method=trimmed", "method.trim=x"])
+
+
+def test_a_recipe_tells_its_line_of_help(write_module: WriteModule) -> None:
+    write_module("told", 'register("recipe", "told", Recipe(adapter="lora", help="LoRA told of"))')
+    assert help_on(["plugins=[told]", "method=told"]).startswith("  method=told: LoRA told of (from outside, ")
+    with pytest.raises(UserError, match=r"plugins=told \(command line\) has the wrong type"):
+        help_on(["plugins=told"])
 
 
 def test_a_recipe_of_unknown_parts_is_told(write_module: WriteModule) -> None:
