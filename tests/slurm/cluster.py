@@ -101,8 +101,13 @@ class Cluster:
             time.sleep(0.05)
 
     def start_now(self, job: str) -> None:
-        """Let a requeued job start at once; SLURM holds it until its old credential has expired."""
+        """Let a requeued job start at once; SLURM holds it until its old credential has expired.
+
+        A daemon refuses a credential that was made in the second in which it revoked the old one: the job would fail
+        before its first line.
+        """
         self.wait(job, until="PENDING")
+        time.sleep(2.0)
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def signal(self, job: str, name: str) -> None:
