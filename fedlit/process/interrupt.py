@@ -167,3 +167,19 @@ def out_of_memory(error: BaseException, where: str) -> OutOfMemory:
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, cut to a readable length."""
     return " ".join((str(error).splitlines() or [type(error).__name__])[0].split())[:160]
+
+
+@contextmanager
+def collected(*numbers: int) -> Iterator[list[int]]:
+    """Collect signals in a list, in place of obeying them; afterwards they act as before."""
+    asked: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,15 +8,14 @@ somewhere since the job began, this process does. A job that is back goes on wit
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.local import POLL_S, LocalRun, Outcome
 from fedlit.lab.sweeps.starting import Beginner, beginner
 from fedlit.lab.sweeps.tables import duration
 from fedlit.process import slurm
+from fedlit.process.interrupt import collected
 from fedlit.process.warm import Process
 from fedlit.store.status import read_status
 
@@ -46,7 +45,10 @@ def run_in_job(runs: Sequence[LocalRun], say: Callable[[str], None], *, warm: bo
         warm: fork the runs from one process that has imported everything, where that can be done.
     """
     outcomes: list[Outcome] = []
-    with _signals() as asked, beginner([run.config for run in runs], say, warm=warm, in_job=True) as begins:
+    with (
+        collected(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) as asked,
+        beginner([run.config for run in runs], say, warm=warm, in_job=True) as begins,
+    ):
         for place, run in enumerate(runs):
             title = f"[{place + 1}/{len(runs)}] {run.name}"
             if asked:
@@ -121,20 +123,3 @@ def _after_time_limit(outcomes: list[Outcome], say: Callable[[str], None]) -> li
         Outcome(run=outcome.run, state="timed_out", reason=problem) if outcome is first else outcome
         for outcome in outcomes
     ]
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect the signals that ask a run to stop, in place of obeying them."""
-    asked: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

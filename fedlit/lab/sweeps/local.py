@@ -4,11 +4,9 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from fedlit.config import Cell, RunConfig, read_stored
 from fedlit.errors import UserError
@@ -16,7 +14,7 @@ from fedlit.lab.sweeps.cells import load_cell
 from fedlit.lab.sweeps.placing import other_settings
 from fedlit.lab.sweeps.starting import Beginner, beginner
 from fedlit.lab.sweeps.tables import duration
-from fedlit.process.interrupt import LOST_PEER_EXIT_CODE
+from fedlit.process.interrupt import LOST_PEER_EXIT_CODE, collected
 from fedlit.process.warm import Process
 from fedlit.store.status import read_status
 
@@ -126,7 +124,10 @@ def run_locally(
     waiting = deque(enumerate(runs))
     free, active = list(masks), list[_Active]()
     outcomes: dict[int, Outcome] = {}
-    with _interruptions() as asked, beginner([run.config for run in runs], say, warm=warm) as begins:
+    with (
+        collected(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as asked,
+        beginner([run.config for run in runs], say, warm=warm) as begins,
+    ):
         num_passed_on = 0
         while active or (waiting and not asked):
             while waiting and free and not asked:
@@ -232,23 +233,6 @@ def _pass_on(num_asked: int, active: Sequence[_Active], say: Callable[[str], Non
     say({1: first, 2: "interrupted at once; Ctrl-C again kills"}.get(num_asked, "killed"))
     for entry in active:
         entry.send(signal.SIGINT if num_asked < 3 else signal.SIGKILL)
-
-
-@contextmanager
-def _interruptions() -> Iterator[list[int]]:
-    """Collect the signals that ask this process to end, in place of obeying them."""
-    asked: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _last_error(log: Path, start: int) -> str:
