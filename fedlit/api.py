@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlit.commands.endings import is_first_process, tell
-from fedlit.config import ComputeConfig, RunConfig, layers, load_yaml
-from fedlit.config.loading import CONFIG_DIR, resolve
+from fedlit.config import ComputeConfig, RunConfig, load_yaml
+from fedlit.config.loading import load_config_from
 from fedlit.config.reading import read_file
 from fedlit.errors import UserError
 from fedlit.process import slurm
@@ -24,7 +24,7 @@ from fedlit.process.interrupt import StopRequest
 from fedlit.process.storage import storage_error
 from fedlit.result import Result
 from fedlit.running import Given, run_to_end
-from fedlit.settings import Config, is_whole, texts_of
+from fedlit.settings import Config, is_whole, values_of
 
 if TYPE_CHECKING:
     from fedlit.data.own_rows import OwnRows
@@ -54,7 +54,7 @@ def load_config(config: Config = None, /, **overrides: Any) -> RunConfig:
     ...
     fedlit.errors.UserError: unknown key 'num_round' (from Python); did you mean 'num_rounds'? ...
     """
-    return _load(texts_of(config, overrides))
+    return _load(values_of(config, overrides))
 
 
 def run(
@@ -113,12 +113,12 @@ def run(
         raise UserError("test_rows= is given without rows=; give both, or data.test_path=<file>")
     if isinstance(model, str | Mapping):
         overrides, model = {**overrides, "model": model}, None
-    texts = texts_of(config, overrides)
+    values = values_of(config, overrides)
     if own is not None:
-        texts = _with_rows(texts, own, fixed=set(texts_of(None, overrides)) if is_whole(config) else set(texts))
+        values = _with_rows(values, own, fixed=set(values_of(None, overrides)) if is_whole(config) else set(values))
     if model is not None or tokenizer is not None:
-        texts = _with_model(texts, model, tokenizer)
-    loaded = _load(texts)
+        values = _with_model(values, model, tokenizer)
+    loaded = _load(values)
     _require_this_process(loaded.compute)
     if loaded.dry_run:
         raise UserError(
@@ -170,9 +170,9 @@ def load_result(folder: str | os.PathLike[str], *, model: Any = None, tokenizer:
     return Result(path, config, trained)
 
 
-def _load(texts: Mapping[str, str]) -> RunConfig:
+def _load(values: Mapping[str, Any]) -> RunConfig:
     """The one place where a configuration from Python meets the loader of the command line."""
-    return resolve([], layers.Given("from Python", texts, is_text=True), CONFIG_DIR).config
+    return load_config_from(None, values, origin="from Python")
 
 
 def _quiet_bars() -> None:
@@ -219,30 +219,30 @@ def _own_rows(given: Any, argument: str) -> "OwnRows":
     return own_rows(given, argument)
 
 
-def _with_rows(texts: dict[str, str], rows: "OwnRows", fixed: set[str]) -> dict[str, str]:
+def _with_rows(values: dict[str, Any], rows: "OwnRows", fixed: set[str]) -> dict[str, Any]:
     """Return the settings of a run whose rows are given; `fixed` are the keys that the caller has chosen."""
-    settings = dict(texts)
-    if not {"data", "experiment", "data.source"} & texts.keys():
-        settings = {"data": "jsonl", "data.label": "null", **settings}
+    settings = dict(values)
+    if not {"data", "experiment", "data.source"} & values.keys():
+        settings = {"data": "jsonl", "data.label": None, **settings}
     if "data.name" not in settings:
         settings["data.name"] = "memory"
     settings |= {"data.source": "memory", "data.hub_split": "train"}
-    settings |= dict.fromkeys(("data.path", "data.test_path", "data.hub_id", "data.hub_config"), "null")
-    settings |= dict.fromkeys(("data.hub_test_split", "data.hub_test_id", "data.hub_test_config"), "null")
+    settings |= dict.fromkeys(("data.path", "data.test_path", "data.hub_id", "data.hub_config"), None)
+    settings |= dict.fromkeys(("data.hub_test_split", "data.hub_test_id", "data.hub_test_config"), None)
     if rows.is_dealt:
-        chosen = {"partition.name": "given", "num_clients": str(len(rows.parts))}
-        settings |= {key: text for key, text in chosen.items() if key not in fixed}
+        chosen = {"partition.name": "given", "num_clients": len(rows.parts)}
+        settings |= {key: value for key, value in chosen.items() if key not in fixed}
     return settings
 
 
-def _with_model(texts: dict[str, str], model: Any, tokenizer: Any) -> dict[str, str]:
+def _with_model(values: dict[str, Any], model: Any, tokenizer: Any) -> dict[str, Any]:
     """Return the settings of a run whose model is given: what stands for it are checksums."""
     from fedlit.models import OwnBackbone  # noqa: PLC0415  who has a model has imported torch
 
     settings = OwnBackbone(model=model, reader=tokenizer).settings()
-    if "model.name" in texts:
+    if "model.name" in values:
         settings.pop("model.name", None)
-    return texts | settings
+    return values | settings
 
 
 def _require_this_process(compute: ComputeConfig) -> None:

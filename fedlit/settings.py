@@ -1,16 +1,23 @@
-"""A configuration as Python has it, a mapping with dotted or nested keys, as the words of a command line."""
+"""What a caller in Python gives for a configuration, as one mapping of dotted keys to plain values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path, PurePath
+from types import NoneType
 from typing import Any
 
 from fedlit.config import RunConfig
-from fedlit.config.keys import SCHEMA, as_argument
-from fedlit.config.loading import split_arguments
+from fedlit.config.keys import SCHEMA, show
+from fedlit.config.loading import GROUPS, parse_text, split_arguments
 from fedlit.config.reading import parse_yaml, read_file
 from fedlit.config.record import nested_values
 from fedlit.errors import UserError
+from fedlit.options import Option
+
+_ANY = Option("", Any)
+"""An option of a method, whose type is known once its parts are."""
+
+_PLAIN = (bool, int, float, str, list, tuple, Mapping, PurePath, NoneType)
 
 Config = RunConfig | Mapping[str, Any] | Sequence[str] | str | PathLike[str] | None
 """What `fedlit.run` and `fedlit.load_config` take."""
@@ -18,8 +25,8 @@ Config = RunConfig | Mapping[str, Any] | Sequence[str] | str | PathLike[str] | N
 SECTIONS = frozenset(key.rpartition(".")[0] for key in (*SCHEMA, "method.name")) - {""}
 
 
-def texts_of(config: Config, overrides: Mapping[str, Any]) -> dict[str, str]:
-    """Return the text of every key that is given, the overrides last.
+def values_of(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of every key that is given, the overrides last.
 
     Args:
         config: nothing, a mapping, a list of `key=value`, the path of a YAML file or of a run's folder, or a whole
@@ -30,20 +37,20 @@ def texts_of(config: Config, overrides: Mapping[str, Any]) -> dict[str, str]:
         UserError: a file that is no configuration, or a value that is nothing for one.
     """
     if config is None:
-        texts: dict[str, str] = {}
+        values: dict[str, Any] = {}
     elif isinstance(config, RunConfig):
-        texts = _of_mapping(nested_values(config))
+        values = _of_mapping(nested_values(config))
     elif isinstance(config, Mapping):
-        texts = _of_mapping(config)
+        values = _of_mapping(config)
     elif isinstance(config, str | PathLike):
-        texts = _of_file(Path(fspath(config)).expanduser())
+        values = _of_file(Path(fspath(config)).expanduser())
     elif isinstance(config, Sequence) and all(isinstance(word, str) for word in config):
-        texts = split_arguments(config)
+        values = {key: _parsed(key, text) for key, text in split_arguments(config).items()}
     else:
         raise UserError(
             f"a configuration is no {type(config).__name__}; give a mapping, a path, a list of 'key=value', or nothing"
         )
-    return texts | _of_mapping(overrides)
+    return values | _of_mapping(overrides)
 
 
 def is_whole(config: Config) -> bool:
@@ -51,30 +58,32 @@ def is_whole(config: Config) -> bool:
     return isinstance(config, RunConfig) or (isinstance(config, str | PathLike) and Path(fspath(config)).is_dir())
 
 
-def words_of(texts: Mapping[str, str]) -> list[str]:
-    """Return the words of a command line."""
-    return [f"{key}={text}" for key, text in texts.items()]
+def _parsed(key: str, text: str) -> Any:
+    """Return the value of a word of a command line; the choice of a group is text."""
+    if key in GROUPS:
+        return text
+    return parse_text(text, SCHEMA.get(key, _ANY).hint, f"{key}={show(text)} (from Python)")
 
 
-def _of_mapping(values: Mapping[str, Any]) -> dict[str, str]:
+def _of_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(_flat(values, ""))
     if "method.name" in flat and "method" not in flat:  # a whole configuration names its recipe, whose options follow
         flat["method"] = flat.pop("method.name")
-    return {key: as_argument(_plain(value, key)) for key, value in flat.items()}
+    return flat
 
 
-def _of_file(path: Path) -> dict[str, str]:
+def _of_file(path: Path) -> dict[str, Any]:
     """Return what a YAML file sets, or a run's folder; the latter goes on where it lies."""
-    texts: dict[str, str] = {}
+    place: dict[str, Any] = {}
     if path.is_dir():
-        texts = _of_mapping({"run.dir": str(path.absolute().parent), "run.name": path.absolute().name})
+        place = _of_mapping({"run.dir": str(path.absolute().parent), "run.name": path.absolute().name})
         path = path / "config.yaml"
     if not path.is_file():
         raise UserError(f"{path} is no file; give a YAML file, a run's folder, a mapping, or a list of 'key=value'")
     content = parse_yaml(read_file(path, str(path)), str(path))
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no mapping; write one 'key: value' on each line")
-    return _of_mapping(content) | texts
+    return _of_mapping(content) | place
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -85,20 +94,8 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and key in SECTIONS:
             yield from _flat(value, f"{key}.")
-        else:
+        elif isinstance(value, _PLAIN) or hasattr(value, "item"):  # a number of NumPy's has one
             yield key, value
-
-
-def _plain(value: Any, key: str) -> Any:
-    """Return a value as YAML has it."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of NumPy's, or a tensor of one
-        value = value.item()
-    if isinstance(value, list | tuple):
-        return [_plain(entry, key) for entry in value]
-    if isinstance(value, Mapping):
-        return {name: _plain(entry, key) for name, entry in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise UserError(f"{key} is given a {type(value).__name__}; give a text, a number, true or false, None, or a list")
+        else:
+            what = type(value).__name__
+            raise UserError(f"{key} is given a {what}; give a text, a number, true or false, None, or a list")

@@ -8,7 +8,7 @@ read, save one that is picked above it, which takes the place of that section.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import NoneType
 from typing import Any, get_type_hints
 
@@ -113,8 +113,10 @@ def plain(value: Any, named: str, depth: int = 0) -> Any:
         return {key: plain(part, f"{named}.{key}" if depth else key, depth + 1) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part, named, depth + 1) for part in value]
-    if isinstance(value, Path):
+    if isinstance(value, PurePath):
         value = str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of NumPy's, or a tensor of one
+        value = value.item()
     if isinstance(value, str):
         require_text(value, named)
     return value

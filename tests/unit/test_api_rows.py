@@ -12,9 +12,10 @@ from api_runs import ROWS, SMALL, same_tensors, small_run, timeless
 import fedlit
 from fedlit.commands.endings import run_federation
 from fedlit.config import load_config
+from fedlit.config.keys import as_argument
 from fedlit.data.own_rows import own_rows
 from fedlit.inputs import gather_inputs
-from fedlit.settings import texts_of, words_of
+from fedlit.settings import values_of
 
 PARTS = [ROWS[:9], ROWS[9:]]
 
@@ -90,7 +91,8 @@ def test_a_resumed_run_notices_other_rows(tmp_path: Path) -> None:
 def test_the_command_line_cannot_run_them_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plain: fedlit.Result
 ) -> None:
-    words = words_of(texts_of(plain.config, {"run": {"dir": str(tmp_path), "name": "again"}}))
+    values = values_of(plain.config, {"run": {"dir": str(tmp_path), "name": "again"}})
+    words = [f"{key}={as_argument(value)}" for key, value in values.items()]
     code = run_federation(words)
     line = capsys.readouterr().err
     assert code == 2
