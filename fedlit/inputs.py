@@ -7,13 +7,15 @@ from fedlit.config import RunConfig
 from fedlit.data.notices import row_notices
 from fedlit.data.own_rows import PARTITION, SOURCE, OwnRows, require_own
 from fedlit.data.prompts import Row
-from fedlit.data.sources import load_test_rows, read_rows, sample_rows
+from fedlit.data.sources import ReadRows, load_test_rows, read_data, sample_numbers
 from fedlit.errors import UserError
 from fedlit.metrics.meteor_jar import require_meteor
 from fedlit.partition.own import check_own
 from fedlit.partition.shards import (
+    Owned,
     RowLabels,
     Shard,
+    draw_seed,
     make_shards,
     partition_record,
     row_labels,
@@ -31,7 +33,6 @@ class Inputs:
     labels: of every row, as the partition sees them; None for rows without labels.
     own_test_rows: those of a test set that belongs to no client; none if the data set has none.
     classes: names of the classes in the order of their numbers; none without a classification.
-    client_names: as rows that were given from Python have them; none otherwise.
     notices: lines about the rows that a person should read.
     """
 
@@ -41,7 +42,6 @@ class Inputs:
     labels: RowLabels | None = None
     own_test_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
-    client_names: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
@@ -49,14 +49,15 @@ class Inputs:
         """The global test set: the data set's own, or the clients' test parts together."""
         return list(self.own_test_rows) or [self.rows[row] for shard in self.shards for row in shard.test]
 
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """What the user calls each client, '' where it has no name."""
+        return tuple(shard.name for shard in self.shards)
+
     def partition_record(self) -> dict[str, Any]:
-        """Return what partition.json holds; of rows from Python also the clients' names, and that there is no test set
-        where none was given.
-        """
+        """Return what partition.json holds; of rows from Python also that there is no test set where none was given."""
         data, tests = self.config.data, self.own_test_rows
         record = partition_record(self.rows, self.shards, data, labels=self.labels, own_test_rows=tests)
-        for client, name in zip(record["clients"], self.client_names, strict=False):
-            client["name"] = name
         if data.source == SOURCE:
             record["test_rows_sha256"] = rows_checksum(tests)
         return record
@@ -75,8 +76,10 @@ def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: Own
     own = None if rows is None else check_own(config, rows, test_rows)
     if own is None and config.partition.name == PARTITION:
         raise UserError("partition.name=given is of rows that are given from Python for each client; choose another")
-    all_rows = read_rows(config.data) if own is None else own.rows
-    drawn = sample_rows(all_rows, config.data, config.seed)
+    by_file, seed = config.partition.name == "files", draw_seed(config)
+    read = read_data(config.data, by_file=by_file) if own is None else ReadRows(rows=own.rows)
+    all_rows, numbers = read.rows, sample_numbers(read.rows, config.data, seed)
+    drawn = [all_rows[i] for i in numbers]
     spec = task_spec(config.data.task)
     classes = spec.class_names(all_rows if own is None else own.train_rows, config.data)  # a sample may lack a rare one
     own_test_rows = load_test_rows(config.data, classes) if own is None else own.test_rows
@@ -87,16 +90,20 @@ def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: Own
     folder.require_same_rows("rows_sha256", rows_checksum(drawn))
     if own_test_rows or own is not None:
         folder.require_same_rows("test_rows_sha256", rows_checksum(own_test_rows))
-    labels = row_labels(drawn, config.data, config.partition, config.seed)
+    labels = row_labels(drawn, config.data, config.partition, seed)
     shards = (own and own.shards) or make_shards(
         drawn,
         config.data,
         config.partition,
         config.num_clients,
-        config.seed,
+        seed,
         labels=labels,
         with_test_parts=not own_test_rows or config.eval.on != "global",
-        given=None if own is None else own.parts,
+        owned=Owned(
+            parts=None if own is None else own.parts,
+            names=() if own is None else own.names,
+            files=[read.files[i] for i in numbers] if read.files else (),
+        ),
     )
     folder.require_same_rows("shards_sha256", shards_checksum(shards))
     if config.eval.protocol != "options":
@@ -109,6 +116,5 @@ def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: Own
         labels=labels,
         own_test_rows=tuple(own_test_rows),
         classes=classes,
-        client_names=own.names if own else (),
         notices=tuple(notices),
     )

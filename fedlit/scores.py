@@ -158,6 +158,7 @@ class Judged(Protocol):
 
     on: str
     score: str | None
+    choose_on: str
 
 
 def main_keys(data: Scored, evaluation: Judged) -> tuple[str, ...]:
@@ -170,6 +171,16 @@ def main_keys(data: Scored, evaluation: Judged) -> tuple[str, ...]:
     place = "own" if evaluation.on == "clients" else "global"
     names = (evaluation.score,) if evaluation.score else (*chosen_scores(data), "loss")
     return tuple(f"{place}/{name}" for name in names)
+
+
+def choice_keys(data: Scored, evaluation: Judged) -> tuple[str, ...]:
+    """Return the keys of the score by which a round, a rate or a cell is chosen: of them the first that the run's
+    records have. That on the validation set comes before that on the test set, which `eval.choose_on=test` asks for.
+    """
+    on_test = main_keys(data, evaluation)
+    if evaluation.choose_on == "test":
+        return on_test
+    return (*(f"validation/{key.partition('/')[2]}" for key in on_test), *on_test)
 
 
 def main_key(data: Scored, evaluation: Judged, recorded: Container[str]) -> str | None:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from fedlit.config.keys import METHOD_FIELDS, SCHEMA, run_keys, show
+from fedlit.config.older import modern
 from fedlit.config.options import stored_hints
 from fedlit.config.reading import dump_yaml, parse_yaml
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import assemble, flatten, settle_layer
+from fedlit.data.paths import DATA_PATHS
+from fedlit.data.prompts import template_columns
 from fedlit.errors import UserError
 from fedlit.options import flat
 from fedlit.process.storage import user_path
@@ -18,8 +21,7 @@ WITHOUT_INFLUENCE = (
     "run.",
     "logging.",
     "dry_run",
-    "data.path",  # a file may move; its rows are compared by their checksum
-    "data.test_path",
+    *DATA_PATHS,  # a file may move; its rows are compared by their checksum
     "compute.devices",
     "compute.num_nodes",
     "compute.backend",
@@ -58,6 +60,7 @@ def load_yaml(text: str, origin: str = "config.yaml") -> RunConfig:
     content = parse_yaml(text, origin)
     if not isinstance(content, dict) or not isinstance(content.get("method", {}), dict):
         raise UserError(f"{origin} is not the configuration of a run; it must hold the sections that `to_yaml` writes")
+    content = modern(content)
     keys = {**run_keys({}), **stored_hints(content.get("method", {}))}
     layer = settle_layer(flatten(content, "", keys, origin))
     return assemble(layer.values(), keys, {})
@@ -72,6 +75,7 @@ def read_stored(text: str, origin: str) -> RunConfig:
     content = parse_yaml(text, origin)
     if not isinstance(content, dict) or not isinstance(content.get("method"), dict):
         raise UserError(f"{origin} is not the configuration of a run; leave the folder out")
+    content = modern(content)
     method = content["method"]
     options = {key: value for key, value in method.items() if key not in METHOD_FIELDS}
     common = {key: value for key, value in method.items() if key in METHOD_FIELDS}
@@ -93,7 +97,10 @@ def _filled(section: type[Section], values: Mapping[str, Any]) -> Section:
 
 def fingerprint(config: RunConfig) -> dict[str, Any]:
     """Return the dotted keys that determine the result; two runs with equal fingerprints must give the same bits."""
-    return {key: value for key, value in flat_values(config).items() if not key.startswith(WITHOUT_INFLUENCE)}
+    values = flat_values(config)
+    if config.data.required is not None and template_columns(config.data.template) == config.data.required[:1]:
+        values["data.required"] = None  # of one column, which is required, named or not
+    return {key: value for key, value in values.items() if not key.startswith(WITHOUT_INFLUENCE)}
 
 
 def differences(in_folder: RunConfig, asked_for: RunConfig) -> list[str]:

@@ -6,82 +6,10 @@ Neither torch nor lightning is imported here, so that a wrong key is reported at
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedlit.config.data_schema import DataConfig as DataConfig  # noqa: PLC0414  a section like the others
 from fedlit.config.method_schema import MethodConfig as MethodConfig  # noqa: PLC0414  a section like the others
 from fedlit.options import option
 from fedlit.ranges import COUNT, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, PROCESSES, SEED, at_least
-
-
-@dataclass
-class DataConfig:
-    """Where the rows come from, and what of a row goes in and what is to be predicted."""
-
-    name: str = "pydoc"
-    """name of the data set, as it stands in the run's name and its record"""
-    task: str = "causal_lm"
-    """`causal_lm` (a response follows its prompt), `sequence_classification` or `image_classification`"""
-    source: str = option("pydoc", values=("pydoc", "digits", "jsonl", "images", "hub", "memory"))
-    """reader: `pydoc` (the interpreter's own docstrings), `digits` (scikit-learn's images), `jsonl` (a local file),
-    `images` (a local folder with one folder for each class, or an .npz file), `hub` (Hugging Face datasets),
-    `memory` (rows given to `fedlit.run`) or one of a plugin"""
-    source_options: dict[str, Any] = field(default_factory=dict)
-    """options of a plugin's reader, such as `{folder: notes}`"""
-    path: str | None = None
-    """local .jsonl or .jsonl.gz file, .npz file or folder of images; when given it is read instead of the hub"""
-    test_path: str | None = None
-    """the same for a test set of its own, which is then the global one; null if there is none"""
-    hub_id: str | None = None
-    """name of the data set on the Hugging Face hub"""
-    hub_config: str | None = None
-    """configuration (subset) of the hub data set; null if it has one only"""
-    hub_split: str = "train"
-    """split of the hub data set"""
-    hub_test_split: str | None = None
-    """split of the hub data set that is its test set; null if there is none"""
-    hub_test_id: str | None = None
-    """hub data set that hub_test_split belongs to; null for the same"""
-    hub_test_config: str | None = None
-    """configuration of hub_test_id; null if it has one only"""
-    test_columns: list[str] = field(default_factory=list)
-    """columns that the test set calls otherwise, each as `<name here>=<name there>`"""
-    template: str = "{prompt}\n"
-    """causal_lm: prompt as a Python format string over the row's columns; the response follows it directly. In
-    `${prompt}$` the column stands between dollar signs; braces that are no column are doubled"""
-    prompt: str | None = None
-    """causal_lm: column that is the prompt as it stands, with a line break after it, in place of a template"""
-    test_template: str | None = None
-    """causal_lm: prompt at evaluation where it differs from the one of training; null for the same"""
-    required: list[str] = field(default_factory=lambda: ["prompt"])
-    """causal_lm: columns that must be present and not blank in every row, the response aside"""
-    response: str = "response"
-    """causal_lm: column that holds the response"""
-    text: list[str] = field(default_factory=lambda: ["text"])
-    """sequence_classification: the column that is read, or two of a pair"""
-    image: str = "image"
-    """image_classification: column that holds the image"""
-    target: str = "label"
-    """classification: column that holds the class, as its number from 0 or its name, or the number to predict"""
-    classes: list[str] | None = None
-    """classification: names of the classes in the order of their numbers; null for those of the training rows"""
-    regression: bool = False
-    """sequence_classification: the target is a number, not a class"""
-    label: str | None = "label"
-    """column whose values the partition skews; null for data without labels"""
-    drop_empty: bool = False
-    """leave out rows with an empty response instead of stopping with an error"""
-    sample: int | None = option(None, range=POSITIVE_COUNT)
-    """number of rows drawn from the data set in proportion to the labels; null for all rows"""
-    multiple_references: bool = False
-    """causal_lm: test rows with one prompt are one example whose responses are all right"""
-    scores: list[str] | None = None
-    """scores in the record besides the loss, the main one first; null for the task's own"""
-    score_options: dict[str, Any] = field(default_factory=dict)
-    """options of a plugin's scores"""
-    answer: str | None = option(None, values=("text", "number", "boxed", "option"))
-    """causal_lm: what exact_match compares: `text`, `number` (the last one), `boxed` (LaTeX), `option`; null: none"""
-    options: str | None = None
-    """causal_lm: regular expression whose group 1 in the prompt lists the valid answers with slashes between them"""
-    score_by: str | None = None
-    """causal_lm: column by whose values exact_match and accuracy are told apart too; null for none"""
 
 
 @dataclass
@@ -185,11 +113,14 @@ class PartitionConfig:
     """How the rows are dealt to the clients, and each client's rows to training and test."""
 
     name: str = option(
-        "dirichlet", values=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file", "given")
+        "dirichlet",
+        values=("dirichlet", "quantity", "pathological", "natural", "files", "topics", "iid", "file", "given"),
     )
     """`dirichlet` (labels skewed), `quantity` (sizes skewed), `pathological` (a few labels a client), `natural` (by a
-    column's values), `topics` (texts clustered, then as dirichlet), `iid` (if data.label=null), `file`,
-    `given` (rows of each client, given to `fedlit.run`), or a plugin's"""
+    column's values), `files` (each file a client), `topics` (texts clustered, then as dirichlet), `iid` (if
+    data.label=null), `file` (row numbers), `given` (rows of each client, given to `fedlit.run`), or a plugin's"""
+    seed: int | None = option(None, range=SEED)
+    """root of the streams that sample and deal the rows, where it is not the run's seed; null for that"""
     alpha: float = option(0.1, range=POSITIVE)
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None
@@ -210,6 +141,8 @@ class PartitionConfig:
     """share of a client's rows that is kept for its test part"""
     min_test_rows: int = option(8, range=COUNT)
     """rows in a client's test part at least"""
+    validation_fraction: float = option(0.0, range=FRACTION)
+    """share of a client's rows that is kept for validation, on which rounds and rates are chosen; 0 for none"""
 
 
 @dataclass
@@ -240,6 +173,11 @@ class EvalConfig:
     """texts at the first of which a generated response is cut"""
     score: str | None = None
     """score that tells the best round and stops early; null for the data set's main one"""
+    choose_on: str = option("validation", values=("validation", "test"))
+    """set whose score tells the best round, stops early and picks rates: `validation`, or `test`, which flatters"""
+    test: str = option("chosen", values=("chosen", "every"))
+    """with a validation set, when the test set is scored: `chosen` (before training, at each new best round and the
+    last) or `every` (at every evaluation)"""
     patience: int | None = option(None, range=POSITIVE_COUNT)
     """evaluations without a better score after which the run ends; null to run all rounds"""
     deviation: bool = True
@@ -260,6 +198,8 @@ class RunFolderConfig:
     """round whose model is exported: `last`, or `best` by eval.score"""
     keep_checkpoints: int = option(2, range=POSITIVE_COUNT)
     """number of checkpoints kept, the newest ones"""
+    example_scores: bool = True
+    """keep the scores of every single test example, one parquet file for each evaluation"""
     requeue: bool = True
     """under SLURM, put the job back into the queue when its time limit (SIGUSR1) stops it after a finished round"""
 
@@ -304,6 +244,10 @@ class LoggingConfig:
     """W&B tags"""
     samples_every: int = option(5, range=POSITIVE_COUNT)
     """rounds between tables of sample generations; those of the last evaluation are always kept"""
+    samples_kept: int = option(8, range=COUNT)
+    """examples of each evaluation whose prompt, reference and answer are kept in samples.jsonl"""
+    samples_shown: int = option(0, range=COUNT)
+    """those of them that the console shows after each evaluation"""
     artifact: bool = False
     """upload the result as a W&B artifact"""
     progress: bool = True

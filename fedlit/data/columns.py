@@ -1,13 +1,18 @@
 """Columns of a row: that they are there, and that a label is one."""
 
+from __future__ import annotations
+
 import difflib
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedlit.data.prompts import Row
 from fedlit.data.values import looks, require_encodable, shown
 from fedlit.errors import UserError
+
+if TYPE_CHECKING:
+    from fedlit.config.schema import DataConfig
 
 
 def column_values(rows: Sequence[Row], column: str, key: str) -> list[str]:
@@ -17,6 +22,13 @@ def column_values(rows: Sequence[Row], column: str, key: str) -> list[str]:
         UserError: a row lacks the column, or has null or blank or no plain value there.
     """
     return [label_text(row, column, f"row {i}", key) for i, row in enumerate(rows)]
+
+
+def text_columns(data: DataConfig) -> list[str]:
+    """Return the columns of `data.text` that a classification reads: one, or the two of a pair."""
+    if data.text is None:
+        return ["text"]
+    return [data.text] if isinstance(data.text, str) else data.text
 
 
 def require_column(row: Row, column: str, place: str, key: str) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedlit.config.schema import DataConfig
 from fedlit.data.images import ImageFile, Pixels, digest_of_file, reason
 from fedlit.data.json_files import require_no_pointer
+from fedlit.data.paths import given_paths
 from fedlit.errors import UserError
 
 Record = tuple[str, Any]  # (the place to name in an error, what stands there)
@@ -39,17 +40,18 @@ def open_images(config: DataConfig, key: str = "data.path") -> tuple[str, Iterat
     """
     if config.path is None:
         raise UserError("data.source=images without a place; give data.path=<folder> or data.path=<file>.npz")
-    path = Path(config.path).expanduser()
+    place = given_paths(config.path)[0]
+    path = Path(place).expanduser()
     if path.is_dir():
-        return config.path, _read_folder(path, config, key)
+        return place, _read_folder(path, config, key)
     if not path.exists():
-        raise UserError(f"{key}={config.path}: no such file or folder; check the path")
+        raise UserError(f"{key}={place}: no such file or folder; check the path")
     if path.suffix != ".npz":
         raise UserError(
-            f"{key}={config.path}: neither a folder nor an .npz file; give a folder with one folder for each "
+            f"{key}={place}: neither a folder nor an .npz file; give a folder with one folder for each "
             "class, or an .npz file with the arrays images and labels"
         )
-    return config.path, _read_npz(path, config, key)
+    return place, _read_npz(path, config, key)
 
 
 def open_digits(config: DataConfig) -> tuple[str, Iterator[Record]]:

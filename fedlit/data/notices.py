@@ -7,6 +7,7 @@ from fedlit.config.schema import DataConfig
 from fedlit.data.classes import class_index
 from fedlit.data.columns import label_notices
 from fedlit.data.images import digest, is_cheap
+from fedlit.data.paths import given_paths
 from fedlit.data.prompts import Row
 from fedlit.data.values import shown
 from fedlit.errors import UserError
@@ -47,7 +48,7 @@ def _common_rows(rows: Sequence[Row], test_rows: Sequence[Row], data: DataConfig
     num_known = sum(key in known for key in _keys(test_rows, columns))
     key, value, none = "data.hub_test_split", data.hub_test_split, "null"
     if data.test_path is not None:
-        key, value = "data.test_path", data.test_path
+        key, value = "data.test_path", ", ".join(given_paths(data.test_path))
     elif data.source == "memory":
         key, value, none = "test_rows", "", "None"
     where = f"{key}={value}"

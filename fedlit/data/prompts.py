@@ -76,7 +76,12 @@ def prompt_template(config: DataConfig, *, test: bool = False) -> str:
 
 def required_columns(config: DataConfig) -> list[str]:
     """Return the columns that must not be blank."""
-    return config.required if config.prompt is None else [config.prompt]
+    if config.prompt is not None:
+        return [config.prompt]
+    if config.required is not None:
+        return config.required
+    columns = template_columns(prompt_template(config))
+    return columns if len(columns) == 1 else []
 
 
 def render(row: Row, config: DataConfig, *, test: bool = False) -> tuple[str, str]:

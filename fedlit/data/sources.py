@@ -4,7 +4,7 @@ Every row is checked as it is read, before a model is loaded, so that a mistake 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from fedlit.data.columns import column_values
 from fedlit.data.hub import open_hub
 from fedlit.data.image_sources import open_digits, open_images
 from fedlit.data.json_files import read_json_lines
+from fedlit.data.paths import given_paths
+from fedlit.data.places import file_of
 from fedlit.data.prompts import Row
 from fedlit.data.reader import Reader
 from fedlit.errors import UserError
@@ -24,17 +26,34 @@ from fedlit.tasks.registry import task_spec
 Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadRows:
+    """All rows of a data set, in order.
+
+    files: of every row, the name of its file as a client's under `partition.name=files`; none if there are no files.
+    """
+
+    rows: list[Row]
+    files: tuple[str, ...] = ()
+
+
 def read_rows(config: DataConfig) -> list[Row]:
+    """Return the rows of `read_data`."""
+    return read_data(config).rows
+
+
+def read_data(config: DataConfig, *, by_file: bool = False) -> ReadRows:
     """Return all rows of a data set in their original order, each with every column that the configuration needs.
 
-    See the `check` of the task's spec for what they hold.
+    See the `check` of the task's spec for what they hold. by_file: each file, or folder of images, is a client's.
 
     Raises:
         UserError: file, line, column or option that is wrong, and what to do about it.
     """
     task_spec(config.task).columns(config)  # a template that is none is told before a file is read
-    rows, _ = _checked_rows(*_open_source(config), config)
-    return rows
+    rows, places = _checked_rows(*_open_source(config, by_file=by_file), config)
+    files = tuple(map(file_of, places))
+    return ReadRows(rows=rows, files=files if all(files) else ())
 
 
 def sample_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> list[Row]:
@@ -43,7 +62,12 @@ def sample_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> list[Row]
     Raises:
         UserError: there are not so many, or a label is none.
     """
-    return list(rows) if config.sample is None else [rows[i] for i in _sample(rows, config, seed)]
+    return [rows[i] for i in sample_numbers(rows, config, seed)]
+
+
+def sample_numbers(rows: Sequence[Row], config: DataConfig, seed: int) -> Sequence[int]:
+    """Return the numbers of the rows of `sample_rows`, ascending."""
+    return range(len(rows)) if config.sample is None else _sample(rows, config, seed)
 
 
 def load_rows(config: DataConfig, seed: int) -> list[Row]:
@@ -138,7 +162,7 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
     return rows, places
 
 
-def _open_source(config: DataConfig, key: str = "data.path") -> tuple[str, Iterator[Record]]:
+def _open_source(config: DataConfig, key: str = "data.path", *, by_file: bool = False) -> tuple[str, Iterator[Record]]:
     """Return the name of the source, for errors, and its records; `key` is the option that named a local file."""
     if config.source in registered("reader"):
         return _open_outside(config)
@@ -146,6 +170,7 @@ def _open_source(config: DataConfig, key: str = "data.path") -> tuple[str, Itera
     readers: dict[str, Callable[[], tuple[str, Iterator[Record]]]] = {
         "pydoc": _open_pydoc,
         "digits": lambda: open_digits(config),
+        "table": lambda: _open_jsonl(config, key),
         "jsonl": lambda: _open_jsonl(config, key),
         "images": lambda: open_images(config, key),
         "hub": lambda: open_hub(config, [*spec.read_columns(config), *(there for _, there in _other_names(config))]),
@@ -158,7 +183,8 @@ def _open_source(config: DataConfig, key: str = "data.path") -> tuple[str, Itera
 def _open_jsonl(config: DataConfig, key: str) -> tuple[str, Iterator[Record]]:
     if config.path is None:
         raise UserError("data.source=jsonl without a file; give data.path=<file>.jsonl or <file>.jsonl.gz")
-    return config.path, _read_jsonl(Path(config.path).expanduser(), key)
+    place = given_paths(config.path)[0]
+    return place, _read_jsonl(Path(place).expanduser(), key)
 
 
 def _open_outside(config: DataConfig, *, test: bool = False) -> tuple[str, Iterator[Record]]:

@@ -56,7 +56,7 @@ def read_partition_file(
             "data.drop_empty=false, or give a run's partition.json"
         )
     split = _chosen(content, path, partition.key)
-    names = sorted((name for name in split if name != UNASSIGNED), key=_natural)
+    names = sorted((name for name in split if name != UNASSIGNED), key=natural_order)
     _check_clients(names, path, num_clients)
     parts = {name: _row_numbers(split[name], f"{path}, {name}", num_rows) for name in names}
     _check_disjoint(parts, path)
@@ -125,7 +125,7 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, list) and not any(isinstance(entry, list | dict) for entry in value)
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
     """Order client_2 before client_10."""
     pieces = re.split("([0-9]+)", name)
     keys = [(len(digits := piece.lstrip("0")), digits) if i % 2 else (-1, piece) for i, piece in enumerate(pieces)]

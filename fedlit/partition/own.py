@@ -39,8 +39,11 @@ class OwnData:
         """The clients' shards where both parts of each are given."""
         if self.parts is None or self.test_parts is None:
             return None
-        pairs = zip(self.parts, self.test_parts, strict=True)
-        return [Shard(client_id=client, train=train, test=test) for client, (train, test) in enumerate(pairs)]
+        parts = zip(self.parts, self.test_parts, self.names, strict=True)
+        return [
+            Shard(client_id=client, train=train, test=test, name=name)
+            for client, (train, test, name) in enumerate(parts)
+        ]
 
 
 def check_own(config: RunConfig, rows: OwnRows, test_rows: OwnRows | None) -> OwnData:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlit.config.schema import DataConfig, PartitionConfig
+from fedlit.config.schema import DataConfig, PartitionConfig, RunConfig
 from fedlit.data.columns import column_values
 from fedlit.data.images import digest
 from fedlit.data.prompts import Row
 from fedlit.errors import UserError
+from fedlit.partition.by_files import deal_files
 from fedlit.partition.dealing import dirichlet, iid, natural, pathological, quantity
 from fedlit.partition.files import read_partition_file
 from fedlit.partition.heterogeneity import jensen_shannon, size_variation
@@ -25,16 +26,35 @@ from fedlit.tasks.registry import task_spec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
-    """The rows of one client, as ascending positions in the list of rows."""
+    """The rows of one client, as ascending positions in the list of rows.
+
+    name: what its user calls the client: its file, its value of a natural column; '' for none.
+    validation: rows on which rounds and rates are chosen; none without `partition.validation_fraction`.
+    """
 
     client_id: int
     train: tuple[int, ...]
     test: tuple[int, ...]
+    name: str = ""
+    validation: tuple[int, ...] = ()
 
     @property
     def num_examples(self) -> int:
         """Number of training rows, the client's weight."""
         return len(self.train)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owned:
+    """What is known of whose a row is before any is dealt.
+
+    parts: row numbers of every client that were given from Python, and names, the clients' own. files: of every row,
+    the name of its file, for `partition.name=files`.
+    """
+
+    parts: Sequence[Sequence[int]] | None = None
+    names: Sequence[str] = ()
+    files: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +66,11 @@ class RowLabels:
 
     name: str
     values: tuple[str, ...]
+
+
+def draw_seed(config: RunConfig) -> int:
+    """Return the root of the streams that sample and deal the rows: `partition.seed`, or the run's."""
+    return config.seed if config.partition.seed is None else config.partition.seed
 
 
 def row_labels(rows: Sequence[Row], data: DataConfig, partition: PartitionConfig, seed: int) -> RowLabels | None:
@@ -71,7 +96,7 @@ def make_shards(
     *,
     labels: RowLabels | None = None,
     with_test_parts: bool = True,
-    given: Sequence[Sequence[int]] | None = None,
+    owned: Owned | None = None,
 ) -> list[Shard]:
     """Deal the rows to clients 0 .. num_clients - 1 and split each client's rows into training and test.
 
@@ -87,22 +112,27 @@ def make_shards(
     Raises:
         UserError: a partition that these rows do not allow, or a client that cannot have both parts.
     """
-    num_shards = partition.num_shards or num_clients
+    num_shards, owned, names = partition.num_shards or num_clients, owned or Owned(), []
     if partition.name == "file":
         found = read_partition_file(data, partition, num_shards, len(rows), rows_checksum(rows))
         if found.test is not None:
             shards = _as_in_the_file(found.rows, found.test, rows, data, with_test_parts=with_test_parts)
             return shards[:num_clients]
         parts = found.rows
-    elif given is not None:
-        parts = [list(part) for part in given]
+    elif owned.parts is not None:
+        parts, names = [list(part) for part in owned.parts], list(owned.names)
+    elif partition.name == "files":
+        parts, names = deal_files(owned.files, num_clients)
     else:
         smallest = smallest_part(partition) if with_test_parts else 1
         labels = labels or row_labels(rows, data, partition, seed)
         parts = _deal(rows, data, partition, labels, smallest, num_shards, seed)
-    parts = parts[:num_clients]
+    parts, names = parts[:num_clients], names or [""] * num_clients
     if not with_test_parts:
-        return [Shard(client_id=client_id, train=tuple(part), test=()) for client_id, part in enumerate(parts)]
+        return [
+            Shard(client_id=client_id, train=tuple(part), test=(), name=names[client_id])
+            for client_id, part in enumerate(parts)
+        ]
     identity = task_spec(data.task).identity
     prompts = [identity(row, data) for row in rows]
     test_prompts = draw_test_prompts(parts, prompts, partition, seed)
@@ -113,7 +143,7 @@ def make_shards(
         assert train, f"client {client_id} has no training row"
         if len(test) < partition.min_test_rows:
             raise _too_few_prompts(f"client {client_id}", part, len(test), prompts, data, partition)
-        shards.append(Shard(client_id=client_id, train=train, test=test))
+        shards.append(Shard(client_id=client_id, train=train, test=test, name=names[client_id]))
     return shards
 
 
@@ -150,6 +180,7 @@ def partition_record(
         "clients": [
             {
                 "client_id": shard.client_id,
+                **({"name": shard.name} if shard.name else {}),
                 "num_train": len(shard.train),
                 "num_test": len(shard.test),
                 "train_labels": _count(values, shard.train),
@@ -218,7 +249,7 @@ def _deal(
         return natural(column_values(rows, column, key), num_clients)
     raise UserError(
         f"partition.name={partition.name}: not a partition; choose one of dirichlet, quantity, pathological, natural, "
-        "topics, iid, file"
+        "topics, iid, files, file"
     )
 
 

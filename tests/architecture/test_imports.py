@@ -15,7 +15,13 @@ PACKAGE = REPOSITORY / "fedlit"
 FLOORS = (
     {"lazy", "lines", "units", "seeding", "ranges"},
     {"errors", "options"},
-    {"config.method_schema", "adapters.options", "client.optimizers.options", "round.rules.options"},
+    {
+        "config.data_schema",
+        "config.method_schema",
+        "adapters.options",
+        "client.optimizers.options",
+        "round.rules.options",
+    },
     {"config.schema"},
     {"shipped"},
     {"outside", "outside.kinds"},

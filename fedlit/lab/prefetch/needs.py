@@ -9,6 +9,8 @@ from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_sweep
 from fedlit.config.keys import nearest, show
 from fedlit.config.layers import is_sweep
 from fedlit.config.places import is_file_name, list_choices, read_path
+from fedlit.config.record import flat_values
+from fedlit.data.paths import DATA_PATHS, given_paths
 from fedlit.errors import UserError
 
 _PACKAGE = Path(__file__).parents[2]
@@ -112,10 +114,9 @@ def needs_of(configs: Iterable[RunConfig]) -> list[Need]:
                 local[LocalPath(key, path)] = None
             elif not _is_packaged(path):
                 models[path] = models.get(path, False) or weights
-        paths = {"data.path": config.data.path, "data.test_path": config.data.test_path}
-        if config.partition.name == "file":
-            paths["partition.path"] = config.partition.path
-        local |= {LocalPath(key, path): None for key, path in paths.items() if path is not None}
+        values = flat_values(config)
+        keys = [*DATA_PATHS, *(["partition.path"] if config.partition.name == "file" else [])]
+        local |= {LocalPath(key, path): None for key in keys for path in given_paths(values[key])}
         for repo_id, name, split in _hub_data(config):
             data.setdefault((repo_id, name), {})[split] = None
     return [
@@ -132,10 +133,20 @@ def _hub_data(config: RunConfig) -> Iterator[tuple[str, str | None, str]]:
         return
     if data.hub_id is None:
         raise UserError("data.source=hub without a data set; give data.hub_id=<owner/name>, or data.path=<local file>")
-    yield data.hub_id, data.hub_config, data.hub_split
+    for name in _configurations(data.hub_config):
+        yield data.hub_id, name, data.hub_split
+        if data.validation_path is None and data.hub_validation_split is not None:
+            yield data.hub_id, name, data.hub_validation_split
     if data.test_path is None and data.hub_test_split is not None:
-        test = (data.hub_id, data.hub_config) if data.hub_test_id is None else (data.hub_test_id, data.hub_test_config)
-        yield *test, data.hub_test_split
+        if data.hub_test_id is not None:
+            yield data.hub_test_id, data.hub_test_config, data.hub_test_split
+            return
+        for name in _configurations(data.hub_config):
+            yield data.hub_id, name, data.hub_test_split
+
+
+def _configurations(given: str | list[str] | None) -> list[str | None]:
+    return [None] if given is None else [*given_paths(given)]
 
 
 def _is_packaged(path: str) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 from fedlit.config import Cell, RunConfig, fingerprint, load_config, load_sweep
 from fedlit.config.keys import show
 from fedlit.config.loading import list_choices
+from fedlit.config.record import flat_values
+from fedlit.data.paths import DATA_PATHS
 from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry
 
@@ -43,8 +45,8 @@ def _first_of_each_method(collection: Collection) -> list[Entry]:
 
 def _changes(config: RunConfig, cell: Cell, config_dir: Path) -> list[str]:
     # The sweep's files leave paths to the user; they have no influence, and the rows may be elsewhere today.
-    given = {"data.path": config.data.path, "data.test_path": config.data.test_path}
-    paths = [f"{key}={Path(__file__)}" for key, path in given.items() if path is not None]
+    values = flat_values(config)
+    paths = [f"{key}={Path(__file__)}" for key in DATA_PATHS if values[key] is not None]
     try:
         theirs, ours = fingerprint(load_config([*cell.arguments, *paths], config_dir)), fingerprint(config)
     except UserError as error:

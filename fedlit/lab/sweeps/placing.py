@@ -18,12 +18,12 @@ from fedlit.config import Cell, RunConfig, differences, fingerprint, load_config
 from fedlit.config.keys import as_argument, show
 from fedlit.config.reading import read_file
 from fedlit.config.record import flat_values, why_no_more_rounds
+from fedlit.data.paths import DATA_PATHS, given_paths
 from fedlit.errors import UserError
 
 NUM_DIGITS = 8
 """Of the checksum behind a cell's name."""
 _SHOWN = 3
-_PATHS = ("data.path", "data.test_path")
 """Keys that are no part of the fingerprint: a file may move, and a run that goes on compares its rows."""
 
 
@@ -88,23 +88,28 @@ def other_settings(folder: Path, asked: RunConfig) -> list[str]:
     before, after = flat_values(stored), flat_values(asked)
     return found + [
         f"{key}: {show(before[key])} in the folder, {show(after[key])} asked for"
-        for key in _PATHS
-        if not _same_file(before[key], after[key])
+        for key in DATA_PATHS
+        if not _same_files(before[key], after[key])
     ]
 
 
 def settings_checksum(config: RunConfig) -> str:
     """Return a checksum of the settings that count, the same wherever and whenever it is computed."""
     values = flat_values(config)
-    content = {**fingerprint(config), **{key: values[key] for key in _PATHS}}
+    content = {**fingerprint(config), **{key: values[key] for key in DATA_PATHS}}
     text = json.dumps({key: as_argument(value) for key, value in content.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:NUM_DIGITS]
 
 
-def _same_file(before: str | None, after: str | None) -> bool:
+def _same_files(before: str | Sequence[str] | None, after: str | Sequence[str] | None) -> bool:
+    one, other = given_paths(before), given_paths(after)
+    return len(one) == len(other) and all(map(_same_file, one, other))
+
+
+def _same_file(before: str, after: str) -> bool:
     """Tell whether two paths are of one file, or of equal ones; a file that is gone was moved if the names agree."""
-    if before is None or after is None or before == after:
-        return before == after
+    if before == after:
+        return True
     try:
         one, other = Path(before).expanduser(), Path(after).expanduser()
         if not one.exists():

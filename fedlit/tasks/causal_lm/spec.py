@@ -74,6 +74,8 @@ class CausalLMSpec(TaskSpec):
         for column in required_columns(data):
             if not row[column].strip():
                 raise UserError(f"{place}: column {column!r} is blank; fill it in or take it off data.required")
+        if not any(row[column].strip() for column in template_columns(prompt_template(data))):
+            raise UserError(f"{place}: every column of the prompt is blank; fill one in, or leave the row out")
         return True
 
     def test_notices(self, rows: Sequence[Row], data: DataConfig) -> list[str]:

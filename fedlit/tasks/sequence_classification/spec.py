@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedlit.data.classes import check_target
-from fedlit.data.columns import require_column
+from fedlit.data.columns import require_column, text_columns
 from fedlit.data.prompts import Row
 from fedlit.data.values import shown
 from fedlit.errors import UserError
@@ -42,13 +42,13 @@ class SequenceClassificationSpec(TaskSpec):
 
     def columns(self, data: DataConfig) -> dict[str, str]:
         """Map the columns of the texts and of the target to the options that ask for them."""
-        return dict.fromkeys(data.text, "data.text") | {data.target: "data.target"}
+        return dict.fromkeys(text_columns(data), "data.text") | {data.target: "data.target"}
 
     def check(self, row: Row, place: str, data: DataConfig) -> bool:
         """Check that data.text names one or two strings that are not blank, and data.target as `check_target`."""
-        if len(data.text) not in (1, 2):
-            raise UserError(f"data.text={data.text}: {len(data.text)} columns; name the one to read, or two of a pair")
-        for column in data.text:
+        if (num_columns := len(text_columns(data))) not in (1, 2):
+            raise UserError(f"data.text={data.text}: {num_columns} columns; name the one to read, or two of a pair")
+        for column in text_columns(data):
             require_column(row, column, place, "data.text")
             if not isinstance(row[column], str) or not row[column].strip():
                 raise UserError(
@@ -60,14 +60,14 @@ class SequenceClassificationSpec(TaskSpec):
 
     def identity(self, row: Row, data: DataConfig) -> str:
         """Return the text, or the two of a pair."""
-        return "\x1e".join(row[column] for column in data.text)
+        return "\x1e".join(row[column] for column in text_columns(data))
 
     def text(self, row: Row, data: DataConfig) -> str:
         """Return the text, or the two of a pair."""
-        return "\n".join(row[column] for column in data.text)
+        return "\n".join(row[column] for column in text_columns(data))
 
     def problems(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield texts that are neither one nor a pair."""
-        if len(values["data.text"]) not in (1, 2):
+        if isinstance(values["data.text"], list) and len(values["data.text"]) not in (1, 2):
             yield "data.text", "names one column, or the two of a pair; give [sentence] or [sentence1, sentence2]"
         yield from super().problems(values)

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from fedlit.config import DataConfig, RunConfig
 from fedlit.data.classes import class_index, target_number
 from fedlit.data.collation import pad_right
+from fedlit.data.columns import text_columns
 from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
@@ -117,7 +118,7 @@ class SequenceClassification(Task[TextExample, TextBatch]):
         """
         if not rows:
             return []
-        texts = [[row[column] for row in rows] for column in self.data.text]
+        texts = [[row[column] for row in rows] for column in text_columns(self.data)]
         if len(texts) == 2 and _num_special_tokens(self.tokenizer, 2) == _num_special_tokens(self.tokenizer, 1):
             texts[1] = [f"\n{text}" for text in texts[1]]
         whole = self._tokens(texts)
@@ -147,7 +148,7 @@ class SequenceClassification(Task[TextExample, TextBatch]):
             token_ids=tuple(ids["input_ids"]),
             segment_ids=tuple(ids["token_type_ids"]) if self.has_segments else (),
             target=target_number(row, self.data) if self.data.regression else class_index(row, self.classes, self.data),
-            text="\n".join(row[column] for column in self.data.text),
+            text="\n".join(row[column] for column in text_columns(self.data)),
             truncated=truncated,
         )
 
@@ -215,7 +216,7 @@ def _num_special_tokens(tokenizer: Any, num_texts: int) -> int:
 
 
 def _require_room(config: RunConfig, backbone: Backbone) -> None:
-    longest, num_texts = config.model.max_length_tokens, len(config.data.text)
+    longest, num_texts = config.model.max_length_tokens, len(text_columns(config.data))
     fewest = _num_special_tokens(backbone.tokenizer, num_texts) + num_texts
     if longest < fewest:
         raise UserError(

@@ -51,7 +51,13 @@ RANGE_CASES = [
         for key in ("local.weight_decay", "local.prox_mu")
         for text in ("-0.1", ".inf", ".nan")
     ),
-    *(("partition.test_fraction", text, "not including, 1") for text in ("1", "-0.1", ".nan")),
+    *(
+        (key, text, "not including, 1")
+        for key in ("partition.test_fraction", "partition.validation_fraction")
+        for text in ("1", "-0.1", ".nan")
+    ),
+    ("partition.seed", "-1", "at least 0"),
+    *((key, "-1", "at least 0") for key in ("logging.samples_kept", "logging.samples_shown")),
     *(
         (key, "1", "not including, 1")
         for key in ("method.lora_dropout", "local.momentum", "local.warmup", "local.label_smoothing")

@@ -97,7 +97,9 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
     assert left_out == {
         "data.path",
         "data.test_path",
+        "data.validation_path",
         "run.dir",
+        "run.example_scores",
         "run.name",
         "run.keep_checkpoints",
         "run.export",
@@ -110,6 +112,8 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
         "logging.group",
         "logging.tags",
         "logging.samples_every",
+        "logging.samples_kept",
+        "logging.samples_shown",
         "logging.artifact",
         "logging.progress",
         "dry_run",

@@ -164,7 +164,7 @@ def test_labels_may_be_numbers(tmp_path: Path) -> None:
 
 
 def test_source_must_exist_and_have_its_option() -> None:
-    fails(DataConfig(source="pydocs"), "data.source=pydocs", "pydoc, digits, jsonl, images, hub")
+    fails(DataConfig(source="pydocs"), "data.source=pydocs", "pydoc, digits, table, jsonl, images, hub")
     fails(DataConfig(source="jsonl"), "data.source=jsonl without a file", "data.path=")
     fails(DataConfig(source="hub"), "data.source=hub without a data set", "data.hub_id=", "data.path=")
 

@@ -1,0 +1,36 @@
+"""Stored configurations of older versions mean today what they meant."""
+
+import pytest
+
+from fedlit.config.record import differences, load_yaml, read_stored, to_yaml
+from fedlit.config.schema import RunConfig
+
+
+def older(config: RunConfig) -> str:
+    """Return the configuration as it was stored before `data.text` could name plain text."""
+    kept = [line for line in to_yaml(config).splitlines() if line.strip() not in ("text: null", "messages: null")]
+    text = "\n".join(kept).replace("data:\n", "data:\n  text: [text]\n", 1)
+    assert "messages" not in text
+    return text
+
+
+@pytest.mark.parametrize("read", [load_yaml, read_stored])
+def test_a_run_of_an_older_version_goes_on(read: object) -> None:
+    config = RunConfig()
+    stored = read(older(config), "config.yaml")  # type: ignore[operator]
+    assert stored.data.text is None
+    assert differences(stored, config) == []
+
+
+def test_the_columns_of_a_classification_stay() -> None:
+    config = RunConfig()
+    config.data.task = "sequence_classification"
+    assert load_yaml(older(config)).data.text == ["text"]
+
+
+def test_one_required_column_named_or_not_is_the_same_run() -> None:
+    named, silent = RunConfig(), RunConfig()
+    named.data.required = ["prompt"]
+    assert differences(named, silent) == []
+    named.data.required = []
+    assert differences(named, silent) != []
