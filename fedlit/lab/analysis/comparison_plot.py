@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
 from fedlit.lab.analysis.plots import Points, points_of, save, score_look, style
+from fedlit.lab.analysis.slots import slots
 
 _DASHES: Sequence[Any] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 _LEADER: Mapping[str, Any] = {"arrowstyle": "-", "linewidth": 0.9, "linestyle": (0, (1, 2)), "shrinkA": 0, "shrinkB": 3}
@@ -50,8 +51,8 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str,
         notes.append(f"without this score: {', '.join(missing)}")
     text = "\n".join(line for note in notes for line in textwrap.wrap(note, 88))
     axes.set_xlabel(text, fontsize=9, color=MUTED, parse_math=False)
-    for index, points in enumerate(shown.values()):
-        _draw(axes, points, index)
+    for slot, points in zip(slots(list(shown)), shown.values(), strict=True):
+        _draw(axes, points, slot)
     _scale_rounds(axes, max((points[-1][0] for points in shown.values()), default=0))
     axes.margins(y=0.06)
     if shown:
@@ -64,17 +65,17 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str,
     save(figure, path)
 
 
-def _look(index: int) -> dict[str, Any]:
+def _look(slot: int) -> dict[str, Any]:
     """Return colour and dashes of a line: ten colours whole, then the same ones dashed, then dotted."""
     return {
-        "color": PALETTE[index % len(PALETTE)],
-        "linestyle": _DASHES[index // len(PALETTE) % len(_DASHES)],
+        "color": PALETTE[slot % len(PALETTE)],
+        "linestyle": _DASHES[slot // len(PALETTE) % len(_DASHES)],
         "linewidth": 1.7,
     }
 
 
-def _draw(axes: Axes, points: Points, index: int) -> None:
-    look = _look(index)
+def _draw(axes: Axes, points: Points, slot: int) -> None:
+    look = _look(slot)
     rounds, values = zip(*points, strict=True)
     axes.plot(rounds, values, **look, marker="o", markersize=3.5 if len(points) <= 40 else 0, zorder=3)
     if rounds[0] == 0:
@@ -96,10 +97,11 @@ def _name_lines(axes: Axes, shown: Mapping[str, Points]) -> None:
     low, high = axes.get_ylim()
     inches = axes.get_window_extent().height / axes.figure.dpi
     order = sorted(range(len(shown)), key=lambda i: list(shown.values())[i][-1][1])
+    taken = slots(list(shown))
     names, ends = list(shown), [points[-1] for points in shown.values()]
     wanted = [(ends[i][1] - low) / (high - low) for i in order]
     for i, height in zip(order, spread(wanted, _LABEL_INCHES / inches), strict=True):
-        look = _look(i)
+        look = _look(taken[i])
         start, value = ends[i]
         axes.annotate(
             "",

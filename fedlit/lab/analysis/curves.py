@@ -19,18 +19,16 @@ from fedlit.lab.analysis.plots import Points, add_legend, points_of, save, score
 MAX_SCORES = 3
 """Panels beside that of the loss."""
 MAX_NAMED_CLIENTS = 6
-_MAIN_COLOUR = PALETTE[0]
-_CLIENT_COLOURS = ("#CC6677", "#44AA99", "#999933", "#AA4499", "#88CCEE", "#DDCC77")
+_CLIENT_COLOURS = ("#CC6677", "#44AA99", "#999933", "#AA4499", "#88CCEE", "#DDCC77", "#332288")
 
-_MAIN_LINE: Mapping[str, Any] = {"color": _MAIN_COLOUR, "linewidth": 2.2, "marker": "o", "markersize": 5}
-_WORST_LINE: Mapping[str, Any] = {"color": _MAIN_COLOUR, "linewidth": 1.2, "linestyle": (0, (3, 2))}
+_MAIN_LINE: Mapping[str, Any] = {"linewidth": 2.2, "marker": "o"}
+_WORST_LINE: Mapping[str, Any] = {"linewidth": 1.2, "linestyle": (0, (3, 2))}
 _TRAINING_LINE: Mapping[str, Any] = {"color": MUTED, "linewidth": 1.1, "marker": ".", "markersize": 4}
 _UNTRAINED_MARK: Mapping[str, Any] = {
     "linestyle": "none",
     "marker": "o",
     "markersize": 7,
     "markerfacecolor": "white",
-    "markeredgecolor": _MAIN_COLOUR,
     "markeredgewidth": 1.8,
 }
 
@@ -57,7 +55,12 @@ class _Panel:
 
 
 def plot_curves(
-    records: Sequence[Mapping[str, Any]], path: Path, *, scores: Sequence[str] = (), title: str = ""
+    records: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    scores: Sequence[str] = (),
+    title: str = "",
+    colour: str = PALETTE[0],
 ) -> None:
     """Draw the loss and the first of `scores` over the rounds from the lines of metrics.jsonl; write a PNG, atomically.
 
@@ -65,6 +68,7 @@ def plot_curves(
     `global/<score>` and `client/<id>/<score>`. Where the global test set was not scored, `own/<score>`,
     `own/<score>_worst` and `client/<id>/own/<score>` take their places. Missing, null and non-finite values are left
     out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
+    colour: of what counts, that of the run's recipe.
     """
     panels = [_panel(records, "loss")]
     panels += [panel for name in scores if (panel := _panel(records, name)).all_points][:MAX_SCORES]
@@ -76,14 +80,14 @@ def plot_curves(
         axes.set_title(panel.heading, loc="left", fontsize=11, fontweight="bold", color=INK)
         axes.set_ylabel(panel.unit, fontsize=9, color=MUTED)
         for client_id, points in panel.clients.items():
-            axes.plot(*zip(*points, strict=True), **_client_line(client_ids, client_id))
+            axes.plot(*zip(*points, strict=True), **_client_line(client_ids, client_id, colour))
         if panel.training:
             axes.plot(*zip(*panel.training, strict=True), **_TRAINING_LINE)
         if panel.worst:
-            axes.plot(*zip(*panel.worst, strict=True), **_WORST_LINE, zorder=3)
-        _draw_main(axes, panel.main)
+            axes.plot(*zip(*panel.worst, strict=True), **_WORST_LINE, color=colour, zorder=3)
+        _draw_main(axes, panel.main, colour)
         _scale(axes, last_round, [value for points in panel.all_points for _, value in points])
-    _add_legend(figure, panels, client_ids)
+    _add_legend(figure, panels, client_ids, colour)
     if title:
         wrapped = textwrap.fill(title, int(figure.get_figwidth() * 11))
         figure.suptitle(wrapped, x=0.012, ha="left", fontsize=11, color=INK, parse_math=False)
@@ -114,24 +118,25 @@ def _client_points(records: Sequence[Mapping[str, Any]], metric: str) -> dict[in
     return {client_id: found for client_id, found in points.items() if found}
 
 
-def _client_line(client_ids: Sequence[int], client_id: int) -> dict[str, Any]:
+def _client_line(client_ids: Sequence[int], client_id: int, main_colour: str) -> dict[str, Any]:
     """Return how a client's line looks: thin, in a colour of its own if the clients are few, else in grey."""
     few = len(client_ids) <= MAX_NAMED_CLIENTS
     if not few:
         return {"color": MUTED, "linewidth": 0.8, "marker": ".", "markersize": 1.5, "alpha": 0.35}
-    return {"color": _CLIENT_COLOURS[client_ids.index(client_id)], "linewidth": 1.1, "marker": ".", "markersize": 4}
+    others = [colour for colour in _CLIENT_COLOURS if colour != main_colour]
+    return {"color": others[client_ids.index(client_id)], "linewidth": 1.1, "marker": ".", "markersize": 4}
 
 
-def _draw_main(axes: Axes, points: Points) -> None:
+def _draw_main(axes: Axes, points: Points, colour: str) -> None:
     """Draw the panel's main line: strong, round 0 hollow, the last value written beside its point."""
     if not points:
         return
     rounds, values = zip(*points, strict=True)
-    axes.plot(rounds, values, **{**_MAIN_LINE, "markersize": 5 if len(points) <= 40 else 2.5}, zorder=4)
+    axes.plot(rounds, values, **_MAIN_LINE, markersize=5 if len(points) <= 40 else 2.5, color=colour, zorder=4)
     if rounds[0] == 0:
-        axes.plot(rounds[:1], values[:1], **_UNTRAINED_MARK, zorder=5)
+        axes.plot(rounds[:1], values[:1], **_UNTRAINED_MARK, markeredgecolor=colour, zorder=5)
     label = axes.annotate(f"{values[-1]:.3f}", points[-1], xytext=(8, 0), textcoords="offset points", va="center")
-    label.set(fontsize=9, fontweight="bold", color=_MAIN_COLOUR)
+    label.set(fontsize=9, fontweight="bold", color=colour)
 
 
 def _scale(axes: Axes, last_round: int, values: Sequence[float]) -> None:
@@ -150,21 +155,24 @@ def _scale(axes: Axes, last_round: int, values: Sequence[float]) -> None:
         axes.set_ylim(-0.04 * top, top)
 
 
-def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[int]) -> None:
+def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[int], colour: str) -> None:
     """Put one legend for all panels below them."""
-    entries = [(Line2D([], [], **_MAIN_LINE), what) for what in dict.fromkeys(p.what for p in panels if p.main)]
+    entries = [
+        (Line2D([], [], **_MAIN_LINE, markersize=5, color=colour), what)
+        for what in dict.fromkeys(p.what for p in panels if p.main)
+    ]
     if any(panel.worst for panel in panels):
-        entries.append((Line2D([], [], **_WORST_LINE), "worst client on its own test rows"))
+        entries.append((Line2D([], [], **_WORST_LINE, color=colour), "worst client on its own test rows"))
     if any(panel.training for panel in panels):
         entries.append((Line2D([], [], **_TRAINING_LINE), "mean of the clients, training"))
     if any(panel.main and panel.main[0][0] == 0 for panel in panels):
-        entries.append((Line2D([], [], **_UNTRAINED_MARK), "before training"))
+        entries.append((Line2D([], [], **_UNTRAINED_MARK, markeredgecolor=colour), "before training"))
     suffix = "" if any(panel.clients for panel in panels[1:]) else ", training"
     if len(client_ids) > MAX_NAMED_CLIENTS:
-        line = Line2D([], [], **(_client_line(client_ids, client_ids[0]) | {"alpha": 1.0}))
+        line = Line2D([], [], **(_client_line(client_ids, client_ids[0], colour) | {"alpha": 1.0}))
         entries.append((line, f"each of {len(client_ids)} clients{suffix}"))
     else:
-        entries += [(Line2D([], [], **_client_line(client_ids, i)), f"client {i}{suffix}") for i in client_ids]
+        entries += [(Line2D([], [], **_client_line(client_ids, i, colour)), f"client {i}{suffix}") for i in client_ids]
     if entries:
         handles, names = zip(*entries, strict=True)
         add_legend(figure, handles, names, loc="outside lower center", num_columns=min(len(names), 2 * len(panels)))

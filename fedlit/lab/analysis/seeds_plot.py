@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
 from fedlit.lab.analysis.plots import Points, add_legend, save, score_look, style
+from fedlit.lab.analysis.slots import slots
 
 MAX_PANELS = 12
 """Panels of one picture; more go to further pictures."""
@@ -56,17 +57,18 @@ def plot_curves_of_seeds(curves: Sequence[Curves], score: str, stem: Path, title
     Means are over those rounds that all seeds of a line have; a single seed has no band.
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
+    looks = _looks(names)
 
     def draw(axes: Axes, panel: str) -> None:
         for curve in (curve for curve in curves if curve.panel == panel):
-            _draw_curve(axes, curve, _look(names.index(curve.name)))
+            _draw_curve(axes, curve, looks[curve.name])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("rounds of training", fontsize=8, color=MUTED)
         axes.set_ylabel(_axis_label(score), fontsize=8, color=MUTED)
 
     if any(len(curve.by_seed) > 1 for curve in curves):
         title += "\nmean over seeds, band: ± one sample standard deviation"
-    handles = [Line2D([], [], **_look(i)) for i in range(len(names))]
+    handles = [Line2D([], [], **looks[name]) for name in names]
     return _pages(_panels(curves), 2.9, draw, (handles, names), stem, title)
 
 
@@ -74,12 +76,12 @@ def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str)
     """Draw what every method reached, a row for each: the seeds, their mean and one sample standard deviation, and the
     published value; return the files, PNG and PDF.
     """
-    names = list(dict.fromkeys(entry.name for entry in reached))
+    looks = _looks(list(dict.fromkeys(entry.name for entry in reached)))
 
     def draw(axes: Axes, panel: str) -> None:
         shown = [entry for entry in reached if entry.panel == panel]
         for row, entry in enumerate(shown):
-            _draw_reached(axes, row, entry, _look(names.index(entry.name)))
+            _draw_reached(axes, row, entry, looks[entry.name])
         axes.set_yticks(range(len(shown)), [textwrap.shorten(e.name, 26, placeholder="…") for e in shown], fontsize=8)
         for label in axes.get_yticklabels():
             label.set(color=INK, parse_math=False)
@@ -117,15 +119,20 @@ def _panels(entries: Iterable[Curves | Reached]) -> list[str]:
     return list(dict.fromkeys(entry.panel for entry in entries))
 
 
-def _look(index: int) -> dict[str, Any]:
-    """Return colour, dashes and marker, of which no two of the first 20 methods share all three, and a width: the first
+def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return how each line looks, by name."""
+    return {name: _look(slot, place) for place, (name, slot) in enumerate(zip(names, slots(names), strict=True))}
+
+
+def _look(slot: int, place: int) -> dict[str, Any]:
+    """Return colour, dashes and marker, of which no two of the first 20 slots share all three, and a width: the first
     are drawn first and wider, so that they show below others with the same values.
     """
-    extra = 1.0 / (1 + index)
+    extra = 1.0 / (1 + place)
     return {
-        "color": PALETTE[index % len(PALETTE)],
-        "linestyle": _DASHES[(index + index // len(PALETTE)) % len(_DASHES)],
-        "marker": _MARKERS[(index + index // len(PALETTE)) % len(_MARKERS)],
+        "color": PALETTE[slot % len(PALETTE)],
+        "linestyle": _DASHES[(slot + slot // len(PALETTE)) % len(_DASHES)],
+        "marker": _MARKERS[(slot + slot // len(PALETTE)) % len(_MARKERS)],
         "linewidth": 1.4 + 0.9 * extra,
         "markersize": 4.2 + 2.2 * extra,
     }

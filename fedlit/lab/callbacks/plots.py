@@ -22,6 +22,7 @@ class RunPlots(Callback):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._title = ""
+        self._recipe = ""
         self._scores: Sequence[str] = ()
         self._classes: Sequence[str] = ()
         self._records: list[dict[str, Any]] = []
@@ -33,6 +34,7 @@ class RunPlots(Callback):
 
         data = summary.config.data
         self._title = summary.folder.name
+        self._recipe = summary.config.method.name
         self._scores = chosen_scores(data)
         self._classes = summary.classes
         self._records = list(records)
@@ -58,11 +60,14 @@ class RunPlots(Callback):
         """Draw what is there so far, also when the run was stopped."""
         from fedlit.lab.analysis.confusion import plot_confusion  # noqa: PLC0415  as above
         from fedlit.lab.analysis.curves import plot_curves  # noqa: PLC0415  as above
+        from fedlit.lab.analysis.slots import colours  # noqa: PLC0415  as above
 
         if not self._has_deviation:
             self._plot_deviation()
         if any({"global/loss", "own/loss"} & record.keys() for record in self._records):
-            plot_curves(self._records, self._folder / "curves.png", scores=self._scores, title=self._title)
+            colour = colours([self._recipe])[self._recipe]
+            path = self._folder / "curves.png"
+            plot_curves(self._records, path, scores=self._scores, title=self._title, colour=colour)
         for record in reversed(self._records):
             matrix, whose = confusion_matrix(record)
             if matrix is not None:

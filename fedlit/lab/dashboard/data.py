@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
 from fedlit.lab.analysis.costs import COSTS
+from fedlit.lab.analysis.slots import slots
 from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
@@ -17,10 +18,14 @@ GROUPS_OF_OPTIONS = ("method", "data", "model")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Factor:
-    """What tells groups apart: one key, or the method together with options that not every method has."""
+    """What tells groups apart: one key, or the method together with options that not every method has.
+
+    slots: of each value, the look of its line (`fedlit.lab.analysis.slots`).
+    """
 
     name: str
     values: list[str]
+    slots: list[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,10 +204,10 @@ def _factors(groups: Sequence[Group], collection: Collection) -> tuple[list[Fact
     # Without methods to compare, what is neither data nor model makes the lines.
     bundles = [lines, *others] if lines else sorted(others, key=lambda keys: keys[0] in GROUPS_OF_OPTIONS)
     if not bundles:
-        return [Factor(name="method", values=[_only_label(groups, collection)])], [[0] for _ in groups]
+        return [_factor("method", [_only_label(groups, collection)])], [[0] for _ in groups]
     labels = [[_label(group, keys) for group in groups] for keys in bundles]
     factors = [
-        Factor(name=keys[0].rsplit(".", maxsplit=1)[-1], values=_distinct(texts))
+        _factor(keys[0].rsplit(".", maxsplit=1)[-1], _distinct(texts))
         for keys, texts in zip(bundles, labels, strict=True)
     ]
     values = [
@@ -210,6 +215,10 @@ def _factors(groups: Sequence[Group], collection: Collection) -> tuple[list[Fact
         for i in range(len(groups))
     ]
     return factors, values
+
+
+def _factor(name: str, values: list[str]) -> Factor:
+    return Factor(name=name, values=values, slots=slots(values))
 
 
 def _label(group: Group, keys: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from fedlit.config.keys import show
 from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, Group
 from fedlit.lab.analysis.costs import COSTS
-from fedlit.lab.analysis.palette import PALETTE
+from fedlit.lab.analysis.slots import colours
 from fedlit.scores import chosen_scores, headings
 from fedlit.store.records import trained
 
@@ -68,7 +68,7 @@ def workspace_definition(collection: Collection, project: str, entity: str, face
         runset_settings=workspaces.RunsetSettings(
             filters=expr.And(expr.Metric("Name").isin(names)),
             groupby=[expr.Config(key) for key in ("method.name", *options)],
-            group_colors={method: PALETTE[i % len(PALETTE)] for i, method in enumerate(methods)},
+            group_colors=colours(methods),
         ),
     )
 

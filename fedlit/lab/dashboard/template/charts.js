@@ -50,7 +50,7 @@ function curvesChart(page, panel, state, colours, ranges, height) {
   const layout = baseLayout(colours, height);
   const traces = panel.groups.flatMap((group) => {
     const points = pointsOf(group, group.curves[score?.key], state.axis, state.logX);
-    return points.length && !state.hidden.has(group.line) ? curveTraces(group, points, look(page, group.line, isDark()), panel.groups.length) : [];
+    return points.length && !state.hidden.has(group.line) ? curveTraces(group, points, look(page, group.slot, isDark()), panel.groups.length) : [];
   });
   layout.xaxis.title.text = cost ? `${cost.heading} (${cost.unit})` : "round";
   layout.xaxis.type = state.logX ? "log" : "linear";
@@ -102,7 +102,7 @@ function dotsChart(page, panel, state, colours, ranges) {
   const rows = panel.groups
     .map((group) => ({ group, outcome: group[state.pick][score?.key] }))
     .filter((row) => row.outcome && !state.hidden.has(row.group.line))
-    .map((row) => ({ ...row, mean: mean(row.outcome.seeds), style: look(page, row.group.line, isDark()) }))
+    .map((row) => ({ ...row, mean: mean(row.outcome.seeds), style: look(page, row.group.slot, isDark()) }))
     .sort((a, b) => (score.lower_is_better ? a.mean - b.mean : b.mean - a.mean));
   const layout = baseLayout(colours, 64 + 30 * Math.max(panel.groups.length, 1));
   const names = rows.map((row) => plain(row.group.name));
@@ -148,7 +148,7 @@ function trafficChart(page, panel, state, colours, ranges, height, width) {
   const rows = panel.groups
     .map((group) => ({ group, outcome: group.last[score?.key] }))
     .filter((row) => row.outcome && row.outcome.traffic_mb !== null && !state.hidden.has(row.group.line) && (!state.logTraffic || row.outcome.traffic_mb > 0))
-    .map((row) => ({ ...row, mean: mean(row.outcome.seeds), style: look(page, row.group.line, isDark()) }));
+    .map((row) => ({ ...row, mean: mean(row.outcome.seeds), style: look(page, row.group.slot, isDark()) }));
   const scaled = (value) => (state.logTraffic ? Math.log10(value) : value);
   const [left, right] = trafficSpan(rows.map((row) => scaled(row.outcome.traffic_mb)), state.logTraffic);
   const [low, high] = ranges.y(panel) ?? [0, 1];

@@ -64,7 +64,7 @@ function buildLegend() {
   const focused = [...legend.children].indexOf(document.activeElement);
   legend.replaceChildren(
     ...page.factors[state.lines].values.map((name, i) => {
-      const button = element("button", { type: "button", "aria-pressed": String(!state.hidden.has(i)) }, swatch(look(page, i, isDark()), "line"), name);
+      const button = element("button", { type: "button", "aria-pressed": String(!state.hidden.has(i)) }, swatch(look(page, page.factors[state.lines].slots[i], isDark()), "line"), name);
       button.addEventListener("click", () => {
         const hidden = new Set(state.hidden);
         if (!hidden.delete(i)) hidden.add(i);

@@ -4,13 +4,13 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star", "pentagon", "hexagon"];
 const MAIN = -1; // in place of a score's index: each data set's own main score
 
-/** How the line of a factor's value looks: ten colours whole, then the same ones dashed, then dotted. */
-function look(page, index, dark) {
-  const shade = page.shades[index % page.shades.length];
+/** How a line looks, by its slot: ten colours whole, then the same ones dashed, then dotted. */
+function look(page, slot, dark) {
+  const shade = page.shades[slot % page.shades.length];
   return {
     color: dark ? shade.dark : shade.light,
-    dash: DASHES[Math.floor(index / page.shades.length) % DASHES.length],
-    symbol: SYMBOLS[index % SYMBOLS.length],
+    dash: DASHES[Math.floor(slot / page.shades.length) % DASHES.length],
+    symbol: SYMBOLS[slot % SYMBOLS.length],
   };
 }
 
@@ -22,7 +22,7 @@ function panelsOf(page, lines) {
     const title = others.filter((text) => text !== null && text !== "–").join(" · ");
     const key = JSON.stringify(others);
     if (!panels.has(key)) panels.set(key, { title, scale: group.scale, groups: [] });
-    panels.get(key).groups.push({ ...group, line: group.values[lines], name: page.factors[lines].values[group.values[lines]] });
+    panels.get(key).groups.push({ ...group, line: group.values[lines], slot: page.factors[lines].slots[group.values[lines]], name: page.factors[lines].values[group.values[lines]] });
   }
   return [...panels.values()];
 }

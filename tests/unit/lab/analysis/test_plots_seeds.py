@@ -50,7 +50,7 @@ def test_a_method_has_one_look_in_all_panels(tmp_path: Path, drawn: list[Figure]
 
 
 def test_methods_are_told_apart_without_colour() -> None:
-    looks = [_look(i) for i in range(20)]
+    looks = [_look(i, i) for i in range(20)]
     assert len({(str(look["linestyle"]), look["marker"], look["color"]) for look in looks}) == 20
     for one, other in pairwise(looks[:11]):
         greys = [0.299 * r + 0.587 * g + 0.114 * b for r, g, b in (to_rgb(look["color"]) for look in (one, other))]
