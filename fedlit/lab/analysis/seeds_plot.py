@@ -6,7 +6,7 @@ A method has one look in all panels: its colour, its dashes and its marker, so t
 import math
 import statistics
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,19 @@ _MARKERS = "osD^vPX*<>"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curves:
-    """The curves of one method in one setting: the points of every seed."""
+    """The curves of one method in one setting, the points of every seed. Panels of one `scale` share their axis."""
 
     panel: str
     name: str
     by_seed: Sequence[Points]
+    scale: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reached:
     """What the seeds of one method reached in one setting, and the published value in the same unit.
 
-    final: whether the values are of runs that are done.
+    final: whether the values are of runs that are done. scale: panels of one scale share their axis.
     """
 
     panel: str
@@ -49,12 +50,16 @@ class Reached:
     values: Sequence[float]
     final: bool = True
     published: float | None = None
+    scale: str = ""
 
 
-def plot_curves_of_seeds(curves: Sequence[Curves], score: str, stem: Path, title: str) -> list[Path]:
+def plot_curves_of_seeds(
+    curves: Sequence[Curves], score: str, stem: Path, title: str, scale: float = 1.0
+) -> list[Path]:
     """Draw the mean over seeds by round with a band of one sample standard deviation; return the files, PNG and PDF.
 
-    Means are over those rounds that all seeds of a line have; a single seed has no band.
+    Means are over those rounds that all seeds of a line have; a single seed has no band. The points are in the unit of
+    the records times `scale`.
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
     looks = _looks(names)
@@ -64,17 +69,18 @@ def plot_curves_of_seeds(curves: Sequence[Curves], score: str, stem: Path, title
             _draw_curve(axes, curve, looks[curve.name])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("rounds of training", fontsize=8, color=MUTED)
-        axes.set_ylabel(_axis_label(score), fontsize=8, color=MUTED)
+        axes.set_ylabel(_axis_label(score, scale), fontsize=8, color=MUTED)
 
     if any(len(curve.by_seed) > 1 for curve in curves):
         title += "\nmean over seeds, band: ± one sample standard deviation"
     handles = [Line2D([], [], **looks[name]) for name in names]
-    return _pages(_panels(curves), 2.9, draw, (handles, names), stem, title)
+    scales = {curve.panel: curve.scale for curve in curves}
+    return _pages(scales, 2.9, draw, (handles, names), stem, title, shared="y")
 
 
-def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str) -> list[Path]:
+def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str, scale: float = 1.0) -> list[Path]:
     """Draw what every method reached, a row for each: the seeds, their mean and one sample standard deviation, and the
-    published value; return the files, PNG and PDF.
+    published value; return the files, PNG and PDF. All are in the unit of the records times `scale`.
     """
     looks = _looks(list(dict.fromkeys(entry.name for entry in reached)))
 
@@ -89,7 +95,7 @@ def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.margins(x=0.08)
-        axes.set_xlabel(_axis_label(score), fontsize=8, color=MUTED)
+        axes.set_xlabel(_axis_label(score, scale), fontsize=8, color=MUTED)
 
     grey: Mapping[str, Any] = {"color": MUTED, "marker": "o"}
     entries = [("mean ± sample standard deviation", Line2D([], [], **grey, linewidth=1.4, markersize=7))]
@@ -102,8 +108,9 @@ def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str)
     if any(entry.published is not None for entry in reached):
         entries.append(("published", Line2D([], [], **_PUBLISHED)))
     legend = [line for _, line in entries], [text for text, _ in entries]
-    height = 0.95 + 0.27 * max((sum(e.panel == panel for e in reached) for panel in _panels(reached)), default=1)
-    return _pages(_panels(reached), height, draw, legend, stem, title)
+    scales = {entry.panel: entry.scale for entry in reached}
+    height = 0.95 + 0.27 * max((sum(e.panel == panel for e in reached) for panel in scales), default=1)
+    return _pages(scales, height, draw, legend, stem, title, shared="x")
 
 
 _PUBLISHED: Mapping[str, Any] = {
@@ -113,10 +120,6 @@ _PUBLISHED: Mapping[str, Any] = {
     "markersize": 13,
     "markeredgewidth": 1.6,
 }
-
-
-def _panels(entries: Iterable[Curves | Reached]) -> list[str]:
-    return list(dict.fromkeys(entry.panel for entry in entries))
 
 
 def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -138,9 +141,10 @@ def _look(slot: int, place: int) -> dict[str, Any]:
     }
 
 
-def _axis_label(score: str) -> str:
+def _axis_label(score: str, scale: float) -> str:
     look = score_look(score)
-    return f"{look.heading}, lower is better" if look.lower_is_better else f"{look.heading} ({look.unit})"
+    times = "" if scale == 1.0 else f" × {scale:g}"
+    return f"{look.heading}{times}, lower is better" if look.lower_is_better else f"{look.heading} ({look.unit}{times})"
 
 
 def _draw_curve(axes: Axes, curve: Curves, look: Mapping[str, Any]) -> None:
@@ -174,16 +178,31 @@ def _draw_reached(axes: Axes, row: int, entry: Reached, look: Mapping[str, Any])
     axes.plot([mean], [row], **mark, **face, linestyle="none", markersize=7, zorder=3)
 
 
+def _share(axes: Mapping[str, Axes], scales: Mapping[str, str], which: str) -> None:
+    """Give the panels of one scale one range, so that they can be compared."""
+    for scale in set(scales.values()):
+        same = [panel for name, panel in axes.items() if scales[name] == scale]
+        limits = [panel.get_ylim() if which == "y" else panel.get_xlim() for panel in same]
+        for panel in same:
+            span = min(low for low, _ in limits), max(high for _, high in limits)
+            panel.set_ylim(span) if which == "y" else panel.set_xlim(span)
+
+
 def _pages(
-    panels: Sequence[str],
+    scales: Mapping[str, str],
     height: float,
     draw: Callable[[Axes, str], None],
     legend: tuple[Sequence[Line2D], Sequence[str]],
     stem: Path,
     title: str,
+    *,
+    shared: str,
 ) -> list[Path]:
-    """Draw the panels on as many pictures as they need; height: of one, in inches."""
-    written = []
+    """Draw the panels on as many pictures as they need.
+
+    scales: of each panel, what it shares its axis `shared`, x or y, with. height: of one, in inches.
+    """
+    written, panels = [], list(scales)
     for page, first in enumerate(range(0, len(panels), MAX_PANELS)):
         part = panels[first : first + MAX_PANELS]
         num_columns = min(_NUM_COLUMNS, len(part))
@@ -197,6 +216,7 @@ def _pages(
             style(axes)
             axes.set_title(textwrap.fill(panel, 44), loc="left", fontsize=9, color=INK, parse_math=False)
             draw(axes, panel)
+        _share(dict(zip(part, grid, strict=False)), scales, shared)
         for axes in grid[len(part) :]:
             axes.set_visible(False)
         heading = "\n".join(textwrap.fill(line, int(width * 12)) for line in title.splitlines())

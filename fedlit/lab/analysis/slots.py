@@ -10,7 +10,11 @@ from fedlit.lab.analysis.palette import PALETTE
 from fedlit.recipes import RECIPES
 from fedlit.registry import registered
 
-_NAMES = tuple(RECIPES)
+_NAMES = (
+    *("fedit", "ffa_lora", "fedex_lora", "flexlora", "scl", "fedsa_lora", "fedftg", "flora", "full", "rolora"),
+    *("fedsvd", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
+)
+"""The recipes by slot: those that the papers compare most are far apart in colour."""
 
 
 def recipe_of(label: str) -> str | None:
@@ -22,7 +26,7 @@ def recipe_of(label: str) -> str | None:
 def slots(labels: Sequence[str]) -> list[int]:
     """Return the slot of each of the distinct labels of one picture.
 
-    A recipe of the package has its own, by its place in `RECIPES`, in every picture. Its further lines, recipes from
+    A recipe of the package has its own, its place in this order, in every picture. Its further lines, recipes from
     outside and lines of something else take the slots that no recipe in the picture has, the first free one each.
     """
     recipes = [recipe_of(label) for label in labels]

@@ -7,9 +7,23 @@ from dataclasses import dataclass
 from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
 from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.analysis.slots import slots
+from fedlit.lab.dashboard.clients import RunClients, client_curves
 from fedlit.lab.dashboard.colours import shades
-from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
+from fedlit.lab.dashboard.options import Options, differing_options
+from fedlit.lab.dashboard.series import (
+    Column,
+    Curve,
+    Outcome,
+    Points,
+    costs,
+    curve,
+    outcome,
+    points_of,
+    score_name,
+    scored_rounds,
+)
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
+from fedlit.lab.report.published import load_published, scales_of
 from fedlit.scores import SCORES, headings, is_lower_better, main_key
 from fedlit.store.status import STATES
 
@@ -87,13 +101,15 @@ class PageData:
     costs: list[Axis]
     groups: list[GroupData]
     labels: list[LabelledData]
+    clients: list[RunClients]
+    options: Options
     shades: list[dict[str, str]]
 
 
 def page_data(collection: Collection) -> PageData:
     """Return what the page shows of a collection; cells without a run and runs without a record included."""
-    groups = by_seed(collection)
-    points = {entry.folder: points_of(entry) for entry in collection.entries}
+    groups, scales = by_seed(collection), scales_of(load_published(collection.name))
+    points = {entry.folder: points_of(entry, scales) for entry in collection.entries}
     keys = headings({key for rounds in points.values() for values in rounds.values() for key in values})
     mains = [_main_score(group, keys) for group in groups]
     # The main scores first; the others in the order of the tables.
@@ -111,13 +127,15 @@ def page_data(collection: Collection) -> PageData:
         warnings=_warnings(collection, protocols),
         runs=runs,
         factors=factors,
-        scores=[_score_axis(key, keys[key]) for key in ordered],
+        scores=[_score_axis(key, keys[key], scales) for key in ordered],
         costs=[Axis(key=name, heading=COSTS[name].heading, unit=COSTS[name].unit) for name in told],
         groups=[
             _group_data(group, [points[entry.folder] for entry in group.entries], own_values, ordered, main)
             for group, own_values, main in zip(groups, values, mains, strict=True)
         ],
         labels=label_distributions(collection.entries),
+        clients=client_curves(collection.entries, scales),
+        options=differing_options(collection.entries),
         shades=shades(),
     )
 
@@ -177,11 +195,13 @@ def _main_score(group: Group, keys: Mapping[str, str]) -> str | None:
     return counts or next((key for key in keys if key in recorded), None)
 
 
-def _score_axis(key: str, heading: str) -> Axis:
+def _score_axis(key: str, heading: str, scales: Mapping[str, float]) -> Axis:
     """Return the axis of a score; a `_worst` one and one of a part have the unit of their score."""
     name = key.split("/")[1].removesuffix("_worst")
     score = SCORES.get(name) or SCORES[name.removesuffix("_macro")]
-    return Axis(key=key, heading=heading, unit=score.unit, lower_is_better=is_lower_better(key))
+    scale = scales.get(score_name(key), 1.0)
+    unit = score.unit if scale == 1.0 else f"{score.unit} × {scale:g}"
+    return Axis(key=key, heading=heading, unit=unit, lower_is_better=is_lower_better(key))
 
 
 def _factors(groups: Sequence[Group], collection: Collection) -> tuple[list[Factor], list[list[int]]]:

@@ -1,8 +1,9 @@
 """Curves of a group of seeds: the mean over those that have a value, and how far the seeds lie apart."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.analysis.costs import COSTS, cumulative_costs
@@ -44,15 +45,25 @@ def rounded(value: float) -> float:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
-def points_of(entry: Entry) -> Points:
-    """Return the finite numbers of a run by round; of two records of one round the later one counts."""
+def points_of(entry: Entry, scales: Mapping[str, float] = MappingProxyType({})) -> Points:
+    """Return the finite numbers of a run by round; of two records of one round the later one counts.
+
+    scales: what is shown for a score of 1, by its name; 1 where nothing is said.
+    """
     costs = cumulative_costs(entry.records)
     return {
         int(record["round"]): {
-            key: value for key, found in {**record, **cost}.items() if (value := number(found)) is not None
+            key: value * scales.get(score_name(key), 1.0)
+            for key, found in {**record, **cost}.items()
+            if (value := number(found)) is not None
         }
         for record, cost in zip(entry.records, costs, strict=True)
     }
+
+
+def score_name(key: str) -> str:
+    """Return the score of a key of the record, as `accuracy/boolq` of `global/accuracy/boolq`; a part of it as well."""
+    return key.partition("/")[2].removesuffix("_worst").removesuffix("_std")
 
 
 def scored_rounds(seeds: Sequence[Points], keys: Sequence[str]) -> list[int]:

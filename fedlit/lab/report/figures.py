@@ -9,30 +9,32 @@ from fedlit.lab.analysis.seeds_plot import Curves, Reached, plot_curves_of_seeds
 from fedlit.lab.report.contenders import contender_keys
 from fedlit.lab.report.layout import Layout, known_scores, naming_keys
 from fedlit.lab.report.measures import PLACES, is_done, measure
+from fedlit.lab.report.published import scales_of
 from fedlit.scores import SCORES
 
 
 def draw_figures(collection: Collection, layout: Layout, which: str, folder: Path) -> list[Path]:
     """Write the figures of every score of the table that a run has, and return their paths."""
+    scales = scales_of(layout.published)
     scores = dict.fromkeys(score.split("/")[0] for column in layout.columns for score in column.scores)
     groups = _named(collection, layout)
     published = _published(layout)
     written = []
     for score in (score for score in scores if score in known_scores(collection)):
-        stem = score.replace("/", "-")
+        stem, scale = score.replace("/", "-"), scales.get(score, 1.0)
         curves = [
-            Curves(panel=panel, name=name, by_seed=points)
+            Curves(panel=panel, name=name, by_seed=points, scale=_data_of(group))
             for panel, name, group in groups
-            if (points := _points(group, score))
+            if (points := _points(group, score, scale))
         ]
         if not curves:
             continue
         title = f"{collection.name}: {SCORES[score].heading if score in SCORES else score}"
-        written += plot_curves_of_seeds(curves, score, folder / f"curves-{stem}", f"{title} over the rounds")
+        written += plot_curves_of_seeds(curves, score, folder / f"curves-{stem}", f"{title} over the rounds", scale)
         panels = {curve.panel for curve in curves}
-        reached = [_reached(*entry, score, which, published) for entry in groups if entry[0] in panels]
+        reached = [_reached(*entry, score, which, published, scale) for entry in groups if entry[0] in panels]
         when = "after the last round" if which == "last" else "in the best round"
-        written += plot_reached(reached, score, folder / f"reached-{stem}", f"{title} {when}")
+        written += plot_reached(reached, score, folder / f"reached-{stem}", f"{title} {when}", scale)
     return written
 
 
@@ -48,16 +50,29 @@ def _named(collection: Collection, layout: Layout) -> list[tuple[str, str, Group
 
 
 def _reached(
-    panel: str, name: str, group: Group, score: str, which: str, published: Mapping[tuple[int, str], float]
+    panel: str,
+    name: str,
+    group: Group,
+    score: str,
+    which: str,
+    published: Mapping[tuple[int, str], float],
+    scale: float,
 ) -> Reached:
     found = measure(group.entries, (score,), which)
     return Reached(
         panel=panel,
         name=name,
-        values=[value.value for value in found.values.values()],
+        values=[scale * value.value for value in found.values.values()],
         final=found.final,
+        scale=_data_of(group),
         published=published.get((id(group.entries[0]), score)),
     )
+
+
+def _data_of(group: Group) -> str:
+    """Return the data set of a setting, whose panels are compared."""
+    config = next((entry.config for entry in group.entries if entry.config), None)
+    return str(group.settings.get("data", config.data.name if config else ""))
 
 
 def _label(group: Group, keys: Sequence[str], called: Mapping[str, Mapping[object, str]]) -> str:
@@ -65,20 +80,20 @@ def _label(group: Group, keys: Sequence[str], called: Mapping[str, Mapping[objec
     return ", ".join(part for part in parts if part)
 
 
-def _points(group: Group, score: str) -> list[list[tuple[int, float]]]:
+def _points(group: Group, score: str, scale: float) -> list[list[tuple[int, float]]]:
     """Return the curves of the seeds, as in the table: of the runs that are done, or of the others where none is."""
     entries = [entry for entry in group.entries if is_done(entry)] or group.entries
     for place in PLACES:
         found = [points for entry in entries if (points := points_of(entry.records, f"{place}/{score}"))]
         if found:
-            return found
+            return [[(number, scale * value) for number, value in points] for points in found]
     return []
 
 
 def _published(layout: Layout) -> dict[tuple[int, str], float]:
-    """Return the published numbers in the unit of the records, by the first run of their place and score."""
+    """Return the published numbers as they are printed, by the first run of their place and score."""
     return {
-        (id(place.entries[0]), score): float(place.published) / column.scale
+        (id(place.entries[0]), score): float(place.published)
         for line in layout.lines
         for place, column in zip(line.places, layout.columns, strict=True)
         if place.entries and place.published is not None

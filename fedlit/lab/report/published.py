@@ -138,6 +138,12 @@ def _published(content: Mapping[str, Any]) -> Published:
     )
 
 
+def scales_of(published: Published | None) -> dict[str, float]:
+    """Return what the paper prints for a score of 1, of each score of its table; nothing if there is no paper."""
+    columns = published.columns if published else ()
+    return {score: column.scale for column in columns for score in column.scores}
+
+
 def _column(entry: Mapping[str, Any], scale: Mapping[str, float], decimals: int) -> Column:
     scores = tuple(_as_list(entry["score"]))
     factors = {float(scale.get(score.split("/")[0], 1)) for score in scores}

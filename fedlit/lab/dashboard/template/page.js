@@ -40,9 +40,14 @@ function swatch(style, shape) {
 
 // Controls
 
-function fillSelect(id, options, onChange) {
-  const select = document.getElementById(id);
+function setOptions(select, options, chosen) {
   select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
+  if (chosen !== undefined) select.value = chosen;
+}
+
+function fillSelect(id, options, onChange, chosen) {
+  const select = document.getElementById(id);
+  setOptions(select, options, chosen);
   select.addEventListener("change", () => onChange(select.value));
 }
 
@@ -167,6 +172,7 @@ function build() {
   buildSection("curves", panels, (panel) => curvesChart(page, panel, state, colours, curveRanges, height), () => height);
   buildSection("methods", panels, (panel) => dotsChart(page, panel, state, colours, dotRanges), (panel) => 64 + 30 * panel.groups.length);
   buildSection("traffic", panels, (panel, width) => trafficChart(page, panel, state, colours, trafficRanges, height, width), () => height);
+  buildClients(colours);
   buildLabels(colours);
   writeCaptions(panels, all.filter((panel) => !panels.includes(panel)));
   startQueue();
@@ -287,6 +293,8 @@ function buildPrinting() {
 }
 
 buildControls();
+fillClients();
+fillOptions();
 buildTheme();
 buildPrinting();
 buildRunFilter();

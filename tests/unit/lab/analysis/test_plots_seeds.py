@@ -100,3 +100,23 @@ def test_equal_pictures_are_equal_files_without_a_date_or_drawn_fonts(tmp_path: 
     assert one.startswith(b"%PDF")
     assert b"CreationDate" not in one
     assert b"/Type3" not in one
+
+
+def test_panels_of_one_scale_share_their_axis(tmp_path: Path, drawn: list[Figure]) -> None:
+    curves = [
+        Curves(panel=panel, name="fedit", by_seed=[points(start)], scale=scale)
+        for panel, start, scale in (("p", 0.1, "a"), ("q", 5.0, "a"), ("r", 30.0, "b"))
+    ]
+    plot_curves_of_seeds(curves, "rouge_l", tmp_path / "curves", "a title")
+    first, second, third = (axes.get_ylim() for axes in drawn[0].axes[:3])
+    assert first == second
+    assert first[0] < 0.1
+    assert 5.4 < first[1] < third[0]
+    reached = [Reached(panel=p, name="scl", values=[v], scale="a") for p, v in (("p", 0.1), ("q", 0.9))]
+    plot_reached(reached, "rouge_l", tmp_path / "reached", "a title")
+    assert drawn[-1].axes[0].get_xlim() == drawn[-1].axes[1].get_xlim()
+
+
+def test_scores_are_named_in_the_unit_of_the_paper(tmp_path: Path, drawn: list[Figure]) -> None:
+    plot_curves_of_seeds([Curves(panel="p", name="fedit", by_seed=[points(10)])], "rouge_l", tmp_path / "c", "t", 100.0)
+    assert drawn[0].axes[0].get_ylabel() == "ROUGE-L (F1 × 100)"

@@ -1,7 +1,7 @@
 """One look for each recipe, in every picture."""
 
 from fedlit.lab.analysis.palette import PALETTE
-from fedlit.lab.analysis.slots import colours, recipe_of, slots
+from fedlit.lab.analysis.slots import _NAMES, colours, recipe_of, slots
 from fedlit.recipes import RECIPES
 
 
@@ -36,3 +36,7 @@ def test_a_label_begins_with_its_recipe() -> None:
 
 def test_colours_are_of_the_palette() -> None:
     assert colours(["scl", "fedit"]) == {"scl": PALETTE[slots(["scl"])[0]], "fedit": PALETTE[0]}
+
+
+def test_every_recipe_of_the_package_has_a_slot() -> None:
+    assert sorted(_NAMES) == sorted(RECIPES)
