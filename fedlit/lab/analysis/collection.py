@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Entry:
 
     settings: what tells it apart, by dotted key or group (`method`, `data`, `model`), `seed` among them; of a sweep the
     settings of its cell. config: None for a cell without a run folder. records: round 0 first; empty before the first.
-    partition: partition.json.
+    partition: partition.json. chosen: values of axes that were chosen for it (fedlit.lab.analysis.best_axis), which
+    are not among its settings; chosen_note: what a reader must know of the choice.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Entry:
     config: RunConfig | None
     records: tuple[Record, ...]
     partition: Mapping[str, Any] | None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    chosen_note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +179,10 @@ def _own_values(entry: Entry) -> dict[str, Any]:
 
 
 def _named(name: str, folder: Path, entries: Sequence[Entry]) -> Collection:
+    return Collection(name=name, folder=folder, entries=tuple(entries), varied=varied_keys(entries))
+
+
+def varied_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return the keys of settings that differ between runs, without `seed`, in the order of their first."""
     keys = dict.fromkeys(key for entry in entries for key in entry.settings)
-    varied = [key for key in keys if key != "seed" and len({repr(e.settings.get(key)) for e in entries}) > 1]
-    return Collection(name=name, folder=folder, entries=tuple(entries), varied=tuple(varied))
+    return tuple(key for key in keys if key != "seed" and len({repr(e.settings.get(key)) for e in entries}) > 1)
