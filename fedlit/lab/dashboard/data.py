@@ -10,6 +10,7 @@ from fedlit.lab.analysis.slots import slots
 from fedlit.lab.dashboard.clients import RunClients, client_curves
 from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.options import Options, differing_options
+from fedlit.lab.dashboard.rates import Rate, best_rates
 from fedlit.lab.dashboard.series import (
     Column,
     Curve,
@@ -103,6 +104,7 @@ class PageData:
     labels: list[LabelledData]
     clients: list[RunClients]
     options: Options
+    rates: list[Rate]
     shades: list[dict[str, str]]
 
 
@@ -136,6 +138,7 @@ def page_data(collection: Collection) -> PageData:
         labels=label_distributions(collection.entries),
         clients=client_curves(collection.entries, scales),
         options=differing_options(collection.entries),
+        rates=best_rates(collection.entries),
         shades=shades(),
     )
 

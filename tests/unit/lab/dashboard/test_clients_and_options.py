@@ -7,6 +7,7 @@ from fedlit.config import load_config
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.dashboard.clients import MOST_CLIENTS, client_curves
 from fedlit.lab.dashboard.options import ABSENT, differing_options
+from fedlit.lab.dashboard.rates import best_rates
 from fedlit.lab.dashboard.series import points_of
 from fedlit.store.status import RunStatus
 
@@ -71,3 +72,19 @@ def test_points_are_in_the_unit_of_the_paper() -> None:
     points = points_of(entry(records=RECORDS[:1]), {"loss": 2.0, "rouge_l": 100.0})
     assert points[0]["global/loss"] == 6.0
     assert points[0]["round"] == 0
+
+
+def test_the_best_rate_is_chosen_on_validation_and_the_test_set_is_marked() -> None:
+    def tried(lr: float, seed: int, validation: float | None, test: float) -> Entry:
+        record: dict[str, object] = {"round": 1, "global/rouge_l": test}
+        record |= {} if validation is None else {"validation/rouge_l": validation}
+        found = entry(f"local.lr={lr}", name=f"{lr}-{seed}", records=({"round": 0}, record))
+        return replace(found, settings={"method": "fedit", "local.lr": lr, "seed": seed})
+
+    (rate,) = best_rates([tried(0.1, s, 0.5, 0.1) for s in (0, 1)] + [tried(0.2, s, 0.4, 0.9) for s in (0, 1)])
+    assert (rate.label, rate.value, rate.score, rate.on_test) == ("fedit", "0.1", "0.5000", False)
+    assert rate.heading == "validation ROUGE-L"
+    assert rate.tried == "0.1: 0.5000, 0.2: 0.4000"
+    (rate,) = best_rates([tried(0.1, 0, None, 0.1), tried(0.2, 0, None, 0.9)])
+    assert (rate.value, rate.on_test) == ("0.2", True)
+    assert best_rates([tried(0.1, 0, None, 0.1)]) == []
