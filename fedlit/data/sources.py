@@ -1,29 +1,27 @@
-"""Where the rows come from: a local JSON Lines file, the Hugging Face hub or a reader inside the package.
+"""Where the rows come from: local files, the Hugging Face hub or a reader inside the package.
 
 Every row is checked as it is read, before a model is loaded, so that a mistake in line 16,000 shows at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from fedlit.config.schema import DataConfig
 from fedlit.data import pydoc
 from fedlit.data.columns import column_values
 from fedlit.data.hub import open_hub
 from fedlit.data.image_sources import open_digits, open_images
-from fedlit.data.json_files import read_json_lines
 from fedlit.data.paths import given_paths
 from fedlit.data.places import file_of
 from fedlit.data.prompts import Row
 from fedlit.data.reader import Reader
+from fedlit.data.table_paths import table_files
+from fedlit.data.tables import read_tables
+from fedlit.data.wanted import Record, Wanted
 from fedlit.errors import UserError
 from fedlit.registry import build_part, registered
 from fedlit.seeding import numpy_generator
 from fedlit.tasks.registry import task_spec
-
-Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +29,12 @@ class ReadRows:
     """All rows of a data set, in order.
 
     files: of every row, the name of its file as a client's under `partition.name=files`; none if there are no files.
+    notices: lines about how the files were read that a person should see.
     """
 
     rows: list[Row]
     files: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 def read_rows(config: DataConfig) -> list[Row]:
@@ -51,9 +51,10 @@ def read_data(config: DataConfig, *, by_file: bool = False) -> ReadRows:
         UserError: file, line, column or option that is wrong, and what to do about it.
     """
     task_spec(config.task).columns(config)  # a template that is none is told before a file is read
-    rows, places = _checked_rows(*_open_source(config, by_file=by_file), config)
+    notices: list[str] = []
+    rows, places = _checked_rows(*_open_source(config, by_file=by_file, tell=notices.append), config)
     files = tuple(map(file_of, places))
-    return ReadRows(rows=rows, files=files if all(files) else ())
+    return ReadRows(rows=rows, files=files if all(files) else (), notices=tuple(notices))
 
 
 def sample_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> list[Row]:
@@ -201,29 +202,55 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
     return rows, places
 
 
-def _open_source(config: DataConfig, key: str = "data.path", *, by_file: bool = False) -> tuple[str, Iterator[Record]]:
-    """Return the name of the source, for errors, and its records; `key` is the option that named a local file."""
+def _open_source(
+    config: DataConfig,
+    key: str = "data.path",
+    *,
+    by_file: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[str, Iterator[Record]]:
+    """Return the name of the source, for errors, and its records.
+
+    `key` is the option that named a local file; `tell` takes a line about how it is read.
+    """
     if config.source in registered("reader"):
         return _open_outside(config)
-    spec = task_spec(config.task)
+    renamed = dict(_other_names(config)) if key == "data.test_path" else {}
     readers: dict[str, Callable[[], tuple[str, Iterator[Record]]]] = {
         "pydoc": _open_pydoc,
         "digits": lambda: open_digits(config),
-        "table": lambda: _open_jsonl(config, key),
-        "jsonl": lambda: _open_jsonl(config, key),
+        "table": lambda: _open_tables(config, _wanted(config, key, renamed, tell)),
+        "jsonl": lambda: _open_tables(config, _wanted(config, key, renamed, tell)),
         "images": lambda: open_images(config, key),
-        "hub": lambda: open_hub(config, [*spec.read_columns(config), *(there for _, there in _other_names(config))]),
+        "hub": lambda: open_hub(config, _wanted(config, key, renamed, tell)),
     }
     if config.source not in readers:
         raise UserError(f"data.source={config.source}: not a source; choose one of {', '.join(readers)}")
-    return readers[config.source if config.path is None else spec.local_source]()
+    return readers[config.source if config.path is None else task_spec(config.task).local_source]()
 
 
-def _open_jsonl(config: DataConfig, key: str) -> tuple[str, Iterator[Record]]:
+def _wanted(config: DataConfig, key: str, renamed: Mapping[str, str], tell: Callable[[str], None]) -> Wanted:
+    """Return what is looked at in the rows, by the names that the columns have there."""
+    spec = task_spec(config.task)
+    own = [renamed.get(column, column) for column in dict.fromkeys(spec.columns(config))]
+    read = [*own, *(renamed.get(column, column) for column in spec.read_columns(config)), *renamed.values()]
+    target = renamed.get(config.target, config.target) if spec.has_head else None
+    named = () if config.classes is not None else (target, config.label)
+    return Wanted(
+        columns=tuple(dict.fromkeys(read)),
+        own=tuple(own),
+        target=target,
+        number=config.regression,
+        named=() if config.regression else tuple(column for column in named if column is not None),
+        key=key,
+        tell=tell,
+    )
+
+
+def _open_tables(config: DataConfig, wanted: Wanted) -> tuple[str, Iterator[Record]]:
     if config.path is None:
-        raise UserError("data.source=jsonl without a file; give data.path=<file>.jsonl or <file>.jsonl.gz")
-    place = given_paths(config.path)[0]
-    return place, _read_jsonl(Path(place).expanduser(), key)
+        raise UserError(f"data.source={config.source} without a file; give data.path=<file>.jsonl, .csv or .parquet")
+    return ", ".join(given_paths(config.path)), read_tables(table_files(config.path, wanted.key), wanted)
 
 
 def _open_outside(config: DataConfig, *, test: bool = False) -> tuple[str, Iterator[Record]]:
@@ -242,20 +269,6 @@ def _open_pydoc() -> tuple[str, Iterator[Record]]:
     return "pydoc", ((f"pydoc, row {i}", row) for i, row in enumerate(pydoc.read_rows()))
 
 
-def _read_jsonl(path: Path, key: str) -> Iterator[Record]:
-    """Yield the objects of a .jsonl or .jsonl.gz file with their line numbers from 1."""
-    if path.is_dir():
-        files = sorted(file.name for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")))
-        shown = f" (it has {', '.join(files[:3])})" if files else ""
-        raise UserError(
-            f"{key}={path}: a folder, and one file is read; give a file in it{shown}, with data.path= for training and "
-            "data.test_path= for a test set"
-        )
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"{key}={path}: not a .jsonl or .jsonl.gz file; write one JSON object per line")
-    yield from read_json_lines(path, key)
-
-
 def _sample(rows: Sequence[Row], config: DataConfig, seed: int) -> list[int]:
     """Draw `config.sample` row numbers in proportion to the labels, in ascending order.
 
@@ -265,10 +278,8 @@ def _sample(rows: Sequence[Row], config: DataConfig, seed: int) -> list[int]:
     assert config.sample is not None
     num = config.sample
     if not 1 <= num <= len(rows):
-        raise UserError(
-            f"data.sample={num}: {config.path or config.hub_id or config.source} has {len(rows)} rows; "
-            f"choose 1 to {len(rows)}, or null for all"
-        )
+        of = ", ".join(given_paths(config.path)) or config.hub_id or config.source
+        raise UserError(f"data.sample={num}: {of} has {len(rows)} rows; choose 1 to {len(rows)}, or null for all")
     labels = [""] * len(rows) if config.label is None else column_values(rows, config.label, "data.label")
     members: dict[str, list[int]] = {label: [] for label in sorted(set(labels))}
     for i, label in enumerate(labels):

@@ -82,10 +82,9 @@ def test_missing_file_folder_and_wrong_ending(tmp_path: Path) -> None:
     fails(DataConfig(path=str(tmp_path / "none.jsonl")), "none.jsonl", "no such file", "check the path")
     fails(DataConfig(path=str(tmp_path / "none.jsonl.gz")), "no such file")
     (tmp_path / "folder.jsonl").mkdir()
-    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "folder.jsonl: a folder", "data.test_path=")
-    write(tmp_path / "folder.jsonl" / "train.jsonl", [row()])
-    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "give a file in it (it has train.jsonl)")
-    fails(DataConfig(path=str(tmp_path / "rows.csv")), "not a .jsonl or .jsonl.gz file", "one JSON object per line")
+    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "folder.jsonl: a folder without a table", "it is empty")
+    write(tmp_path / "rows.md", [row()])
+    fails(DataConfig(path=str(tmp_path / "rows.md")), "rows.md: no table by its ending", ".jsonl", "compressed or not")
 
 
 def test_broken_gzip(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What a reader of tables is told of the rows: the columns that are looked at, and what the classes' column holds."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Record = tuple[str, Any]
+"""The place to name in an error, and what stands there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """columns: those that are looked at, of prompt and response first. own: those of the task itself.
+
+    target: the column of a class, or of a number (`number`); None without one. named: columns whose numbers of classes
+    become names where a file has the names. key: the option that named the file. tell: takes a line for a person.
+    """
+
+    columns: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    target: str | None = None
+    number: bool = False
+    named: tuple[str, ...] = ()
+    key: str = "data.path"
+    tell: Callable[[str], None]
+
+
+def with_names(records: Iterator[Record], names: Mapping[str, list[str]]) -> Iterator[Record]:
+    """Yield records whose numbers of classes are names where there is one; `names` are by column."""
+    if not names:
+        yield from records
+        return
+    for place, record in records:
+        yield place, named(record, names)
+
+
+def named(record: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return a record with the names of its classes; a number that has none, as -1 without a label, stays."""
+    found = {}
+    for column, of_column in names.items():
+        number = record.get(column)
+        if isinstance(number, int) and 0 <= number < len(of_column):
+            found[column] = of_column[number]
+    return record | found if found else record
