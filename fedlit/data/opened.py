@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -35,7 +36,8 @@ def opened(path: Path, member: str | None = None) -> IO[bytes]:
         case ".zst":
             import pyarrow  # noqa: PLC0415  a tenth of a second, for files that need it
 
-            return cast("IO[bytes]", pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
+            stream = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
+            return io.BufferedReader(stream)  # which has lines
         case ".zip":
             return _member(path, member)
         case _:

@@ -23,6 +23,9 @@ from fedlit.registry import build_part, registered
 from fedlit.seeding import numpy_generator
 from fedlit.tasks.registry import task_spec
 
+FILE = "file"
+"""A column that holds the name of a row's file where a configuration asks for it and the rows have no such column."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRows:
@@ -189,8 +192,11 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
     rows: list[Row] = []
     places: list[str] = []
     num_read = 0
+    with_file = FILE in spec.read_columns(config)
     for place, record in records:
         num_read += 1
+        if with_file and isinstance(record, dict) and file_of(place):
+            record.setdefault(FILE, file_of(place))
         row = spec.check_row(record, place, config)
         if row is not None:
             rows.append(row)

@@ -92,6 +92,16 @@ def missing(given: str | Sequence[str]) -> str | None:
     return next((text for text in given_paths(given) if not _is_there(text)), None)
 
 
+def places(text: str) -> list[Path]:
+    """Return the file or folder of a path that may name a part of it, or all that a pattern stands for; none if there
+    is nothing.
+    """
+    path, _ = _split(text)
+    if path.exists():
+        return [path]
+    return [Path(match) for match in _matches(text)] if _is_pattern(text) else []
+
+
 def _is_there(text: str) -> bool:
     try:
         path, _ = _split(text)
