@@ -232,7 +232,7 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield paths that do not exist, sources without an address and names that are no folder name."""
     path, source = values["data.path"], values["data.source"]
     images = task_spec(values["data.task"]).local_source == "images"
-    wanted = "an .npz file or a folder of images" if images else "a table (.jsonl, .csv, .parquet, ...)"
+    wanted = "an .npz file or a folder of images" if images else "a .jsonl, .csv or .parquet file, or another table"
     for key in DATA_PATHS:
         given = values[key]
         absent = None if given is None else missing(given)
