@@ -72,8 +72,7 @@ def _rows(schema: Any, batches: Iterable[Any], file: TableFile, wanted: Wanted) 
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{wanted.key}={file}: two columns are called {twice!r}; rename one")
-    names = {name: of for name, of in class_names_of(schema.metadata).items() if name in wanted.named}
-    yield from with_names(_records(batches, file, wanted), names)
+    yield from with_names(_records(batches, file, wanted), wanted.kept(class_names_of(schema.metadata)))
 
 
 def _records(batches: Iterable[Any], file: TableFile, wanted: Wanted) -> Iterator[Record]:

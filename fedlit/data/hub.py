@@ -59,9 +59,9 @@ def _open_one(config: DataConfig, wanted: Wanted) -> tuple[str, Iterator[Record]
     dates = [name for name, kind in kinds.items() if kind.startswith("timestamp")]
     paths = _json_files(config) if dates else []
     records = _as_written(dataset, dates, paths) if paths else dataset
-    classes = {name: dataset.features.get(name) for name in wanted.named}
-    names = {name: kind.names for name, kind in classes.items() if isinstance(kind, datasets.ClassLabel) and kind.names}
-    return source, with_names(((f"{source}, row {i}", record) for i, record in enumerate(records)), names)
+    classes = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
+    numbered = ((f"{source}, row {i}", record) for i, record in enumerate(records))
+    return source, with_names(numbered, wanted.kept(classes))
 
 
 def _json_files(config: DataConfig) -> list[Path]:

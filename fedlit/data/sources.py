@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fedlit.config.schema import DataConfig
 from fedlit.data import pydoc
-from fedlit.data.columns import column_values
+from fedlit.data.drawing import draw
 from fedlit.data.hub import open_hub
 from fedlit.data.image_sources import open_digits, open_images
 from fedlit.data.paths import given_paths
@@ -20,7 +20,6 @@ from fedlit.data.tables import read_tables
 from fedlit.data.wanted import Record, Wanted
 from fedlit.errors import UserError
 from fedlit.registry import build_part, registered
-from fedlit.seeding import numpy_generator
 from fedlit.tasks.registry import task_spec
 
 FILE = "file"
@@ -32,12 +31,19 @@ class ReadRows:
     """All rows of a data set, in order.
 
     files: of every row, the name of its file as a client's under `partition.name=files`; none if there are no files.
-    notices: lines about how the files were read that a person should see.
+    notices: lines about how the files were read that a person should see. classes: names of the target's classes in
+    the order of their numbers, where the data set has both.
     """
 
     rows: list[Row]
     files: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def in_order(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return names of classes in the order of the data set's own numbers, if it has one for each."""
+        known = {name: number for number, name in enumerate(self.classes)}
+        return tuple(sorted(names, key=known.__getitem__) if set(names) <= known.keys() else names)
 
 
 def read_rows(config: DataConfig) -> list[Row]:
@@ -55,9 +61,10 @@ def read_data(config: DataConfig, *, by_file: bool = False) -> ReadRows:
     """
     task_spec(config.task).columns(config)  # a template that is none is told before a file is read
     notices: list[str] = []
-    rows, places = _checked_rows(*_open_source(config, by_file=by_file, tell=notices.append), config)
-    files = tuple(map(file_of, places))
-    return ReadRows(rows=rows, files=files if all(files) else (), notices=tuple(notices))
+    wanted = _wanted(config, "data.path", notices.append)
+    rows, places = _checked_rows(*_open_source(config, wanted, by_file=by_file), config)
+    files, classes = tuple(map(file_of, places)), wanted.names.get(config.target, [])
+    return ReadRows(rows=rows, files=files if all(files) else (), notices=tuple(notices), classes=tuple(classes))
 
 
 def sample_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> list[Row]:
@@ -71,7 +78,7 @@ def sample_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> list[Row]
 
 def sample_numbers(rows: Sequence[Row], config: DataConfig, seed: int) -> Sequence[int]:
     """Return the numbers of the rows of `sample_rows`, ascending."""
-    return range(len(rows)) if config.sample is None else _sample(rows, config, seed)
+    return range(len(rows)) if config.sample is None else draw(rows, config, seed)
 
 
 def load_rows(config: DataConfig, seed: int) -> list[Row]:
@@ -99,7 +106,7 @@ def load_test_rows(config: DataConfig, classes: Sequence[str] = ()) -> list[Row]
     if test is None:
         return []
     _require_others(test, config, _TEST_KEYS, "trained on", "to test on a part of every client's rows")
-    source, records = _open_source(test, "data.test_path")
+    source, records = _open_source(test, _wanted(test, "data.test_path"))
     return _checked_set(source, _renamed(records, config), config, classes)
 
 
@@ -118,7 +125,7 @@ def load_validation_rows(config: DataConfig, classes: Sequence[str] = ()) -> lis
     _require_others(chosen_on, config, _VALIDATION_KEYS, "trained on", rest)
     if (test := _test_set(config)) is not None:
         _require_others(chosen_on, test, _VALIDATION_KEYS, "tested on", rest)
-    source, records = _open_source(chosen_on, "data.validation_path")
+    source, records = _open_source(chosen_on, _wanted(chosen_on, "data.validation_path"))
     return _checked_set(source, records, config, classes)
 
 
@@ -208,46 +215,40 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
     return rows, places
 
 
-def _open_source(
-    config: DataConfig,
-    key: str = "data.path",
-    *,
-    by_file: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
-) -> tuple[str, Iterator[Record]]:
-    """Return the name of the source, for errors, and its records.
-
-    `key` is the option that named a local file; `tell` takes a line about how it is read.
-    """
+def _open_source(config: DataConfig, wanted: Wanted, *, by_file: bool = False) -> tuple[str, Iterator[Record]]:
+    """Return the name of the source, for errors, and its records."""
     if config.source in registered("reader"):
         return _open_outside(config)
-    renamed = dict(_other_names(config)) if key == "data.test_path" else {}
     readers: dict[str, Callable[[], tuple[str, Iterator[Record]]]] = {
         "pydoc": _open_pydoc,
         "digits": lambda: open_digits(config),
-        "table": lambda: _open_tables(config, _wanted(config, key, renamed, tell)),
-        "jsonl": lambda: _open_tables(config, _wanted(config, key, renamed, tell)),
-        "images": lambda: open_images(config, key),
-        "hub": lambda: open_hub(config, _wanted(config, key, renamed, tell)),
+        "table": lambda: _open_tables(config, wanted),
+        "jsonl": lambda: _open_tables(config, wanted),
+        "images": lambda: open_images(config, wanted.key),
+        "hub": lambda: open_hub(config, wanted),
     }
     if config.source not in readers:
         raise UserError(f"data.source={config.source}: not a source; choose one of {', '.join(readers)}")
     return readers[config.source if config.path is None else task_spec(config.task).local_source]()
 
 
-def _wanted(config: DataConfig, key: str, renamed: Mapping[str, str], tell: Callable[[str], None]) -> Wanted:
-    """Return what is looked at in the rows, by the names that the columns have there."""
+def _wanted(config: DataConfig, key: str, tell: Callable[[str], None] = lambda line: None) -> Wanted:
+    """Return what is looked at in the rows, by the names that the columns have there.
+
+    `key` is the option that names a local file; `tell` takes a line about how it is read.
+    """
     spec = task_spec(config.task)
+    renamed = dict(_other_names(config)) if key == "data.test_path" else {}
     own = [renamed.get(column, column) for column in dict.fromkeys(spec.columns(config))]
     read = [*own, *(renamed.get(column, column) for column in spec.read_columns(config)), *renamed.values()]
-    target = renamed.get(config.target, config.target) if spec.has_head else None
+    target = renamed.get(config.target, config.target) if spec.has_head and not config.regression else None
     named = () if config.classes is not None else (target, config.label)
     return Wanted(
         columns=tuple(dict.fromkeys(read)),
         own=tuple(own),
-        target=target,
+        target=renamed.get(config.target, config.target) if spec.has_head else None,
         number=config.regression,
-        named=() if config.regression else tuple(column for column in named if column is not None),
+        named=tuple(column for column in named if column is not None),
         key=key,
         tell=tell,
     )
@@ -273,28 +274,3 @@ def _open_outside(config: DataConfig, *, test: bool = False) -> tuple[str, Itera
 
 def _open_pydoc() -> tuple[str, Iterator[Record]]:
     return "pydoc", ((f"pydoc, row {i}", row) for i, row in enumerate(pydoc.read_rows()))
-
-
-def _sample(rows: Sequence[Row], config: DataConfig, seed: int) -> list[int]:
-    """Draw `config.sample` row numbers in proportion to the labels, in ascending order.
-
-    Shares are made whole by largest remainder, in integers: a label gets floor(count * n / N) rows, and the largest
-    remainders get one more until there are n. No label is asked for more rows than it has.
-    """
-    assert config.sample is not None
-    num = config.sample
-    if not 1 <= num <= len(rows):
-        of = ", ".join(given_paths(config.path)) or config.hub_id or config.source
-        raise UserError(f"data.sample={num}: {of} has {len(rows)} rows; choose 1 to {len(rows)}, or null for all")
-    labels = [""] * len(rows) if config.label is None else column_values(rows, config.label, "data.label")
-    members: dict[str, list[int]] = {label: [] for label in sorted(set(labels))}
-    for i, label in enumerate(labels):
-        members[label].append(i)
-    shares = {label: divmod(len(numbers) * num, len(rows)) for label, numbers in members.items()}
-    num_missing = num - sum(share for share, _ in shares.values())
-    largest = set(sorted(shares, key=lambda label: (-shares[label][1], label))[:num_missing])
-    rng = numpy_generator(seed, "sample")
-    chosen: list[int] = []
-    for label, numbers in members.items():
-        chosen.extend(rng.choice(numbers, size=shares[label][0] + (label in largest), replace=False).tolist())
-    return sorted(chosen)

@@ -7,29 +7,16 @@ test, validation or training rows and some does not, nothing is guessed: the mes
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fedlit.data.opened import COMPRESSED
-from fedlit.data.paths import DATA_PATHS, given_paths, natural_order
+from fedlit.data.file_roles import proposal, require_one_role, roles_of
+from fedlit.data.paths import given_paths, natural_order
+from fedlit.data.table_forms import ENDINGS, form_of, other_kind, stem
 from fedlit.errors import UserError
 
-FORMS = {
-    **{".jsonl": "lines", ".ndjson": "lines", ".json": "json"},
-    **{".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "text"},
-    **{".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow"},
-}
-"""Endings of tables, in lower case, and the form of each."""
-ENDINGS = ".jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .feather or .txt"
-"""The endings as messages name them."""
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of `datasets`, not rows
-_ROLES = {
-    **dict.fromkeys(("train", "training"), "data.path"),
-    **dict.fromkeys(("test", "testing"), "data.test_path"),
-    **dict.fromkeys(("valid", "validation", "val", "dev", "eval"), "data.validation_path"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +43,6 @@ class TableFile:
     def form(self) -> str:
         """The form of the table; '' if its ending is none's."""
         return form_of(self.part if self.in_archive and self.part else self.path.name)
-
-
-def form_of(name: str) -> str:
-    """Return the form of a table by its name, compressed or not; '' if its ending is none's."""
-    path = Path(name.lower())
-    if path.suffix in COMPRESSED:
-        return FORMS.get(Path(path.stem).suffix, "zip" if path.suffix == ".zip" else "")
-    return FORMS.get(path.suffix, "")
 
 
 def table_files(given: str | Sequence[str], key: str) -> list[TableFile]:
@@ -144,9 +123,10 @@ def _found(text: str, key: str) -> list[TableFile]:
         files += _in_folder(match, key) if match.is_dir() and "**" not in text else [match] * match.is_file()
     if not files:
         raise UserError(f"{key}={text}: folders and no file; add /*.csv, say, to the pattern")
-    tables = [file for file in files if is_dataset(file) or form_of(file.name)] if "**" in text else files
-    _require_one_role(tables or files, text, key)
-    return [TableFile(path=file) for file in tables or files]
+    _require_no_other(files, key)
+    tables = [file for file in files if is_dataset(file) or (form_of(file.name) and file.name not in _ABOUT)] or files
+    require_one_role(tables, text, key)
+    return [TableFile(path=file) for file in tables]
 
 
 def is_dataset(path: Path) -> bool:
@@ -165,79 +145,30 @@ def _in_folder(folder: Path, key: str) -> list[Path]:
     inner = [entry for entry in entries if entry.is_dir()]
     splits = [entry for entry in inner if is_dataset(entry)]
     if splits:
-        raise UserError(f"{key}={folder}: a data set of several splits; give {_proposal(splits, inner)}")
+        raise UserError(f"{key}={folder}: a data set of several splits; give {proposal(splits, inner)}")
     files = [entry for entry in entries if entry.is_file() and entry.name not in _ABOUT]
+    _require_no_other(files, key)
     tables = sorted(
         (file for file in files if form_of(file.name) not in ("", "text")), key=lambda file: natural_order(file.name)
     )
     if not tables:
         raise UserError(f"{key}={folder}: a folder without a table ({_contents(files, inner)}); {_instead(folder)}")
-    stems = Counter(_stem(file) for file in tables)
+    stems = Counter(stem(file) for file in tables)
     if stems and max(stems.values()) > 1:
-        both = [file for file in tables if stems[_stem(file)] > 1][:2]
+        both = [file for file in tables if stems[stem(file)] > 1][:2]
         raise UserError(
             f"{key}={folder}: {both[0].name} and {both[1].name} are of one name, maybe the same rows in two forms; "
             f"give {key}='{folder}/*{''.join(both[0].suffixes[-2:])}', say"
         )
-    _require_one_role(tables, str(folder), key)
+    require_one_role(tables, str(folder), key)
     return tables
 
 
-def _require_one_role(files: Sequence[Path], what: str, key: str) -> None:
-    """Refuse files of which some are for training and others for testing, by their names or their folders' names."""
-    roles = _roles(files)
-    odd = [file for file in files if roles[file] != "data.path"]
-    if len(set(roles.values())) > 1 and odd:
-        raise UserError(
-            f"{key}={what}: {odd[0].name} is no training file by its name, and other files are; give "
-            f"{_proposal(files, files)}, or a list of the files that are one set"
-        )
-
-
-def _roles(files: Sequence[Path]) -> dict[Path, str]:
-    """Return the option that each file is for by the words of its name, or of its folder's where there are several."""
-    with_folders = len({file.parent for file in files}) > 1
-    roles: dict[Path, str] = {}
+def _require_no_other(files: Sequence[Path], key: str) -> None:
+    """Refuse what holds rows in a form that is not read, which would be left out without a word."""
     for file in files:
-        names = [_stem(file), *([file.parent.name] if with_folders else [])]
-        found = [[_ROLES[word] for word in re.split("[^a-z]+", name.lower()) if word in _ROLES] for name in names]
-        of_name = next((roles for roles in found if roles), ["data.path"])
-        roles[file] = next((role for role in of_name if role != "data.path"), "data.path")
-    return roles
-
-
-def _proposal(files: Sequence[Path], all_files: Sequence[Path]) -> str:
-    """Return the options for files of several roles, each filled in."""
-    by_role: dict[str, list[Path]] = {}
-    for file, role in _roles(files).items():
-        by_role.setdefault(role, []).append(file)
-    return " ".join(f"{key}={_spelled(by_role[key], all_files)}" for key in DATA_PATHS if key in by_role)
-
-
-def _spelled(files: Sequence[Path], all_files: Sequence[Path]) -> str:
-    """Return files as a value of an option: the path of one, a pattern that finds these alone, or a list."""
-    texts = [file.as_posix() for file in files]
-    if len(texts) == 1:
-        return _quoted(texts[0])
-    first, last = min(texts), max(texts)
-    num_front = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    backward = [text[::-1] for text in texts]
-    first, last = min(backward), max(backward)
-    num_back = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    num_back = min([num_back, *(len(text) - num_front for text in texts)])
-    pattern = f"{texts[0][:num_front]}*{texts[0][len(texts[0]) - num_back :]}"
-    others = [file.as_posix() for file in all_files if file not in files]
-    if "/" not in texts[0][num_front : len(texts[0]) - num_back] and not _found_by(pattern, others):
-        return f"'{pattern}'"
-    return f"'[{','.join(texts)}]'"
-
-
-def _found_by(pattern: str, names: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern.replace("[", "[[]")) for name in names)
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if re.search(r"[^\w./+-]", text) else text
+        if (what := other_kind(file.name)) is not None:
+            raise UserError(f"{key}={file}: {what}, or give the files that are to be read")
 
 
 def _contents(files: Sequence[Path], folders: Sequence[Path]) -> str:
@@ -250,22 +181,16 @@ def _instead(folder: Path) -> str:
     """Return what to give in place of a folder without a table."""
     below = sorted(folder.glob("*/*"), key=lambda file: natural_order(file.as_posix()))
     tables = [file for file in below if file.is_file() and form_of(file.name) not in ("", "text")]
+    if not tables and any(form_of(file.name) == "text" for file in folder.iterdir()):
+        return f"of texts give '{folder}/*.txt'"
     if not tables:
         return f"tables end in {ENDINGS}"
-    if len(set(_roles(tables).values())) > 1:
-        return f"give {_proposal(tables, tables)}"
+    if len(set(roles_of(tables).values())) > 1:
+        return f"give {proposal(tables, tables)}"
     endings = {"".join(file.suffixes) for file in tables}
     names = {file.name for file in tables}
     last = names.pop() if len(names) == 1 else f"*{endings.pop()}" if len(endings) == 1 else "*"
     return f"give '{folder}/*/{last}'"
-
-
-def _stem(path: Path) -> str:
-    """Return a file's name without its endings."""
-    name = path.name
-    if Path(name).suffix.lower() in COMPRESSED:
-        name = Path(name).stem
-    return Path(name).stem if Path(name).suffix.lower() in FORMS else name
 
 
 def _names(files: Sequence[TableFile]) -> list[str]:
@@ -273,7 +198,7 @@ def _names(files: Sequence[TableFile]) -> list[str]:
     files have one name.
     """
     ways = [
-        [*file.path.absolute().parts[1:-1], _stem(file.path), *([] if file.part is None else [file.part])]
+        [*file.path.absolute().parts[1:-1], stem(file.path), *([] if file.part is None else [file.part])]
         for file in files
     ]
     longest = max(map(len, ways), default=1)

@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import IO
 
 from fedlit.data.arrow_files import read_arrow, read_dataset, read_parquet
@@ -13,20 +12,11 @@ from fedlit.data.json_files import read_json_lines, require_no_pointer
 from fedlit.data.json_tables import read_json_table
 from fedlit.data.opened import compression, members, opened, told
 from fedlit.data.places import Place
-from fedlit.data.table_paths import ENDINGS, TableFile, is_dataset
+from fedlit.data.table_forms import ENDINGS, other_kind
+from fedlit.data.table_paths import TableFile, is_dataset
 from fedlit.data.text_files import read_text
 from fedlit.data.wanted import Record, Wanted
 from fedlit.errors import UserError
-
-_OTHERS = {
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV UTF-8"),
-    **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"), "an archive; unpack it, and give its folder"),
-    **dict.fromkeys(
-        (".pkl", ".pickle", ".pt", ".pth"), "pickled, and to read it would run what it holds; save a table"
-    ),
-    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), "a database; write its rows to a .csv or .parquet file"),
-}
-"""What files that are no tables here are, and what to do."""
 
 
 def read_tables(files: Sequence[TableFile], wanted: Wanted) -> Iterator[Record]:
@@ -102,8 +92,6 @@ def _opened(file: TableFile, where: str) -> Iterator[IO[bytes]]:
 
 
 def _no_table(file: TableFile, wanted: Wanted) -> UserError:
-    name = Path(file.part if file.in_archive and file.part else file.path.name)
-    suffixes = [suffix.lower() for suffix in name.suffixes[-2:]]
-    told_as = next((_OTHERS[suffix] for suffix in suffixes if suffix in _OTHERS), None)
-    remedy = f"no table by its ending; give {ENDINGS}, compressed or not"
-    return UserError(f"{wanted.key}={file}: {told_as or remedy}")
+    name = file.part if file.in_archive and file.part else file.path.name
+    what = other_kind(name) or f"no table by its ending; give {ENDINGS}, compressed or not"
+    return UserError(f"{wanted.key}={file}: {what}")

@@ -1,7 +1,7 @@
 """What a reader of tables is told of the rows: the columns that are looked at, and what the classes' column holds."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Record = tuple[str, Any]
@@ -13,7 +13,8 @@ class Wanted:
     """columns: those that are looked at, of prompt and response first. own: those of the task itself.
 
     target: the column of a class, or of a number (`number`); None without one. named: columns whose numbers of classes
-    become names where a file has the names. key: the option that named the file. tell: takes a line for a person.
+    become names where a file has the names, which readers keep in `names`. key: the option that named the file. tell:
+    takes a line for a person.
     """
 
     columns: tuple[str, ...] = ()
@@ -23,6 +24,14 @@ class Wanted:
     named: tuple[str, ...] = ()
     key: str = "data.path"
     tell: Callable[[str], None]
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def kept(self, names: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Return the names of the classes of a file, by column, where they take the place of numbers; keep them."""
+        used = {column: of_column for column, of_column in names.items() if column in self.named and of_column}
+        for column, of_column in used.items():
+            self.names.setdefault(column, of_column)
+        return used
 
 
 def with_names(records: Iterator[Record], names: Mapping[str, list[str]]) -> Iterator[Record]:

@@ -18,8 +18,9 @@ from fedlit.config.loading import CONFIG_DIR, list_choices
 from fedlit.config.schema import DataConfig
 from fedlit.data.columns import column_values
 from fedlit.data.prompts import render
-from fedlit.data.sources import load_rows, load_test_rows, load_validation_rows
+from fedlit.data.sources import load_rows, load_test_rows, load_validation_rows, read_data
 from fedlit.errors import UserError
+from fedlit.tasks.registry import task_spec
 
 REPO = Path(__file__).parents[3]
 SHARED = REPO.parent / "shared" / "data"
@@ -421,3 +422,42 @@ def test_a_validation_split_of_the_hub(tmp_path: Path) -> None:
         load_validation_rows(replace(config, hub_test_split="validation"))
     with pytest.raises(UserError, match=r"data\.hub_validation_split=train: the rows that are trained on"):
         load_validation_rows(replace(config, hub_validation_split="train"))
+
+
+def write_configurations(folder: Path, names: dict[str, list[Any]]) -> None:
+    folder.mkdir()
+    lines = ["---", "configs:"]
+    for name, rows in names.items():
+        write(folder / f"{name}.jsonl", rows)
+        lines += [f"- config_name: {name}", "  data_files:", f"  - {{split: train, path: {name}.jsonl}}"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_configurations_of_the_hub_are_clients(tmp_path: Path) -> None:
+    write_configurations(tmp_path / "set", {"fr": [row(0), row(1)], "de": [row(2)], "en": [row(3)]})
+    config = DataConfig(source="hub", hub_id=str(tmp_path / "set"), hub_config=["fr", "de"])
+    read = read_data(config)
+    assert (read.rows, read.files) == ([row(0), row(1), row(2)], ("fr", "fr", "de"))
+    assert read_data(replace(config, hub_config="fr")).files == ()
+    fails(replace(config, hub_config=["fr", "fr"]), "data.hub_config=['fr', 'fr']: names fr twice")
+    fails(replace(config, hub_config=[]), "data.hub_config=[]: names none")
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_classes_of_the_hub_keep_their_names_and_their_order(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["spam", "ham", "never"]
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    (tmp_path / "set").mkdir()
+    data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    data.to_parquet(tmp_path / "set" / "train.parquet")
+    on_hub = DataConfig(source="hub", hub_id=str(tmp_path / "set"), task="sequence_classification")
+    for config in (on_hub, DataConfig(path=str(tmp_path / "set"), task="sequence_classification")):
+        read = read_data(config)
+        assert [row["label"] for row in read.rows] == ["ham", "spam"]
+        found = task_spec(config.task).class_names(read.rows, config)
+        assert read.in_order(found) == ("spam", "ham"), "by their numbers, as before they had names"
+        assert read.in_order(("x", "spam")) == ("x", "spam")
+        given_names = replace(config, classes=["no", "yes", "maybe"])
+        assert [row["label"] for row in read_data(given_names).rows] == [1, 0]
