@@ -18,6 +18,7 @@ from fedlit.commands.endings import is_first_process, tell
 from fedlit.config import ComputeConfig, RunConfig, load_yaml
 from fedlit.config.loading import load_config_from
 from fedlit.config.reading import read_file
+from fedlit.data.paths import DATA_PATHS
 from fedlit.errors import UserError
 from fedlit.process import slurm
 from fedlit.process.interrupt import StopRequest
@@ -227,7 +228,7 @@ def _with_rows(values: dict[str, Any], rows: "OwnRows", fixed: set[str]) -> dict
     if "data.name" not in settings:
         settings["data.name"] = "memory"
     settings |= {"data.source": "memory", "data.hub_split": "train"}
-    settings |= dict.fromkeys(("data.path", "data.test_path", "data.hub_id", "data.hub_config"), None)
+    settings |= dict.fromkeys((*DATA_PATHS, "data.hub_id", "data.hub_config", "data.hub_validation_split"), None)
     settings |= dict.fromkeys(("data.hub_test_split", "data.hub_test_id", "data.hub_test_config"), None)
     if rows.is_dealt:
         chosen = {"partition.name": "given", "num_clients": len(rows.parts)}

@@ -81,11 +81,14 @@ def gather_inputs(config: RunConfig, rows: OwnRows | None = None, test_rows: Own
     all_rows, numbers = read.rows, sample_numbers(read.rows, config.data, seed)
     drawn = [all_rows[i] for i in numbers]
     spec = task_spec(config.data.task)
-    classes = spec.class_names(all_rows if own is None else own.train_rows, config.data)  # a sample may lack a rare one
+    # Of all rows: a sample may lack a rare one.
+    classes = read.in_order(spec.class_names(all_rows if own is None else own.train_rows, config.data))
     own_test_rows = load_test_rows(config.data, classes) if own is None else own.test_rows
     known, tested = (all_rows, own_test_rows) if own is None else (own.train_rows, own.tested_rows)
-    notices = folder.notices() + row_notices(
-        known, tested, config.data, columns=list(spec.columns(config.data)), classes=classes
+    notices = (
+        folder.notices()
+        + list(read.notices)
+        + row_notices(known, tested, config.data, columns=list(spec.columns(config.data)), classes=classes)
     )
     folder.require_same_rows("rows_sha256", rows_checksum(drawn))
     if own_test_rows or own is not None:

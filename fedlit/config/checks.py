@@ -10,6 +10,8 @@ from fedlit.config.parts import part_problems
 from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
+from fedlit.data.paths import DATA_PATHS
+from fedlit.data.table_paths import missing
 from fedlit.errors import UserError
 from fedlit.lines import printable
 from fedlit.options import REQUIRED, Option
@@ -230,15 +232,19 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield paths that do not exist, sources without an address and names that are no folder name."""
     path, source = values["data.path"], values["data.source"]
     images = task_spec(values["data.task"]).local_source == "images"
-    wanted = "an .npz file or a folder of images" if images else "a .jsonl or .jsonl.gz file"
-    for key in ("data.path", "data.test_path"):
+    wanted = "an .npz file or a folder of images" if images else "a .jsonl, .csv or .parquet file, or another table"
+    for key in DATA_PATHS:
         given = values[key]
-        if given is not None and not (is_there(given, Path.is_file) or (images and is_there(given, Path.is_dir))):
-            yield key, f"is not there (seen from {Path.cwd()}); give the path of {wanted}"
+        absent = None if given is None else missing(given)
+        if given == []:
+            yield key, f"names no file; give {wanted}, or null"
+        elif absent is not None:
+            which = "" if absent == given else f"names {show(absent)}, which "
+            yield key, f"{which}is not there (seen from {Path.cwd()}); give the path of {wanted}"
     split = values["partition.path"]
     if split is not None and not is_there(split, Path.is_file):
         yield "partition.path", f"is not a file (seen from {Path.cwd()}); give a .json or .json.gz file of row numbers"
-    if path is None and source in ("jsonl", "images"):
+    if path is None and source in ("table", "jsonl", "images"):
         yield "data.source", f"needs a file; give data.path=<{wanted}>"
     if path is None and values["data.hub_id"] is None and source == "hub":
         yield "data.source", "needs a data set; give data.hub_id=<name on the hub> or data.path=<file.jsonl>"

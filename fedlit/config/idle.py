@@ -54,7 +54,8 @@ def _idle_partition_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
     if source in ("pydoc", "digits"):
         yield "data.path", f"data.source={source}"
     if source != "hub":
-        for key in ("hub_id", "hub_config", "hub_split", "hub_test_split", "hub_test_id", "hub_test_config"):
+        of_test = ("hub_test_split", "hub_test_id", "hub_test_config", "hub_validation_split")
+        for key in ("hub_id", "hub_config", "hub_split", *of_test):
             yield f"data.{key}", f"data.source={source}"
 
 

@@ -6,27 +6,44 @@ Such a column is read once more, from the file as it was fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlit.data.json_files import parse_json, read_json_lines
+from fedlit.data.places import Place
+from fedlit.data.wanted import Record, Wanted, with_names
 from fedlit.errors import UserError
 
 if TYPE_CHECKING:
     from fedlit.config.schema import DataConfig
 
-Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
+def open_hub(config: DataConfig, wanted: Wanted) -> tuple[str, Iterator[Record]]:
+    """Return the name of a hub data set's split, for errors, and its records, of all configurations that are named.
 
-def open_hub(config: DataConfig, columns: Iterable[str]) -> tuple[str, Iterator[Record]]:
-    """Return the name of a hub data set's split, for errors, and its records; `columns` are those that are read.
+    Numbers of classes become names in the columns `wanted.named`, where the data set has names.
 
     Raises:
         UserError: there is no such data set or split, or no network to fetch it.
     """
     if config.hub_id is None:
         raise UserError("data.source=hub without a data set; give data.hub_id=<owner/name>, or data.path=<local file>")
+    if not isinstance(config.hub_config, list):
+        return _open_one(config, wanted)
+    twice = next((name for name in config.hub_config if config.hub_config.count(name) > 1), None)
+    if twice is not None or not config.hub_config:
+        fact = "names none" if twice is None else f"names {twice} twice"
+        raise UserError(f"data.hub_config={config.hub_config}: {fact}; name each configuration once")
+    parts = {name: _open_one(replace(config, hub_config=name), wanted) for name in config.hub_config}
+    return ", ".join(source for source, _ in parts.values()), (
+        (Place(place, name), record) for name, (_, records) in parts.items() for place, record in records
+    )
+
+
+def _open_one(config: DataConfig, wanted: Wanted) -> tuple[str, Iterator[Record]]:
+    """Return the name and the records of one configuration's split."""
     import datasets  # noqa: PLC0415 (slow, and needed for this source only)
 
     source = f"{config.hub_id}[{config.hub_split}]"
@@ -38,10 +55,13 @@ def open_hub(config: DataConfig, columns: Iterable[str]) -> tuple[str, Iterator[
             f"data.hub_id={config.hub_id}, data.hub_split={config.hub_split}: {fact}; "
             "check the name and the network, or give a local file with data.path=<file>.jsonl"
         ) from error
-    dates = [name for name in columns if str(getattr(dataset.features.get(name), "dtype", "")).startswith("timestamp")]
+    kinds = {name: str(getattr(dataset.features.get(name), "dtype", "")) for name in wanted.columns}
+    dates = [name for name, kind in kinds.items() if kind.startswith("timestamp")]
     paths = _json_files(config) if dates else []
     records = _as_written(dataset, dates, paths) if paths else dataset
-    return source, ((f"{source}, row {i}", record) for i, record in enumerate(records))
+    classes = {name: kind.names for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
+    numbered = ((f"{source}, row {i}", record) for i, record in enumerate(records))
+    return source, with_names(numbered, wanted.kept(classes))
 
 
 def _json_files(config: DataConfig) -> list[Path]:

@@ -1,13 +1,12 @@
 """JSON as others wrote it: a file of one object per line, or one that is a single value."""
 
-import gzip
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fedlit.data.opened import BROKEN, compression, opened, told
 from fedlit.data.values import shown
 from fedlit.errors import UserError
 
@@ -52,39 +51,36 @@ def parse_json(text: bytes | str, place: str, form: str) -> Any:
     return value
 
 
-def read_json_lines(path: Path, key: str = "data.path") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a .jsonl or .jsonl.gz file, each with its place; blank lines are passed over.
+def read_json_lines(path: Path, key: str = "data.path", member: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a file of JSON Lines, compressed or not, each with its place; blank lines are passed over.
 
-    `key` is the option that named the file. Lines count from 1.
+    `key` is the option that named the file, `member` its name in a zip archive. Lines count from 1.
     """
     line_idx = 0
+    source = str(path) if member is None else f"{path}#{member}"
     try:
         require_no_pointer(path, f"{key}={path}")
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with opened(path, member) as file:
             for line_idx, line in enumerate(file, start=1):
                 if line.strip():
-                    place = f"{path}, line {line_idx}"
+                    place = f"{source}, line {line_idx}"
                     yield place, parse_json(line, place, "write one object per line")
     except FileNotFoundError as error:
-        raise UserError(f"{key}={path}: no such file; check the path") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: broken gzip file after line {line_idx} ({error}); fetch or write it again") from error
-    except OSError as error:
-        raise UserError(f"{key}={path}: {error.strerror}; check the path") from error
+        raise UserError(f"{key}={source}: no such file; check the path") from error
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"{key}={source}: {error.strerror}; check the path") from error
+        raise UserError(
+            f"{source}: broken {compression(path)} file after line {line_idx} ({error}); fetch or write it again"
+        ) from error
 
 
 def read_json_file(path: Path, key: str, form: str) -> Any:
     """Return the value of a .json or .json.gz file; `key` is the option that named it and `form` what is expected."""
-    try:
+    with told(path, f"{key}={path}"):
         require_no_pointer(path, f"{key}={path}")
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with opened(path) as file:
             content = file.read()
-    except FileNotFoundError as error:
-        raise UserError(f"{key}={path}: no such file; check the path") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{key}={path}: broken gzip file ({error}); fetch or write it again") from error
-    except OSError as error:
-        raise UserError(f"{key}={path}: {error.strerror}; check the path") from error
     return parse_json(content, f"{key}={path}", form)
 
 

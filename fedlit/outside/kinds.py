@@ -97,14 +97,14 @@ KINDS: Mapping[str, Kind] = {
         options="data.source_options",
         base="Reader",
         needs=("rows", "test_rows", "has_test_rows"),
-        own=("pydoc", "digits", "jsonl", "images", "hub", "memory"),
+        own=("pydoc", "digits", "table", "jsonl", "images", "hub", "memory"),
     ),
     "partition": Kind(
         keys=("partition.name",),
         options="partition.options",
         base="Partition",
         needs=("deal",),
-        own=("dirichlet", "quantity", "pathological", "natural", "topics", "iid", "file", "given"),
+        own=("dirichlet", "quantity", "pathological", "natural", "files", "topics", "iid", "file", "given"),
     ),
     "score": Kind(
         keys=("data.scores", "eval.score"),

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from fedlit.data.paths import natural_order
 from fedlit.errors import UserError
-from fedlit.partition.files import natural_order
 
 
 def deal_files(files: Sequence[str], num_clients: int) -> tuple[list[list[int]], list[str]]:

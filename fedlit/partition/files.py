@@ -8,7 +8,6 @@ others, of which `partition.key` chooses one; authors publish theirs like this.
 Row numbers count from 0 in the order in which the data set is read. Under the name `unassigned` stand rows of nobody.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from fedlit.config.schema import DataConfig, PartitionConfig
 from fedlit.data.json_files import read_json_file
+from fedlit.data.paths import natural_order
 from fedlit.data.values import shown
 from fedlit.errors import UserError
 
@@ -123,13 +123,6 @@ def _as_split(value: Any) -> Split | None:
 
 def _is_part(value: Any) -> bool:
     return isinstance(value, list) and not any(isinstance(entry, list | dict) for entry in value)
-
-
-def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Order client_2 before client_10."""
-    pieces = re.split("([0-9]+)", name)
-    keys = [(len(digits := piece.lstrip("0")), digits) if i % 2 else (-1, piece) for i, piece in enumerate(pieces)]
-    return keys, name  # of two numbers the longer is the larger: int() takes no more than 4,300 digits
 
 
 def _check_clients(names: Sequence[str], path: Path, num_clients: int) -> None:

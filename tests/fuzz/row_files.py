@@ -39,7 +39,19 @@ OPTIONS = (
         "data.scores=[exact_match]",
     ),
 )
-NAMES = ("rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.csv", "rows.parquet", "rows.tsv", "rows", "RÖWS .jsonl")
+NAMES = (
+    *("rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.csv", "rows.parquet", "rows.tsv", "rows", "RÖWS .jsonl"),
+    *(
+        "rows.ndjson",
+        "rows.txt",
+        "rows.arrow",
+        "rows.csv.bz2",
+        "rows.zip",
+        "rows.jsonl.zst",
+        "rows#1.json",
+        "r[o]ws.csv",
+    ),
+)
 
 
 @st.composite

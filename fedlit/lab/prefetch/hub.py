@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlit.data.paths import DATA_PATHS
+from fedlit.data.table_paths import places
 from fedlit.errors import UserError
 from fedlit.lab.prefetch.needs import HubData, HubModel, LocalPath, Need
 from fedlit.units import readable_bytes
@@ -107,10 +109,11 @@ def compute_node_variables() -> dict[str, str]:
 def _look_up_path(need: LocalPath) -> Item:
     path = Path(need.path).expanduser()
     is_model = need.key.startswith("model.")
-    if not path.exists() or (is_model and not path.is_dir()):
+    found = places(need.path) if need.key in DATA_PATHS else [path] * path.exists()
+    if not found or (is_model and not path.is_dir()):
         what = "folder" if is_model else "file or folder"
         raise UserError(f"{need.key}={need.path}: no such {what} (seen from {Path.cwd()}); check the path")
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    files = [file for path in found for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     num_bytes = sum(file.stat().st_size for file in files)
     return Item(need=need, state="present", num_bytes=num_bytes, path=path.absolute())
 

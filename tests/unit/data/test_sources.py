@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from fedlit.config.loading import CONFIG_DIR, list_choices
 from fedlit.config.schema import DataConfig
 from fedlit.data.columns import column_values
 from fedlit.data.prompts import render
-from fedlit.data.sources import load_rows, load_test_rows
+from fedlit.data.sources import load_rows, load_test_rows, load_validation_rows, read_data
 from fedlit.errors import UserError
+from fedlit.tasks.registry import task_spec
 
 REPO = Path(__file__).parents[3]
 SHARED = REPO.parent / "shared" / "data"
@@ -81,10 +83,9 @@ def test_missing_file_folder_and_wrong_ending(tmp_path: Path) -> None:
     fails(DataConfig(path=str(tmp_path / "none.jsonl")), "none.jsonl", "no such file", "check the path")
     fails(DataConfig(path=str(tmp_path / "none.jsonl.gz")), "no such file")
     (tmp_path / "folder.jsonl").mkdir()
-    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "folder.jsonl: a folder", "data.test_path=")
-    write(tmp_path / "folder.jsonl" / "train.jsonl", [row()])
-    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "give a file in it (it has train.jsonl)")
-    fails(DataConfig(path=str(tmp_path / "rows.csv")), "not a .jsonl or .jsonl.gz file", "one JSON object per line")
+    fails(DataConfig(path=str(tmp_path / "folder.jsonl")), "folder.jsonl: a folder without a table", "it is empty")
+    write(tmp_path / "rows.md", [row()])
+    fails(DataConfig(path=str(tmp_path / "rows.md")), "rows.md: no table by its ending", ".jsonl", "compressed or not")
 
 
 def test_broken_gzip(tmp_path: Path) -> None:
@@ -398,3 +399,65 @@ def test_dolly() -> None:
     without = [r for r in rows if not r["context"].strip()]
     assert len(without) == 10_544
     assert all(render(r, config)[0] == f"### Instruction:\n{r['instruction']}\n\n### Response:\n" for r in without)
+
+
+def test_a_validation_set_of_its_own(tmp_path: Path) -> None:
+    train, other = write(tmp_path / "train.jsonl", [row(0)]), write(tmp_path / "dev.jsonl", [{**row(1), "label": None}])
+    config = DataConfig(path=train, validation_path=other)
+    assert [r["prompt"] for r in load_validation_rows(config)] == ["p1"], "the partition's label is not looked at"
+    assert load_validation_rows(DataConfig(path=train, hub_validation_split="dev")) == []
+    for key, change in {"trained on": {"path": other}, "tested on": {"test_path": other}}.items():
+        with pytest.raises(UserError, match=rf"data\.validation_path=.*dev\.jsonl: the rows that are {key}; give"):
+            load_validation_rows(replace(config, **change))
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_a_validation_split_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for i, split in enumerate(("train", "validation", "test")):
+        write(tmp_path / "set" / f"{split}.jsonl", [row(i)])
+    config = DataConfig(source="hub", hub_id=str(tmp_path / "set"), hub_validation_split="validation")
+    assert load_validation_rows(config) == [row(1)]
+    with pytest.raises(UserError, match=r"data\.hub_validation_split=validation: the rows that are tested on"):
+        load_validation_rows(replace(config, hub_test_split="validation"))
+    with pytest.raises(UserError, match=r"data\.hub_validation_split=train: the rows that are trained on"):
+        load_validation_rows(replace(config, hub_validation_split="train"))
+
+
+def write_configurations(folder: Path, names: dict[str, list[Any]]) -> None:
+    folder.mkdir()
+    lines = ["---", "configs:"]
+    for name, rows in names.items():
+        write(folder / f"{name}.jsonl", rows)
+        lines += [f"- config_name: {name}", "  data_files:", f"  - {{split: train, path: {name}.jsonl}}"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_configurations_of_the_hub_are_clients(tmp_path: Path) -> None:
+    write_configurations(tmp_path / "set", {"fr": [row(0), row(1)], "de": [row(2)], "en": [row(3)]})
+    config = DataConfig(source="hub", hub_id=str(tmp_path / "set"), hub_config=["fr", "de"])
+    read = read_data(config)
+    assert (read.rows, read.files) == ([row(0), row(1), row(2)], ("fr", "fr", "de"))
+    assert read_data(replace(config, hub_config="fr")).files == ()
+    fails(replace(config, hub_config=["fr", "fr"]), "data.hub_config=['fr', 'fr']: names fr twice")
+    fails(replace(config, hub_config=[]), "data.hub_config=[]: names none")
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_classes_of_the_hub_keep_their_names_and_their_order(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["spam", "ham", "never"]
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    (tmp_path / "set").mkdir()
+    data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    data.to_parquet(tmp_path / "set" / "train.parquet")
+    on_hub = DataConfig(source="hub", hub_id=str(tmp_path / "set"), task="sequence_classification")
+    for config in (on_hub, DataConfig(path=str(tmp_path / "set"), task="sequence_classification")):
+        read = read_data(config)
+        assert [row["label"] for row in read.rows] == ["ham", "spam"]
+        found = task_spec(config.task).class_names(read.rows, config)
+        assert read.in_order(found) == ("spam", "ham"), "by their numbers, as before they had names"
+        assert read.in_order(("x", "spam")) == ("x", "spam")
+        given_names = replace(config, classes=["no", "yes", "maybe"])
+        assert [row["label"] for row in read_data(given_names).rows] == [1, 0]

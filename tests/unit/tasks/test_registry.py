@@ -139,7 +139,7 @@ def test_the_configuration_is_checked_by_the_spec(registered: None, words: list[
         ("eval.protocol=generate", r"eval\.protocol=generate .* Valid values: blind, open"),
         ("data.scores=[bleu]", r"names bleu, no score of data\.task=triage\. Valid scores: mcc, accuracy"),
         ("data.regression=true", r"data\.regression=true .* has no meaning for data\.task=triage"),
-        ("data.path=none.jsonl", r"give the path of a \.jsonl or \.jsonl\.gz file"),
+        ("data.path=none.jsonl", r"give the path of a \.jsonl, \.csv or \.parquet file"),
     ):
         with pytest.raises(UserError, match=message):
             load_config(but(words, word))
