@@ -90,26 +90,65 @@ def load_test_rows(config: DataConfig, classes: Sequence[str] = ()) -> list[Row]
     """
     if config.source in registered("reader") and registered("reader")[config.source].has_test_rows:
         source, records = _open_outside(config, test=True)
-        return _checked_test_rows(source, records, config, classes)
-    if config.test_path is None and (config.hub_test_split is None or config.path is not None):
+        return _checked_set(source, _renamed(records, config), config, classes)
+    test = _test_set(config)
+    if test is None:
         return []
+    _require_others(test, config, _TEST_KEYS, "trained on", "to test on a part of every client's rows")
+    source, records = _open_source(test, "data.test_path")
+    return _checked_set(source, _renamed(records, config), config, classes)
+
+
+def load_validation_rows(config: DataConfig, classes: Sequence[str] = ()) -> list[Row]:
+    """Return the rows of the data set's own validation set, none if it has none; its columns are called as in training.
+
+    `classes` are those of the training rows, as for `load_test_rows`.
+
+    Raises:
+        UserError: as `load_test_rows`, or the set that is tested on.
+    """
+    if config.validation_path is None and (config.hub_validation_split is None or config.path is not None):
+        return []
+    chosen_on = replace(config, path=config.validation_path, hub_split=config.hub_validation_split or config.hub_split)
+    rest = "to choose on a part of every client's rows, with partition.validation_fraction"
+    _require_others(chosen_on, config, _VALIDATION_KEYS, "trained on", rest)
+    if (test := _test_set(config)) is not None:
+        _require_others(chosen_on, test, _VALIDATION_KEYS, "tested on", rest)
+    source, records = _open_source(chosen_on, "data.validation_path")
+    return _checked_set(source, records, config, classes)
+
+
+_TEST_KEYS = ("data.test_path", "data.hub_test_split")
+_VALIDATION_KEYS = ("data.validation_path", "data.hub_validation_split")
+
+
+def _test_set(config: DataConfig) -> DataConfig | None:
+    """Return a configuration that trains on the test set, None if there is no such set."""
+    if config.test_path is None and (config.hub_test_split is None or config.path is not None):
+        return None
     test = replace(config, path=config.test_path, hub_split=config.hub_test_split or config.hub_split)
     if config.hub_test_id is not None:
         test = replace(test, hub_id=config.hub_test_id, hub_config=config.hub_test_config)
-    if test.path == config.path and (test.path is not None or test == config):
-        what = "data.hub_test_split" if test.path is None else "data.test_path"
-        raise UserError(
-            f"{what}={test.path or config.hub_test_split}: the rows that are trained on; give others, or {what}=null "
-            "to test on a part of every client's rows"
-        )
-    source, records = _open_source(test, "data.test_path")
-    return _checked_test_rows(source, records, config, classes)
+    return test
 
 
-def _checked_test_rows(source: str, records: Iterable[Record], config: DataConfig, classes: Sequence[str]) -> list[Row]:
-    # The partition's label is of no use in a test set, which may lack it; and it has no further test set.
-    of_test = replace(config, label=None, test_path=None, hub_test_split=None)
-    rows, places = _checked_rows(source, _renamed(records, config), of_test)
+def _require_others(chosen: DataConfig, other: DataConfig, keys: tuple[str, str], what_for: str, instead: str) -> None:
+    """Refuse a set of rows that is another one too; `keys` name its file and its split."""
+    where = ("hub_id", "hub_config", "hub_split")
+    if chosen.path != other.path or (
+        chosen.path is None and any(getattr(chosen, name) != getattr(other, name) for name in where)
+    ):
+        return
+    key = keys[chosen.path is None]
+    value = chosen.hub_split if chosen.path is None else ", ".join(given_paths(chosen.path))
+    raise UserError(f"{key}={value}: the rows that are {what_for}; give others, or {key}=null {instead}")
+
+
+def _checked_set(source: str, records: Iterable[Record], config: DataConfig, classes: Sequence[str]) -> list[Row]:
+    """Return the rows of a set that is not trained on."""
+    # The partition's label is of no use in it, and may be missing; and it has no further test set.
+    apart = replace(config, label=None, test_path=None, hub_test_split=None)
+    rows, places = _checked_rows(source, records, apart)
     task_spec(config.task).check_test_rows(rows, places, classes, config)
     return rows
 

@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fedlit.config.loading import CONFIG_DIR, list_choices
 from fedlit.config.schema import DataConfig
 from fedlit.data.columns import column_values
 from fedlit.data.prompts import render
-from fedlit.data.sources import load_rows, load_test_rows
+from fedlit.data.sources import load_rows, load_test_rows, load_validation_rows
 from fedlit.errors import UserError
 
 REPO = Path(__file__).parents[3]
@@ -398,3 +399,26 @@ def test_dolly() -> None:
     without = [r for r in rows if not r["context"].strip()]
     assert len(without) == 10_544
     assert all(render(r, config)[0] == f"### Instruction:\n{r['instruction']}\n\n### Response:\n" for r in without)
+
+
+def test_a_validation_set_of_its_own(tmp_path: Path) -> None:
+    train, other = write(tmp_path / "train.jsonl", [row(0)]), write(tmp_path / "dev.jsonl", [{**row(1), "label": None}])
+    config = DataConfig(path=train, validation_path=other)
+    assert [r["prompt"] for r in load_validation_rows(config)] == ["p1"], "the partition's label is not looked at"
+    assert load_validation_rows(DataConfig(path=train, hub_validation_split="dev")) == []
+    for key, change in {"trained on": {"path": other}, "tested on": {"test_path": other}}.items():
+        with pytest.raises(UserError, match=rf"data\.validation_path=.*dev\.jsonl: the rows that are {key}; give"):
+            load_validation_rows(replace(config, **change))
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_a_validation_split_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for i, split in enumerate(("train", "validation", "test")):
+        write(tmp_path / "set" / f"{split}.jsonl", [row(i)])
+    config = DataConfig(source="hub", hub_id=str(tmp_path / "set"), hub_validation_split="validation")
+    assert load_validation_rows(config) == [row(1)]
+    with pytest.raises(UserError, match=r"data\.hub_validation_split=validation: the rows that are tested on"):
+        load_validation_rows(replace(config, hub_test_split="validation"))
+    with pytest.raises(UserError, match=r"data\.hub_validation_split=train: the rows that are trained on"):
+        load_validation_rows(replace(config, hub_validation_split="train"))
