@@ -18,6 +18,7 @@ from fedlit.commands.endings import is_first_process, tell
 from fedlit.config import ComputeConfig, RunConfig, load_yaml
 from fedlit.config.loading import load_config_from
 from fedlit.config.reading import read_file
+from fedlit.data.paths import DATA_PATHS
 from fedlit.errors import UserError
 from fedlit.process import slurm
 from fedlit.process.interrupt import StopRequest
@@ -63,6 +64,7 @@ def run(
     *,
     rows: Any = None,
     test_rows: Any = None,
+    validation_rows: Any = None,
     model: Any = None,
     tokenizer: Any = None,
     callbacks: Sequence[Any] = (),
@@ -81,6 +83,7 @@ def run(
             list or a mapping by the clients' names, which are numbered in this order; then nothing is dealt. data.label
             is null unless it is given.
         test_rows: a test set that belongs to no client or, like `rows`, one for each.
+        validation_rows: the same of a validation set, on which rounds and rates are chosen (`Result.best`).
         model: a transformers model, of which a copy is trained; or text, for model=<choice>. Its weights are taken in
             `model.dtype`; in config.yaml stands their checksum.
         tokenizer: its tokenizer or image processor; the one that lies where the model came from, if it is left out.
@@ -109,8 +112,11 @@ def run(
     """
     own = None if rows is None else _own_rows(rows, "rows")
     own_test = None if test_rows is None else _own_rows(test_rows, "test_rows")
+    own_validation = None if validation_rows is None else _own_rows(validation_rows, "validation_rows")
     if own is None and own_test is not None:
         raise UserError("test_rows= is given without rows=; give both, or data.test_path=<file>")
+    if own is None and own_validation is not None:
+        raise UserError("validation_rows= is given without rows=; give both, or data.validation_path=<file>")
     if isinstance(model, str | Mapping):
         overrides, model = {**overrides, "model": model}, None
     values = values_of(config, overrides)
@@ -125,7 +131,13 @@ def run(
             "dry_run=true prints sizes, and fedlit.run returns a result; use the command: fedlit run dry_run=true"
         )
     given = Given(
-        rows=own, test_rows=own_test, model=model, tokenizer=tokenizer, callbacks=tuple(callbacks), console=not quiet
+        rows=own,
+        test_rows=own_test,
+        validation_rows=own_validation,
+        model=model,
+        tokenizer=tokenizer,
+        callbacks=tuple(callbacks),
+        console=not quiet,
     )
     return _run(loaded, given, quiet=quiet)
 
@@ -227,7 +239,7 @@ def _with_rows(values: dict[str, Any], rows: "OwnRows", fixed: set[str]) -> dict
     if "data.name" not in settings:
         settings["data.name"] = "memory"
     settings |= {"data.source": "memory", "data.hub_split": "train"}
-    settings |= dict.fromkeys(("data.path", "data.test_path", "data.hub_id", "data.hub_config"), None)
+    settings |= dict.fromkeys((*DATA_PATHS, "data.hub_id", "data.hub_config", "data.hub_validation_split"), None)
     settings |= dict.fromkeys(("data.hub_test_split", "data.hub_test_id", "data.hub_test_config"), None)
     if rows.is_dealt:
         chosen = {"partition.name": "given", "num_clients": len(rows.parts)}
