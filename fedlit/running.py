@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class Given:
     """What a caller in Python gives beside the configuration; the command line gives none of it.
 
-    rows, test_rows, validation_rows: in place of data.path, data.test_path and data.validation_path. model, tokenizer: objects in place of model.path and
-    model.tokenizer. callbacks: of `fedlit.Callback`. console: the run reports on standard output.
+    rows, test_rows, validation_rows: in place of data.path, data.test_path and data.validation_path. model, tokenizer:
+    objects in place of model.path and model.tokenizer. callbacks: of `fedlit.Callback`. console: the run reports on
+    standard output.
     """
 
     rows: OwnRows | None = None

@@ -5,9 +5,7 @@ from typing import Any
 
 from fedlit.errors import UserError
 
-REMEDY = (
-    "give partition.validation_fraction=0.1 or data.validation_path=<file>, or eval.choose_on=test, which flatters"
-)
+REMEDY = "give partition.validation_fraction=0.1 or data.validation_path=<file>, or eval.choose_on=test, which flatters"
 REMEDY_FROM_PYTHON = (
     "give partition.validation_fraction=0.1 or validation_rows=, or eval.choose_on=test, which flatters"
 )
@@ -25,7 +23,8 @@ def has_validation(values: Mapping[str, Any]) -> bool:
     """Tell whether a configuration asks for a validation set; rows from Python and a partition's file may bring one
     that it does not tell of.
     """
-    return values["partition.validation_fraction"] > 0 or own_validation_key(values) is not None
+    share: float = values["partition.validation_fraction"]
+    return share > 0 or own_validation_key(values) is not None
 
 
 def brings_rows(values: Mapping[str, Any]) -> bool:

@@ -16,8 +16,8 @@ class BestRound:
 
     keys: of scores in a record; the first that the run's records have decides. patience: evaluations without a better
     score after which the run ends; None for never. asked: `eval.score`, which must be in the record. number: round of
-    the best score, by the rule of `fedlit.scores.best_round`, and value its score; None before there is one. num_since:
-    evaluations after it.
+    the best score, by the rule of `fedlit.scores.best_round`, value its score and key the one that decides; None before
+    there is one. num_since: evaluations after it.
     """
 
     keys: tuple[str, ...]
@@ -25,6 +25,7 @@ class BestRound:
     asked: str | None = None
     number: int | None = None
     value: float | None = None
+    key: str | None = None
     num_since: int = 0
     _scored: list[dict[str, Any]] = field(default_factory=list)
 
@@ -56,6 +57,7 @@ class BestRound:
         key = next((key for key in self.keys if any(key in record for record in self._scored)), None)
         if key is None:
             return
+        self.key = key
         scored = [record for record in self._scored if key in record]
         best = best_record(scored, key)
         if best is not None:

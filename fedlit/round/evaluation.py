@@ -23,6 +23,8 @@ from fedlit.seeding import numpy_generator
 from fedlit.tasks import ExampleT, Sample, Task
 
 T = TypeVar("T")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a record has the scores on a set.

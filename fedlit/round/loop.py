@@ -251,7 +251,8 @@ class Federation:
         record: Record = {"round": round_number}
         if task_spec(self.config.data.task).protocols:
             record["eval/protocol"] = self.config.eval.protocol
-        models, samples = None, []
+        models: ClientModels | None = None
+        samples: list[Sample] = []
         if self.host.has_private:
             assert self.clients is not None
             # Before the first round all clients have one model.
