@@ -68,9 +68,9 @@ def plot_curves(
     """Draw the loss and the first of `scores` over the rounds from the lines of metrics.jsonl; write a PNG, atomically.
 
     A record has `round` (0 is the untrained model), `client/<id>/train_loss` and, of the loss and of each score, any of
-    `global/<score>` and `client/<id>/<score>`. Where the global test set was not scored, `own/<score>`,
-    `own/<score>_worst` and `client/<id>/own/<score>` take their places. `validation/<score>` has a line of its own. Missing, null and non-finite values are left
-    out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
+    `global/<score>`, `validation/<score>` and `client/<id>/<score>`. Where the global test set was not scored,
+    `own/<score>`, `own/<score>_worst` and `client/<id>/own/<score>` take its places. Missing, null and non-finite values
+    are left out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
     """
     panels = [_panel(records, "loss")]
     panels += [panel for name in scores if (panel := _panel(records, name)).all_points][:MAX_SCORES]

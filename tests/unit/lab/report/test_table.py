@@ -244,8 +244,8 @@ def test_only_what_is_picked_is_shown(make_sweep: Callable[..., Collection]) -> 
 def test_doubts_stand_beside_the_numbers(make_sweep: Callable[..., Collection]) -> None:
     table = build_table(make_sweep("fedex_rank", percent))
     published = row(table, "FedIT", "published")
-    assert (published["r = 1"].marks, published["r = 2"].marks) == (("†",), ())
-    assert any(note.startswith("†: the value of 10 local epochs") for note in table.notes)
+    assert (published["r = 1"].marks, published["r = 2"].marks) == (("‡",), ())
+    assert any(note.startswith("‡: the value of 10 local epochs") for note in table.notes)
 
 
 @pytest.mark.parametrize(("sweep", "which", "warned"), [("fedex_rank", "last", True), ("fedex_rank", "best", False)])
