@@ -392,6 +392,20 @@ def test_the_untrained_model_is_not_the_best_of_a_run() -> None:
     }  # fmt: skip
 
 
+def test_the_best_of_a_run_is_what_validation_chose() -> None:
+    records = [
+        {"round": 0, "global/loss": 9.0, "validation/loss": 9.0},
+        {"round": 1, "global/loss": 3.0, "validation/loss": 2.0},
+        {"round": 2, "validation/loss": 2.5},
+        {"round": 3, "global/loss": 1.0, "validation/loss": 3.0},
+    ]
+    assert summary_scores(records, RunConfig()) == {
+        "chosen_on": "validation",
+        "last/global/loss": 1.0, "best/global/loss": 3.0, "best_round/global/loss": 1,
+        "last/validation/loss": 3.0, "best/validation/loss": 2.0, "best_round/validation/loss": 1,
+    }  # fmt: skip
+
+
 def test_many_labels_share_a_column() -> None:
     labels = {f"{i:03}": 1 for i in range(60)}
     client = {"client_id": 0, "num_train": 60, "num_test": 0, "train_labels": labels, "test_labels": {}}
