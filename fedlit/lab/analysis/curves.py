@@ -69,8 +69,9 @@ def plot_curves(
 
     A record has `round` (0 is the untrained model), `client/<id>/train_loss` and, of the loss and of each score, any of
     `global/<score>`, `validation/<score>` and `client/<id>/<score>`. Where the global test set was not scored,
-    `own/<score>`, `own/<score>_worst` and `client/<id>/own/<score>` take its places. Missing, null and non-finite values
-    are left out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
+    `own/<score>`, `own/<score>_worst` and `client/<id>/own/<score>` take its places. Missing, null and non-finite
+    values are left out; of two records with the same round and key the later one counts. A score that no record has
+    gets no panel.
     """
     panels = [_panel(records, "loss")]
     panels += [panel for name in scores if (panel := _panel(records, name)).all_points][:MAX_SCORES]
