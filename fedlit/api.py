@@ -64,6 +64,7 @@ def run(
     *,
     rows: Any = None,
     test_rows: Any = None,
+    validation_rows: Any = None,
     model: Any = None,
     tokenizer: Any = None,
     callbacks: Sequence[Any] = (),
@@ -82,6 +83,7 @@ def run(
             list or a mapping by the clients' names, which are numbered in this order; then nothing is dealt. data.label
             is null unless it is given.
         test_rows: a test set that belongs to no client or, like `rows`, one for each.
+        validation_rows: the same of a validation set, on which rounds and rates are chosen (`Result.best`).
         model: a transformers model, of which a copy is trained; or text, for model=<choice>. Its weights are taken in
             `model.dtype`; in config.yaml stands their checksum.
         tokenizer: its tokenizer or image processor; the one that lies where the model came from, if it is left out.
@@ -108,10 +110,7 @@ def run(
     >>> type(result.model).__name__, result.server.round_idx
     ('LlamaForCausalLM', 1)
     """
-    own = None if rows is None else _own_rows(rows, "rows")
-    own_test = None if test_rows is None else _own_rows(test_rows, "test_rows")
-    if own is None and own_test is not None:
-        raise UserError("test_rows= is given without rows=; give both, or data.test_path=<file>")
+    own, own_test, own_validation = _all_own_rows(rows, test_rows, validation_rows)
     if isinstance(model, str | Mapping):
         overrides, model = {**overrides, "model": model}, None
     values = values_of(config, overrides)
@@ -126,7 +125,13 @@ def run(
             "dry_run=true prints sizes, and fedlit.run returns a result; use the command: fedlit run dry_run=true"
         )
     given = Given(
-        rows=own, test_rows=own_test, model=model, tokenizer=tokenizer, callbacks=tuple(callbacks), console=not quiet
+        rows=own,
+        test_rows=own_test,
+        validation_rows=own_validation,
+        model=model,
+        tokenizer=tokenizer,
+        callbacks=tuple(callbacks),
+        console=not quiet,
     )
     return _run(loaded, given, quiet=quiet)
 
@@ -212,6 +217,17 @@ def _run(config: RunConfig, given: Given, *, quiet: bool) -> Result:
         return Result(federation.folder.path, config, lambda: trained, notices, status="done")
     finally:
         _one_at_a_time.release()
+
+
+def _all_own_rows(*given: Any) -> "tuple[OwnRows | None, OwnRows | None, OwnRows | None]":
+    """Return the rows of training, test and validation that were given, None for those that were not."""
+    names = ("rows", "test_rows", "validation_rows")
+    found = [None if rows is None else _own_rows(rows, name) for name, rows in zip(names, given, strict=True)]
+    for name, rows in zip(names[1:], found[1:], strict=True):
+        if found[0] is None and rows is not None:
+            path = name.replace("rows", "path")
+            raise UserError(f"{name}= is given without rows=; give both, or data.{path}=<file>")
+    return found[0], found[1], found[2]
 
 
 def _own_rows(given: Any, argument: str) -> "OwnRows":

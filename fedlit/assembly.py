@@ -20,7 +20,7 @@ from fedlit.process import communication
 from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
-from fedlit.round.evaluation import Evaluator, fixed_subset, sampled_clients
+from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
@@ -61,31 +61,70 @@ def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
     """Return what scores the model on the sets that `eval.on` names, each cut down to `eval.max_examples`; of clients,
     those that `eval.max_clients` leaves. Where the clients' own rows are asked for, all of these have test rows.
     """
-    config, clients = inputs.config, inputs.shards
-    if config.eval.on != "global":
-        clients = [shard for shard in clients if shard.test]
-    evaluated = sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, config.seed)
-
-    def batches(rows: Sequence[Row], client_id: int = -1) -> list[list[Any]]:
-        examples = task.evaluation_examples(rows)
-        chosen = fixed_subset(examples, config.eval.max_examples, config.seed, client_id)
-        return task.evaluation_batches(chosen, config.eval.batch_size)
-
+    config = inputs.config
     own: dict[int, list[list[Any]]] = {}
+    evaluated = _evaluated(inputs)
     if config.eval.on != "global":
         own = {
-            shard.client_id: batches([inputs.rows[row] for row in shard.test], shard.client_id)
-            for shard in clients
+            shard.client_id: _batches(config, task, [inputs.rows[row] for row in shard.test], shard.client_id)
+            for shard in inputs.shards
             if shard.client_id in evaluated
         }
     return Evaluator(
         fabric=fabric,
         model=model,
         task=task,
-        batches=batches(inputs.test_rows) if config.eval.on != "clients" else [],
+        batches=_batches(config, task, inputs.test_rows) if config.eval.on != "clients" else [],
         own_batches=own,
         evaluated=None if config.eval.max_clients is None else evaluated,
     )
+
+
+def make_validator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any]) -> Evaluator | None:
+    """Return the like of `make_evaluator` for the validation set, None without one: the clients' own parts where they
+    have some and eval.on=clients, else one set.
+    """
+    config, rows, purpose = inputs.config, inputs.validation_rows, "evaluation_of_validation"
+    if not rows:
+        return None
+    own: dict[int, list[list[Any]]] = {}
+    evaluated = _evaluated(inputs)
+    if config.eval.on == "clients" and not inputs.own_validation_rows:
+        own = {
+            shard.client_id: _batches(
+                config, task, [inputs.rows[row] for row in shard.validation], shard.client_id, purpose
+            )
+            for shard in inputs.shards
+            if shard.client_id in evaluated and shard.validation
+        }
+    return Evaluator(
+        fabric=fabric,
+        model=model,
+        task=task,
+        batches=[] if own else _batches(config, task, rows, purpose=purpose),
+        own_batches=own,
+        whole=VALIDATION,
+        part=OWN_VALIDATION,
+        evaluated=None if config.eval.max_clients is None else evaluated,
+    )
+
+
+def _evaluated(inputs: Inputs) -> tuple[int, ...]:
+    """Return the clients that are evaluated apart: of those with test rows, where their own are asked for."""
+    config, clients = inputs.config, inputs.shards
+    if config.eval.on != "global":
+        clients = [shard for shard in clients if shard.test]
+    return sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, config.seed)
+
+
+def _batches(
+    config: RunConfig, task: Task[Any, Any], rows: Sequence[Row], client_id: int = -1, purpose: str = "evaluation"
+) -> list[list[Any]]:
+    """Return the batches of a set that is scored, of at most `eval.max_examples` of its examples."""
+    chosen = fixed_subset(
+        task.evaluation_examples(rows), config.eval.max_examples, config.seed, client_id, purpose=purpose
+    )
+    return task.evaluation_batches(chosen, config.eval.batch_size)
 
 
 def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
@@ -124,6 +163,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         ),
         observers=[traffic, *_deviation(config, host, folder)],
         evaluator=make_evaluator(inputs, fabric, backbone.model, task),
+        validator=make_validator(inputs, fabric, backbone.model, task),
         exporter=Exporter(
             adapter=method.adapter,
             model=backbone.model,
@@ -211,6 +251,8 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         num_train_examples=tuple(map(len, federation.rows)),
         num_test_examples=len(inputs.test_rows),
         num_evaluated=federation.evaluator.num_examples,
+        num_validation_examples=len(inputs.validation_rows),
+        num_validated=0 if federation.validator is None else federation.validator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
     )

@@ -40,7 +40,9 @@ from fedlit.process.interrupt import (
 from fedlit.process.memory import keep_freed_memory
 from fedlit.process.one_run import require_one_run
 from fedlit.process.storage import remove_leftovers, storage_error, write_atomically
+from fedlit.round.best_round import BestRound
 from fedlit.round.loop import Federation
+from fedlit.scores import chosen_on
 from fedlit.store.folder import RunFolder
 from fedlit.store.layout import make_folder, require_layout
 from fedlit.store.lock import RunLock, take_lock
@@ -83,7 +85,7 @@ def _attempt(plan: Plan, fabric: Fabric, stop: StopRequest, extras: Extras) -> F
     try:
         with _typed_ends(config, stop):
             federation = _run(plan, fabric, stop, extras)
-        attempt.end("done")
+        attempt.end_well(federation.best)
         return federation
     except StoppedBySignal as stopped:
         raise replace(attempt.after_signal(stopped, stop), folder=RunFolder(config).path) from None
@@ -201,6 +203,12 @@ class _Attempt:
         """Write how the run stands, on process 0."""
         if self._holds():
             write_atomically(self._folder / STATUS_PATH, to_json(ended(self._status, state, reason)))
+
+    def end_well(self, best: BestRound) -> None:
+        """Write that the run is done, and which of its rounds is the best by which score."""
+        on = None if best.key is None else chosen_on(best.key)
+        self._status = replace(self._status, chosen_round=best.number, chosen_by=best.key, chosen_on=on)
+        self.end("done")
 
     def after_signal(self, stopped: StoppedBySignal, stop: StopRequest) -> StoppedBySignal | TimedOut:
         """Return how the run ends after a signal, once process 0 has put the job back into the queue if that is how.

@@ -46,7 +46,8 @@ class Plan:
             return shards
         train = tuple(row for shard in shards for row in shard.train)
         test = tuple(row for shard in shards for row in shard.test)
-        return [Shard(client_id=0, train=train, test=test)]
+        validation = tuple(row for shard in shards for row in shard.validation)
+        return [Shard(client_id=0, train=train, test=test, validation=validation)]
 
     @property
     def cohort_size(self) -> int:
@@ -121,7 +122,7 @@ def _texts(inputs: Inputs) -> Iterator[str]:
     data = inputs.config.data
     yield from filter(None, (data.template, data.test_template))
     columns = task_spec(data.task).columns(data)
-    for row in (*inputs.rows, *inputs.own_test_rows):
+    for row in (*inputs.rows, *inputs.own_test_rows, *inputs.own_validation_rows):
         yield from (str(row[column]) for column in columns if column in row)
 
 

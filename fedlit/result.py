@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlit.config import RunConfig
-from fedlit.store.records import read_records
+from fedlit.scores import choice_key, chosen_on
+from fedlit.store.records import best_record, read_records, trained
 from fedlit.store.status import read_status
 
 if TYPE_CHECKING:
@@ -56,6 +57,25 @@ class Result:
         import pandas  # noqa: PLC0415  half a second that records do not need
 
         return pandas.DataFrame(self.records)
+
+    @property
+    def chosen_on(self) -> str | None:
+        """Which set chose `best`: `validation`, or `test`, which flatters; None before there is a round to choose."""
+        key = self._choice_key
+        return None if key is None else chosen_on(key)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The record of the best round by the score that counts, on the validation set where the run has one, with the
+        test scores of that round; None before there is one. Round 0 does not count.
+        """
+        key = self._choice_key
+        return None if key is None else best_record(self.records, key)
+
+    @property
+    def _choice_key(self) -> str | None:
+        recorded = {key for record in trained(self.records) for key in record}
+        return choice_key(self.config.data, self.config.eval, recorded)
 
     @property
     def status(self) -> str:

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Given:
     """What a caller in Python gives beside the configuration; the command line gives none of it.
 
-    rows, test_rows: in place of data.path and data.test_path. model, tokenizer: objects in place of model.path and
-    model.tokenizer. callbacks: of `fedlit.Callback`. console: the run reports on standard output.
+    rows, test_rows, validation_rows: in place of data.path, data.test_path and data.validation_path. model, tokenizer:
+    objects in place of model.path and model.tokenizer. callbacks: of `fedlit.Callback`. console: the run reports on
+    standard output.
     """
 
     rows: OwnRows | None = None
     test_rows: OwnRows | None = None
+    validation_rows: OwnRows | None = None
     model: Any = None
     tokenizer: Any = None
     callbacks: Sequence[Any] = ()
@@ -65,7 +67,7 @@ def run_to_end(
         warn(line)
     from fedlit.inputs import gather_inputs  # noqa: PLC0415  other commands need `tell` alone, not numpy
 
-    inputs = gather_inputs(config, given.rows, given.test_rows)
+    inputs = gather_inputs(config, given.rows, given.test_rows, given.validation_rows)
     for line in inputs.notices:
         warn(line)
     if config.dry_run:

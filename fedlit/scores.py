@@ -183,6 +183,29 @@ def choice_keys(data: Scored, evaluation: Judged) -> tuple[str, ...]:
     return (*(f"validation/{key.partition('/')[2]}" for key in on_test), *on_test)
 
 
+def choice_key(data: Scored, evaluation: Judged, recorded: Container[str]) -> str | None:
+    """Return the key of the score by which is chosen among those that a run's records have; None if they have none."""
+    return next((key for key in choice_keys(data, evaluation) if key in recorded), None)
+
+
+CHOSEN_ON_TEST = "†"
+"""Stands after every round, rate and score that was chosen on the set which it is reported on."""
+CHOSEN_LEGEND = f"{CHOSEN_ON_TEST}: chosen on the test set, which flatters"
+"""The line below a table in which the mark stands."""
+
+
+def chosen_on(key: str) -> str:
+    """Return on which set a score chooses, by its key: `validation` or `test`."""
+    return "validation" if key.startswith("validation/") else "test"
+
+
+def chosen_mark(key: str | None) -> str:
+    """Return the mark after what was chosen by the score of this key; '' where it was chosen on a validation set, or
+    where nothing was chosen.
+    """
+    return CHOSEN_ON_TEST if key is not None and chosen_on(key) == "test" else ""
+
+
 def main_key(data: Scored, evaluation: Judged, recorded: Container[str]) -> str | None:
     """Return the key of the score that counts among those that a run's records have; None if they have none."""
     return next((key for key in main_keys(data, evaluation) if key in recorded), None)
@@ -192,11 +215,12 @@ def headings(keys: Iterable[str]) -> dict[str, str]:
     """Return those keys of a record that are scores of all clients together, and what to call them, in order.
 
     `global/<score>` is called by its name, a part of it (`global/accuracy/boolq`) by both; `own/<score>`, the mean of
-    the clients' scores on their own test parts, gets `own` before it, and its `_worst` one `worst`.
+    the clients' scores on their own test parts, gets `own` before it, and its `_worst` one `worst`. What is before that
+    of `validation/<score>` says so.
     """
     found = set(keys)
     result: dict[str, str] = {}
-    for place, before in (("global", ""), ("own", "own ")):
+    for place, before in (("global", ""), ("own", "own "), ("validation", "validation ")):
         for name, score in SCORES.items():
             key = f"{place}/{name}"
             parts = sorted(part for part in found if part.startswith(f"{key}/") and not part.endswith(_SUFFIXES))

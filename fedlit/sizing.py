@@ -124,11 +124,13 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
     memory = ", ".join(f"{name} {readable_bytes(value)}" for name, value in sizes.memory_bytes.items())
     smallest, largest = (function(shard.num_examples for shard in plan.clients) for function in (min, max))
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+    num_validation = len(plan.inputs.validation_rows)
+    chosen_on = f", {num_validation:,} for validation" if num_validation else ""
     return [
         f"{config.method.name} of {config.model.name} on {config.data.name} (dry run: no weights are loaded)",
         f"  clients    {population}, {plan.cohort_size} in a round; {' + '.join(map(str, shares))} on "
         f"{num_processes} device{'s' if num_processes > 1 else ''}",
-        f"  rows       {rows} a client for training, {len(plan.inputs.test_rows):,} for testing",
+        f"  rows       {rows} a client for training, {len(plan.inputs.test_rows):,} for testing{chosen_on}",
         f"  parameters {sizes.num_trainable:,} trainable ({sizes.num_shared:,} shared, {sizes.num_private:,} private), "
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "

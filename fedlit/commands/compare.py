@@ -1,29 +1,33 @@
 """Every method side by side on one data set and model: a table in Markdown and a picture of one score per round.
 
 The key=value arguments are those of 'fedlit run' and hold for every run. A run that is there already is taken up, so
-the same command goes on after an interruption. With several learning rates every method shows the one with the best
---score after the last round, on the rows that are scored: a comparison of tuned methods, not of tuned methods on unseen
-rows.
+the same command goes on after an interruption. With a validation set (partition.validation_fraction=0.1,
+data.validation_path=) rounds and learning rates are chosen by their --score on it, and the table has the test scores of
+the chosen round. Without one the last round is shown, and several --lrs need eval.choose_on=test: every method then has
+the rate with the best --score on the test set itself, which the table marks.
 """
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedlit.arguments import CommandParser, positive, require_file, writing
 from fedlit.commands.endings import tell, without_traceback
 from fedlit.config import CONFIG_DIR, load_config, run_folder
+from fedlit.config.choosing import has_validation, require_rates_founded
 from fedlit.config.keys import nearest
 from fedlit.config.places import is_file_name, list_choices
+from fedlit.config.record import flat_values
 from fedlit.errors import UserError
 from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import EARLY, LocalRun, device_masks, run_locally, visible_gpus
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.process.storage import user_path, write_atomically
-from fedlit.scores import SCORES, chosen_scores, goodness
-from fedlit.store.records import Record, read_records
+from fedlit.scores import CHOSEN_ON_TEST, SCORES, choice_key, chosen_mark, chosen_scores, goodness
+from fedlit.store.records import Record, best_record, read_records, trained
 
 EXAMPLE = """\
 example:
@@ -55,9 +59,12 @@ def _compare(options: argparse.Namespace) -> int:
         require_file(getattr(options, option), f"--{option}")
     lrs = options.lrs.split(",") if options.lrs else [None]
     methods = sorted(list_choices(CONFIG_DIR, "method")) if options.methods is None else options.methods.split(",")
-    cells = [_cell(method, lr, options.overrides) for method in methods for lr in lrs]
+    cells = [_cell(method, lr, options.score, options.overrides) for method in methods for lr in lrs]
     _require_distinct(cells)
     _require_scored(cells, options.score)  # the scores of plugins are known by now
+    if len(lrs) > 1:
+        for cell in cells:
+            require_rates_founded(flat_values(cell.run.config))
     gpus = [] if all(cell.run.config.compute.accelerator == "cpu" for cell in cells) else visible_gpus(os.environ)
     masks = device_masks(options.jobs, options.devices, gpus)
     outcomes = run_locally([cell.run for cell in cells], masks, options.devices, tell, warm=not options.cold)
@@ -66,9 +73,8 @@ def _compare(options: argparse.Namespace) -> int:
         tell("the same command goes on where they stopped")
         return STOPPED_EXIT_CODE
     runs = {cell: read_records(cell.run.folder) for cell, state in zip(cells, states, strict=True) if state == "done"}
-    unscored = [cell.run.name for cell, records in runs.items() if _key(options.score, records) is None]
-    if unscored:
-        raise UserError(f"--score={options.score}: the record of {unscored[0]} has no such score")
+    for cell, records in runs.items():
+        _require_shown(cell, records, options.score, chooses=len(lrs) > 1)
     if runs:
         _show(runs, options)
     return int(set(states) != {"done"})
@@ -82,12 +88,17 @@ class Cell:
     run: LocalRun
 
 
-def _cell(method: str, lr: str | None, overrides: list[str]) -> Cell:
-    """Return a run whose folder has the learning rate in its name where several are compared."""
+def _cell(method: str, lr: str | None, score: str, overrides: list[str]) -> Cell:
+    """Return a run whose folder has the learning rate in its name where several are compared. With a validation set its
+    rounds are chosen by --score, unless eval.score says otherwise: in other rounds the test set need not be scored.
+    """
     called = Path(method).name if is_file_name(method) else method.replace("/", "-")
     name = f"{called}-{lr}" if lr else called
     arguments = [f"method={method}", *overrides, *([f"local.lr={lr}"] if lr else []), f"run.name={name}"]
     config = load_config(arguments)
+    if config.eval.score is None and config.eval.choose_on == "validation" and has_validation(flat_values(config)):
+        arguments.append(f"eval.score={score}")
+        config = load_config(arguments)
     return Cell(method, LocalRun(name=name, arguments=tuple(arguments), config=config, folder=run_folder(config)))
 
 
@@ -108,6 +119,17 @@ def _require_scored(cells: list[Cell], score: str) -> None:
         raise UserError("dry_run=true leaves nothing to compare; leave it out, or write fedlit run ... dry_run=true")
 
 
+def _require_shown(cell: Cell, records: list[Record], score: str, *, chooses: bool) -> None:
+    """Refuse a run without the score, and a choice among rates on a test set that nobody asked for."""
+    if _key(score, _shown(cell, records)) is None:
+        raise UserError(f"--score={score}: the record of {cell.run.name} has no such score")
+    if chooses and cell.run.config.eval.choose_on != "test" and _chooser(cell, records) is None:
+        raise UserError(
+            f"--lrs: a rate is chosen, and {cell.run.name} has no validation set; give eval.choose_on=test, which "
+            "flatters"
+        )
+
+
 def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
     """Print the table and write what the options ask for."""
     best = _best_runs(runs, options.score)
@@ -125,34 +147,59 @@ def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
         tell(str(options.picture))
 
 
-def _key(score: str, records: list[Record]) -> str | None:
-    """Return where the last record has the score: on the global test set, or the mean over clients on their own."""
-    return next((key for key in (f"global/{score}", f"own/{score}") if key in records[-1]), None)
+def _chooser(cell: Cell, records: list[Record]) -> str | None:
+    """Return the key by which a run's round is chosen on its validation set; None if it has none, or is not to."""
+    config, recorded = cell.run.config, {key for record in trained(records) for key in record}
+    key = choice_key(config.data, config.eval, recorded)
+    return key if key is not None and not chosen_mark(key) else None
 
 
-def _goodness(score: str, records: list[Record]) -> float:
-    """Return the score after the last round, so that more is better."""
-    key = _key(score, records)
+def _shown(cell: Cell, records: list[Record]) -> Record:
+    """Return the record of the round that a run is shown by: the one that its validation set chose, or the last."""
+    key = _chooser(cell, records)
+    return (best_record(records, key) if key else None) or records[-1]
+
+
+def _key(score: str, record: Record) -> str | None:
+    """Return where a record has the score: on the global test set, or the mean over clients on their own."""
+    return next((key for key in (f"global/{score}", f"own/{score}") if key in record), None)
+
+
+def _goodness(score: str, record: Record, *, on_validation: bool = False) -> float:
+    """Return the score of a record, on the validation set or on the test set, so that more is better."""
+    key = f"validation/{score}" if on_validation else _key(score, record)
     assert key is not None, "runs without the score are refused before"
-    return goodness(key, records[-1][key])
+    return goodness(key, record.get(key))
 
 
 def _best_runs(runs: dict[Cell, list[Record]], score: str) -> list[Cell]:
     """Return for each method the run whose learning rate served it best, the best method first."""
     best: dict[str, Cell] = {}
-    for cell in sorted(runs, key=lambda cell: _goodness(score, runs[cell]), reverse=True):
+
+    def rank(cell: Cell) -> float:
+        records = runs[cell]
+        return _goodness(score, _shown(cell, records), on_validation=_chooser(cell, records) is not None)
+
+    for cell in sorted(runs, key=rank, reverse=True):
         best.setdefault(cell.method, cell)
     return list(best.values())
 
 
 def _results(runs: dict[Cell, list[Record]], best: list[Cell], score: str) -> list[Result]:
     """Return a line for each method and one for the untrained model, the best first."""
-    lines = [
-        (summarize(cell.method, runs[cell], cell.run.config.local.lr), _goodness(score, runs[cell])) for cell in best
-    ]
+    num_rates = Counter(cell.method for cell in runs)
+    lines = []
+    for cell in best:
+        records, shown = runs[cell], _shown(cell, runs[cell])
+        by_validation = _chooser(cell, records) is not None
+        result = summarize(cell.method, records, cell.run.config.local.lr, shown=shown)
+        on_test = num_rates[cell.method] > 1 and not by_validation
+        number = shown["round"] if by_validation else None
+        result = replace(result, chosen_round=number, mark=CHOSEN_ON_TEST if on_test else "")
+        lines.append((result, _goodness(score, shown)))
     for records in runs.values():
         if not any(key.startswith("init/") for key in records[0]):  # no adapter has changed the model yet
-            lines.append((summarize("zero-shot", records[:1], None), _goodness(score, records[:1])))
+            lines.append((summarize("zero-shot", records[:1], None), _goodness(score, records[0])))
             break
     return [result for result, _ in sorted(lines, key=lambda line: line[1], reverse=True)]
 

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fedlit.config.choosing import choosing_problems
 from fedlit.config.keys import SCHEMA, nearest, parts, run_options, show
 from fedlit.config.parts import part_problems
 from fedlit.config.reading import is_there
@@ -108,6 +109,7 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
             "leaves no row to test on; give it, or partition.min_test_rows, a value above 0",
         )
     yield from _partition_problems(values)
+    yield from choosing_problems(values)
     yield from _task_problems(values)
     yield from _method_problems(values, options)
     yield from _logging_problems(values)

@@ -8,8 +8,12 @@ def modern(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored configuration in which keys that have a new meaning stand as today.
 
     `data.text` was `[text]` under every task; since it may name plain text for causal_lm, it is null there.
+    `eval.choose_on` was not there, and rounds and rates were chosen on the test set.
     """
-    data = content.get("data")
-    if not isinstance(data, Mapping) or "messages" in data or data.get("task", "causal_lm") != "causal_lm":
-        return dict(content)
-    return {**content, "data": {**data, "text": None}}
+    content = {**content}
+    data, evaluation = content.get("data"), content.get("eval")
+    if isinstance(data, Mapping) and "messages" not in data and data.get("task", "causal_lm") == "causal_lm":
+        content["data"] = {**data, "text": None}
+    if isinstance(evaluation, Mapping) and "choose_on" not in evaluation:
+        content["eval"] = {**evaluation, "choose_on": "test"}
+    return content

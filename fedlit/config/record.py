@@ -5,6 +5,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from fedlit.config.choosing import has_validation
 from fedlit.config.keys import METHOD_FIELDS, SCHEMA, run_keys, show
 from fedlit.config.older import modern
 from fedlit.config.options import stored_hints
@@ -100,6 +101,8 @@ def fingerprint(config: RunConfig) -> dict[str, Any]:
     values = flat_values(config)
     if config.data.required is not None and template_columns(config.data.template) == config.data.required[:1]:
         values["data.required"] = None  # of one column, which is required, named or not
+    if not has_validation(values):  # all is chosen on the test set, which is scored at every evaluation
+        values |= dict.fromkeys(("eval.choose_on", "eval.test"), "no validation set")
     return {key: value for key, value in values.items() if not key.startswith(WITHOUT_INFLUENCE)}
 
 

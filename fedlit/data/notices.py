@@ -44,20 +44,59 @@ def row_notices(
 
 def _common_rows(rows: Sequence[Row], test_rows: Sequence[Row], data: DataConfig, columns: Sequence[str]) -> list[str]:
     """Return a line where some rows of the test set are trained on; UserError where all are."""
-    known = set(_keys(rows, columns))
-    num_known = sum(key in known for key in _keys(test_rows, columns))
     key, value, none = "data.hub_test_split", data.hub_test_split, "null"
     if data.test_path is not None:
         key, value = "data.test_path", ", ".join(given_paths(data.test_path))
     elif data.source == "memory":
         key, value, none = "test_rows", "", "None"
-    where = f"{key}={value}"
-    if num_known == len(test_rows):
-        raise UserError(
-            f"{where}: all of its {num_known} rows are training rows too; give others, or {key}={none} to test on a "
-            "part of every client's rows"
-        )
-    return [f"{where}: {num_known} of its {len(test_rows)} rows are training rows too"] if num_known else []
+    remedy = f"give others, or {key}={none} to test on a part of every client's rows"
+    return _told_common(f"{key}={value}", test_rows, rows, "training rows", remedy, columns)
+
+
+def validation_notices(
+    train_rows: Sequence[Row],
+    test_rows: Sequence[Row],
+    validation_rows: Sequence[Row],
+    data: DataConfig,
+    *,
+    columns: Sequence[str],
+    is_own: bool,
+) -> list[str]:
+    """Return a line where some rows on which rounds and rates are chosen are trained on or tested on.
+
+    is_own: the validation set belongs to nobody; else it is a part of the clients' rows, and none is trained on.
+
+    Raises:
+        UserError: all of them are.
+    """
+    sets = [rows for rows in (validation_rows, train_rows, test_rows) if rows]
+    if not all(is_cheap(rows[0][column]) for rows in sets for column in columns):
+        return []
+    remedy = "give other rows, or eval.choose_on=test, which says so"
+    if data.source == "memory":
+        where = "validation_rows="
+    elif data.validation_path is not None:
+        where = f"data.validation_path={', '.join(given_paths(data.validation_path))}"
+    elif is_own:
+        where = f"data.hub_validation_split={data.hub_validation_split}"
+    else:
+        where = "partition.validation_fraction"
+    found = _told_common(where, validation_rows, train_rows, "training rows", remedy, columns) if is_own else []
+    found += _told_common(where, validation_rows, test_rows, "test rows", remedy, columns)
+    if is_own and len(found) > 1:  # some of both kinds, perhaps nothing else
+        _told_common(where, validation_rows, [*train_rows, *test_rows], "training or test rows", remedy, columns)
+    return found
+
+
+def _told_common(
+    where: str, rows: Sequence[Row], others: Sequence[Row], what: str, remedy: str, columns: Sequence[str]
+) -> list[str]:
+    """Return a line where some rows of a set are among others; UserError where all are."""
+    known = set(_keys(others, columns))
+    num_known = sum(key in known for key in _keys(rows, columns))
+    if num_known == len(rows):
+        raise UserError(f"{where}: all of its {num_known} rows are {what} too; {remedy}")
+    return [f"{where}: {num_known} of its {len(rows)} rows are {what} too"] if num_known else []
 
 
 def _keys(rows: Sequence[Row], columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """Splits that were made elsewhere: row numbers of every client, from a JSON file that may be gzipped.
 
-Three forms are read. A run's `partition.json`, whose training and test parts are kept as they are and whose rows must
+Three forms are read. A run's `partition.json`, whose parts are kept as they are and whose rows must
 be those of this run. A split: a list of lists of row numbers, or an object whose values are such lists, its clients in
 the order of their names (numbers in them count as numbers). And an object that holds several splits under names, among
 others, of which `partition.key` chooses one; authors publish theirs like this.
@@ -9,7 +9,7 @@ Row numbers count from 0 in the order in which the data set is read. Under the n
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ class FilePartition:
     """Ascending row numbers of every client.
 
     rows: all of a client's; if test is None, nothing is said of its test part. test: those of them that are test rows.
+    validation: those of them that are validation rows; none of a client where nothing is said of them.
     """
 
     rows: list[list[int]]
     test: list[list[int]] | None
+    validation: list[list[int]] = field(default_factory=list)
 
 
 def read_partition_file(
@@ -83,13 +85,16 @@ def _of_run(
     names = [f"client {client_id}" for client_id in range(len(clients))]
     _check_clients(names, path, num_clients)
     train = [_row_numbers(c["train"], f"{path}, {name}", num_rows) for name, c in zip(names, clients, strict=True)]
-    test = [
-        _row_numbers(c["test"], f"{path}, {name}", num_rows, may_be_empty=True)
-        for name, c in zip(names, clients, strict=True)
-    ]
-    both = [sorted(own_train + own_test) for own_train, own_test in zip(train, test, strict=True)]
-    _check_disjoint(dict(zip(names, both, strict=True)), path)
-    return FilePartition(rows=both, test=test)
+    test, validation = (
+        [
+            _row_numbers(client.get(part, []), f"{path}, {name}", num_rows, may_be_empty=True)
+            for name, client in zip(names, clients, strict=True)
+        ]
+        for part in ("test", "validation")
+    )
+    held = [sorted([*own, *tested, *chosen]) for own, tested, chosen in zip(train, test, validation, strict=True)]
+    _check_disjoint(dict(zip(names, held, strict=True)), path)
+    return FilePartition(rows=held, test=test, validation=validation)
 
 
 def _chosen(content: Any, path: Path, key: str | None) -> Split:

@@ -14,7 +14,7 @@ from fedlit.data.prompts import Row
 from fedlit.errors import UserError
 from fedlit.partition.by_files import deal_files
 from fedlit.partition.dealing import dirichlet, iid, natural, pathological, quantity
-from fedlit.partition.files import read_partition_file
+from fedlit.partition.files import FilePartition, read_partition_file
 from fedlit.partition.heterogeneity import jensen_shannon, size_variation
 from fedlit.partition.outside import deal_outside
 from fedlit.partition.splitting import draw_test_prompts, smallest_part
@@ -116,8 +116,7 @@ def make_shards(
     if partition.name == "file":
         found = read_partition_file(data, partition, num_shards, len(rows), rows_checksum(rows))
         if found.test is not None:
-            shards = _as_in_the_file(found.rows, found.test, rows, data, with_test_parts=with_test_parts)
-            return shards[:num_clients]
+            return _as_in_the_file(found, rows, data, with_test_parts=with_test_parts)[:num_clients]
         parts = found.rows
     elif owned.parts is not None:
         parts, names = [list(part) for part in owned.parts], list(owned.names)
@@ -154,48 +153,52 @@ def partition_record(
     *,
     labels: RowLabels | None = None,
     own_test_rows: Sequence[Row] = (),
+    own_validation_rows: Sequence[Row] = (),
 ) -> dict[str, Any]:
-    """Return what `partition.json` holds: row numbers and label counts of every client's two parts.
+    """Return what `partition.json` holds: row numbers and label counts of every client's parts.
 
     Row numbers are positions from 0 in the list that `load_rows` returns: empty rows left out, sample drawn. `labels`
     are those of `row_labels`; where they are not given, data.label is counted. Heterogeneity is over all rows of a
-    client, training and test.
+    client. What is of validation is there only where a run has any.
     """
     if labels is None and data.label is not None:
         labels = RowLabels(name=data.label, values=tuple(column_values(rows, data.label, "data.label")))
     values = None if labels is None else labels.values
-    held = [shard.train + shard.test for shard in shards]
+    held = [shard.train + shard.test + shard.validation for shard in shards]
+    own_validation = {"validation_rows_sha256": rows_checksum(own_validation_rows)} if own_validation_rows else {}
     return {
         "data": data.name,
         "label": None if labels is None else labels.name,
         "num_rows": len(rows),
         "rows_sha256": rows_checksum(rows),
         "test_rows_sha256": rows_checksum(own_test_rows) if own_test_rows else None,
+        **own_validation,
         "shards_sha256": shards_checksum(shards),
         "num_rows_left_over": len(rows) - sum(map(len, held)),
         "heterogeneity": {
             "jensen_shannon": jensen_shannon([_count(values, part) for part in held]),
             "size_variation": size_variation([len(part) for part in held]),
         },
-        "clients": [
-            {
-                "client_id": shard.client_id,
-                **({"name": shard.name} if shard.name else {}),
-                "num_train": len(shard.train),
-                "num_test": len(shard.test),
-                "train_labels": _count(values, shard.train),
-                "test_labels": _count(values, shard.test),
-                "train": list(shard.train),
-                "test": list(shard.test),
-            }
-            for shard in shards
-        ],
+        "clients": [_client_record(shard, values) for shard in shards],
+    }
+
+
+def _client_record(shard: Shard, values: Sequence[str] | None) -> dict[str, Any]:
+    parts = {"train": shard.train, "test": shard.test}
+    if shard.validation:
+        parts["validation"] = shard.validation
+    return {
+        "client_id": shard.client_id,
+        **({"name": shard.name} if shard.name else {}),
+        **{f"num_{name}": len(part) for name, part in parts.items()},
+        **{f"{name}_labels": _count(values, part) for name, part in parts.items()},
+        **{name: list(part) for name, part in parts.items()},
     }
 
 
 def shards_checksum(shards: Sequence[Shard]) -> str:
     """Return the SHA-256 of who holds which rows: the same on all processes, and when a run goes on."""
-    content = json.dumps([[shard.client_id, shard.train, shard.test] for shard in shards])
+    content = json.dumps([[s.client_id, s.train, s.test, *([s.validation] if s.validation else [])] for s in shards])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -277,31 +280,31 @@ def _too_few_prompts(
 
 
 def _as_in_the_file(
-    parts: Sequence[Sequence[int]],
-    tests: Sequence[Sequence[int]],
-    rows: Sequence[Row],
-    data: DataConfig,
-    *,
-    with_test_parts: bool,
+    found: FilePartition, rows: Sequence[Row], data: DataConfig, *, with_test_parts: bool
 ) -> list[Shard]:
     """Return the shards of another run; its prompts, and so what is a leak, may be others than this run's."""
-    if with_test_parts and not any(tests):
+    assert found.test is not None
+    if with_test_parts and not any(found.test):
         raise UserError(
             "partition.path: no client of that run has test rows, and this run needs some; set eval.on=global and the "
             "test set of that run, or choose another file"
         )
     shards = []
-    for client_id, (part, test) in enumerate(zip(parts, tests, strict=True)):
-        held = set(test)
+    for client_id, (part, test, validation) in enumerate(zip(found.rows, found.test, found.validation, strict=True)):
+        held = {*test, *validation}
         train = tuple(i for i in part if i not in held)
-        shards.append(Shard(client_id=client_id, train=train, test=tuple(test)))
+        shards.append(Shard(client_id=client_id, train=train, test=tuple(test), validation=tuple(validation)))
     identity = task_spec(data.task).identity
-    tested = {identity(rows[i], data): i for shard in shards for i in shard.test}
-    for shard in shards:
-        for i in shard.train:
-            if tested and (other := tested.get(identity(rows[i], data))) is not None:
-                raise UserError(
-                    f"partition.path: rows {i} (training) and {other} (test) have one prompt in this run; "
-                    "give the data options of the run that made the file"
-                )
+    owners: dict[str, tuple[int, str]] = {}
+    for name in ("test", "validation", "training"):
+        for shard in shards:
+            for i in {"test": shard.test, "validation": shard.validation, "training": shard.train}[name]:
+                if not owners and name == "training":
+                    return shards  # nothing is held back
+                other, part_name = owners.setdefault(identity(rows[i], data), (i, name))
+                if part_name != name:
+                    raise UserError(
+                        f"partition.path: rows {i} ({name}) and {other} ({part_name}) have one prompt in this run; "
+                        "give the data options of the run that made the file"
+                    )
     return shards

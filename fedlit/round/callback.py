@@ -29,6 +29,10 @@ class RunSummary:
     num_evaluated: int
     num_truncated: int
     classes: tuple[str, ...]
+    num_validation_examples: int = 0
+    """Rows on which rounds are chosen."""
+    num_validated: int = 0
+    """Those of them that are scored at an evaluation."""
     notices: tuple[str, ...] = ()
     """Lines that a person should read about the model."""
 

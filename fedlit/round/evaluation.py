@@ -23,8 +23,26 @@ from fedlit.seeding import numpy_generator
 from fedlit.tasks import ExampleT, Sample, Task
 
 T = TypeVar("T")
-GLOBAL, OWN = "the global test set", "the client's own test part"
-"""What the sets are called where a loss on them is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a record has the scores on a set.
+
+    key: of the model's scores, or of the means over clients. of_client: of one client's, over its id. called: what the
+    set is called where a loss on it is not finite. with_worst: the worst client is told of, too.
+    """
+
+    key: str
+    of_client: str
+    called: str
+    with_worst: bool = False
+
+
+GLOBAL = Place(key="global", of_client="client/{}", called="the global test set")
+OWN = Place(key="own", of_client="client/{}/own", called="the client's own test part", with_worst=True)
+VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the validation set")
+OWN_VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the client's own validation part")
 
 Batches = Sequence[Sequence[Any]]
 Scores = dict[str, Any]
@@ -46,10 +64,11 @@ class ClientModels:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Scores the model as it stands on fixed sets of examples.
+    """Scores the model as it stands on fixed sets of examples: those of testing, or those of validation.
 
-    batches: of the global test set; none if only the clients' own are asked for.
-    own_batches: of the test part of every client that has one, by client id; none if only the global set is asked for.
+    batches: of the global set; none if only the clients' own are asked for.
+    own_batches: of the part of every client that has one, by client id; none if only the global set is asked for.
+    whole, part: where the scores on either stand.
     evaluated: clients whose own model is scored, where that is not all of them.
     watch: yields the batches; its StopAsked, on whatever process, ends the evaluation on all of them.
     """
@@ -59,6 +78,8 @@ class Evaluator:
     task: Task[Any, Any]
     batches: Batches
     own_batches: Mapping[int, Batches] = field(default_factory=dict)
+    whole: Place = GLOBAL
+    part: Place = OWN
     evaluated: Collection[int] | None = None
     watch: Callable[[Batches], Iterable[Sequence[Any]]] = iter
 
@@ -92,7 +113,9 @@ class Evaluator:
         return record, samples
 
     def _score_on_global(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
-        """Return `global/...`: the one model's scores, or means and spreads of those under `client/<id>/...`."""
+        """Return `global/...`: the one model's scores, or means and spreads of those under `client/<id>/...`; of
+        validation `validation/...` and `client/<id>/validation/...`.
+        """
         samples: list[Sample] = []
         population = [] if models is None else self._evaluated(models.population)
         if models is None or models.mine is None:
@@ -101,35 +124,38 @@ class Evaluator:
         else:
             by_client = self.of_each_client(population, models.mine, models.load)
         summary = over_clients(by_client.values()) if by_client else scores
-        return _prefixed("client/{}", by_client) | _prefixed("global", {0: summary}), samples
+        return _prefixed(self.whole.of_client, by_client) | _prefixed(self.whole.key, {0: summary}), samples
 
     def _evaluated(self, population: Collection[int]) -> list[int]:
         kept = [client_id for client_id in population if self.evaluated is None or client_id in self.evaluated]
         return kept or list(population)  # a pooled method has one client, whatever the sample is
 
     def _score_on_own(self, models: ClientModels | None) -> tuple[Scores, list[Sample]]:
-        """Return `client/<id>/own/...`, and `own/...`: their means, spreads and the worst client's."""
+        """Return `client/<id>/own/...`, and `own/...`: their means, spreads and the worst client's; of validation
+        `client/<id>/validation/...` and `validation/...`.
+        """
         samples: list[Sample] = []
         if models is None or models.mine is None:
             scores, samples = self.together_on_own()
         else:
             scores = self.of_each_client(self.own_batches.keys(), models.mine, models.load, own=True)
-        summary = over_clients(scores.values(), lowest_is_worst=lambda name: not is_lower_better(name))
-        return _prefixed("client/{}/own", scores) | _prefixed("own", {0: summary}), samples
+        worst = (lambda name: not is_lower_better(name)) if self.part.with_worst else None
+        summary = over_clients(scores.values(), lowest_is_worst=worst)
+        return _prefixed(self.part.of_client, scores) | _prefixed(self.part.key, {0: summary}), samples
 
     def together(self) -> tuple[Scores, list[Sample]]:
         """Return the scores of a model that is the same on all processes, each taking its share of the batches.
 
         The samples are this process's own.
         """
-        metrics, samples = agreed(lambda: self._run(communication.share(self.batches)))
+        metrics, samples = agreed(lambda: self._run(communication.share(self.batches), self.whole))
         return self._compute(metrics), samples
 
     def together_on_own(self) -> tuple[dict[int, Scores], list[Sample]]:
         """Return such a model's scores on every client's own test part."""
         runs = agreed(
             lambda: {
-                client_id: self._run(communication.share(batches), OWN, client_id)
+                client_id: self._run(communication.share(batches), self.part, client_id)
                 for client_id, batches in self.own_batches.items()
             }
         )
@@ -150,8 +176,8 @@ class Evaluator:
             metrics = {}
             for client_id in sorted(set(clients) & set(mine)):
                 load(client_id)
-                batches, which = (self.own_batches[client_id], OWN) if own else (self.batches, GLOBAL)
-                metrics[client_id], _ = self._run(batches, which, client_id)
+                batches, place = (self.own_batches[client_id], self.part) if own else (self.batches, self.whole)
+                metrics[client_id], _ = self._run(batches, place, client_id)
             return metrics
 
         metrics = agreed(run_all)
@@ -163,9 +189,9 @@ class Evaluator:
         return {name: metric.to(self.fabric.device) for name, metric in self.task.metrics().items()}
 
     def _run(
-        self, batches: Batches, which: str = GLOBAL, client_id: int | None = None
+        self, batches: Batches, place: Place = GLOBAL, client_id: int | None = None
     ) -> tuple[dict[str, Metric], list[Sample]]:
-        """Run one set's batches; `which` names the set, and `client_id` whose model or part it is."""
+        """Run one set's batches; `place` names the set, and `client_id` whose model or part it is."""
         metrics = self._fresh_metrics()
         samples: list[Sample] = []
         self.model.eval()
@@ -174,7 +200,7 @@ class Evaluator:
                 for batch in self.watch(batches):
                     samples.extend(self.task.evaluate(self.model, batch, metrics, self.fabric.device))
             except DivergenceError as error:
-                raise replace(error, what=f"the loss on {which}", client_id=client_id) from error
+                raise replace(error, what=f"the loss on {place.called}", client_id=client_id) from error
             finally:
                 self.model.train()
         return metrics, samples
@@ -211,14 +237,15 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 def fixed_subset(
-    examples: Sequence[ExampleT], max_examples: int | None, seed: int, client_id: int = -1
+    examples: Sequence[ExampleT], max_examples: int | None, seed: int, client_id: int = -1, purpose: str = "evaluation"
 ) -> list[ExampleT]:
     """Return a random subset of at most `max_examples`, the same in every round and in every process, in the given
-    order; of a client's own test part, its `client_id` is part of the stream's name.
+    order; of a client's own part, its `client_id` is part of the stream's name, and a validation set has another
+    `purpose`.
     """
     if max_examples is None or max_examples >= len(examples):
         return list(examples)
-    rng = numpy_generator(seed, "evaluation", client_id=client_id)
+    rng = numpy_generator(seed, purpose, client_id=client_id)
     chosen = rng.choice(len(examples), size=max_examples, replace=False)
     return [examples[row] for row in sorted(chosen)]
 

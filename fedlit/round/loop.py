@@ -48,6 +48,7 @@ class Federation:
     server: its state before the first round.
     clients: those with a state that outlives the round (private tensors, a kept optimizer), which live on this process
     and always train here; None where clients keep nothing and are dealt evenly, cohort by cohort.
+    evaluator, validator: score the model on the test set and, where there is one, on the set that rounds are chosen on.
     initial_facts: what the first record holds of the adapter's initialisation and of how the scores are made.
     """
 
@@ -66,6 +67,7 @@ class Federation:
     folder: RunFolder
     checkpoints: Checkpoints
     best: BestRound
+    validator: Evaluator | None = None
     callbacks: Sequence[Callback] = ()
     stop: StopRequest = field(default_factory=StopRequest)
     _saved_round: int | None = None
@@ -240,28 +242,44 @@ class Federation:
         self.tell(lambda callback: callback.on_round_end(record, samples))
 
     def _evaluate(self) -> tuple[Record, list[Sample]]:
-        """Score the global model or, where tensors are private, every client's own: on the global test set, on every
-        client's test part, or on both.
+        """Score the global model or, where tensors are private, every client's own: on the validation set, if there
+        is one, then on the global test set, on every client's test part, or on both, if these are due.
         """
         round_number, last = self.server.round_idx, self.config.num_rounds
         if round_number % self.config.eval.every and round_number != last:
             return {}, []
-        record: Record = {}
+        record: Record = {"round": round_number}
         if task_spec(self.config.data.task).protocols:
             record["eval/protocol"] = self.config.eval.protocol
-        models = None
+        models: ClientModels | None = None
+        samples: list[Sample] = []
         if self.host.has_private:
             assert self.clients is not None
             # Before the first round all clients have one model.
             mine = self.clients.keys() if round_number else None
             models = ClientModels(population=range(len(self.rows)), mine=mine, load=self.load_client)
         try:
-            scores, samples = replace(self.evaluator, watch=self.stop.watch).score(self.config.eval.on, models)
+            if self.validator is not None:
+                on = "clients" if self.validator.own_batches else "global"
+                record |= replace(self.validator, watch=self.stop.watch).score(on, models)[0]
+            if self._is_tested(record):
+                scores, samples = replace(self.evaluator, watch=self.stop.watch).score(self.config.eval.on, models)
+                record |= scores
         except StopAsked as asked:  # on every process
             raise self._stopped(asked.reason) from None
         except DivergenceError as error:  # on every process
             raise self._told(error.at(round_number=round_number)) from error
-        return record | scores, samples
+        return record, samples
+
+    def _is_tested(self, record: Record) -> bool:
+        """Tell whether the test set is scored in the round of this record, which has what it is chosen by. The round
+        that is chosen in the end has always been: it was the best when it came.
+        """
+        evaluation = self.config.eval
+        if self.validator is None or evaluation.choose_on == "test" or evaluation.test == "every":
+            return True
+        number, best = record["round"], self.best.after(record)
+        return number in (0, best.number, self.config.num_rounds) or best.stalled
 
     def load_client(self, client_id: int) -> None:
         """Put a client's private tensors into the model."""

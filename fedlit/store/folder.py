@@ -36,6 +36,8 @@ from fedlit.store.records import Record
 
 PARTITION = "partition.json"
 ENVIRONMENT = "environment.json"
+_PART_LABELS = ("train_labels", "test_labels", "validation_labels")
+_PART_SIZES = ("num_train", "num_test", "num_validation")
 
 
 class DamagedPartition(UserError):
@@ -71,8 +73,8 @@ def _is_partition(content: Any) -> bool:
     clients = content.get("clients", [])
     if not isinstance(clients, list) or not all(isinstance(client, dict) for client in clients):
         return False
-    counts = [client.get(key, {}) for client in clients for key in ("train_labels", "test_labels")]
-    sizes = [client.get(key, 0) for client in clients for key in ("num_train", "num_test")]
+    counts = [client.get(key, {}) for client in clients for key in _PART_LABELS]
+    sizes = [client.get(key, 0) for client in clients for key in _PART_SIZES]
     numbers = [number for count in counts if isinstance(count, dict) for number in count.values()]
     whole = all(isinstance(count, dict) for count in counts) and all(type(each) is int for each in sizes + numbers)
     skews = content.get("heterogeneity", {}).values()
@@ -146,19 +148,39 @@ class RunFolder:
         if before is not None and (reason := why_another_run(before, plugin_records(self.config))) is not None:
             raise UserError(f"{self.path} {reason}")
 
-    def require_same_rows(self, key: str, checksum: str) -> None:
+    def require_same_rows(self, key: str, checksum: str | None) -> None:
         """Raise a UserError if the folder's run began with other rows, or other shards of them: an edited file, another
-        Python's docstrings, another version of what clusters texts. `key` is that of the checksum in partition.json.
+        Python's docstrings, another version of what clusters texts. `key` is that of the checksum in partition.json;
+        of a validation set it is missing where there is none, and `checksum` None.
         """
-        before = (self._partition() or {}).get(key)
-        if before is not None and before != checksum:
-            what = {"test_rows_sha256": "other test rows", "shards_sha256": "other shards of the rows"}.get(
-                key, "other rows"
-            )
+        partition = self._partition()
+        before = (partition or {}).get(key)
+        may_be_missing = partition is not None and key == "validation_rows_sha256"
+        if before != checksum and (before is not None or may_be_missing):
+            what = {
+                "test_rows_sha256": "other test rows",
+                "validation_rows_sha256": "other validation rows, or none,",
+                "shards_sha256": "other shards of the rows",
+            }.get(key, "other rows")
             raise UserError(
                 f"{self.path} began with {what} than data.name={self.config.data.name} gives today; "
                 "bring the data back, or choose another run.name"
             )
+
+    def require_same_choice(self) -> None:
+        """Raise a UserError if the folder's run chooses on another set, or scores the test set at other rounds; for a
+        run whose configuration does not tell that it has a validation set.
+        """
+        stored = self.path / "config.yaml"
+        if not stored.is_file():
+            return
+        before, asked = _stored_config(stored).eval, self.config.eval
+        for name in ("choose_on", "test"):
+            if (old := getattr(before, name)) != (new := getattr(asked, name)):
+                raise UserError(
+                    f"{self.path} belongs to another configuration (eval.{name}: {old} in the folder, {new} asked "
+                    f"for); give eval.{name}={old}, choose another run.name, or move the folder away"
+                )
 
     def notices(self) -> list[str]:
         """Return a line where partition.json is there and cannot be understood."""

@@ -49,7 +49,8 @@ class RunStatus:
     num_finished_rounds: training rounds in its record. num_rounds: of the federation; None if nothing says so yet.
     reason: one line on why it ended. job: SLURM's job id, `7_2` for an element of an array. host: of process 0.
     log: where the job's console went; it had log_start_bytes when the run began. started_s: when the run was started
-    last; updated_s: when its status or record changed; both in seconds since the epoch.
+    last; updated_s: when its status or record changed; both in seconds since the epoch. chosen_round: of a run that is
+    done, its best round; chosen_by: the key of the score that tells it; chosen_on: the set, `validation` or `test`.
     """
 
     state: str = "pending"
@@ -62,6 +63,9 @@ class RunStatus:
     log_start_bytes: int = 0
     started_s: float | None = None
     updated_s: float | None = None
+    chosen_round: int | None = None
+    chosen_by: str | None = None
+    chosen_on: str | None = None
 
 
 def first_status(num_rounds: int, environ: Mapping[str, str] = os.environ) -> RunStatus:
@@ -167,7 +171,7 @@ def _tail(path: Path, start_bytes: int) -> bytes:
 
 def _known(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of status.json that have the right type."""
-    texts, moments = ("state", "reason", "job", "host", "log"), ("started_s", "updated_s")
+    texts, moments = ("state", "reason", "job", "host", "log", "chosen_by", "chosen_on"), ("started_s", "updated_s")
     kinds: dict[str, type] = {**dict.fromkeys(texts, str), **dict.fromkeys(moments, float)}
-    kinds |= dict.fromkeys(("num_rounds", "log_start_bytes"), int)
+    kinds |= dict.fromkeys(("num_rounds", "log_start_bytes", "chosen_round"), int)
     return {name: value for name, value in content.items() if name in kinds and type(value) is kinds[name]}

@@ -4,15 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedlit.lines import printable
-from fedlit.scores import goodness, headings
+from fedlit.scores import CHOSEN_LEGEND, goodness, headings
 from fedlit.store.records import Record, trained
+
+PLACES = ("global/", "own/", "validation/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
     """One line of the table.
 
-    scores: by key of the record, after the last round; `<key>_std` over clients where each has a model of its own.
+    scores: by key of the record, after the last round or the chosen one; `<key>_std` over clients where each has a
+    model of its own. chosen_round: its number, where a validation set chose it. mark: beside a rate that was chosen on
+    the test set.
     uplink_bytes, downlink_bytes: of one client in one round, means over the run; None where nothing was trained.
     deviation: see fedlit.round.observers.deviation, mean over the rounds; None without LoRA layers.
     """
@@ -23,10 +27,14 @@ class Result:
     uplink_bytes: float | None
     downlink_bytes: float | None
     deviation: float | None
+    chosen_round: int | None = None
+    mark: str = ""
 
 
-def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
-    """Return the line of a run that is done; of its first record alone, that of the model before training."""
+def summarize(name: str, records: Sequence[Record], lr: float | None, *, shown: Record | None = None) -> Result:
+    """Return the line of a run that is done; of its first record alone, that of the model before training. `shown` is
+    the record whose scores it has, where that is not the last.
+    """
     rounds = trained(records)
     clients = sum(record["aggregation/num_clients"] for record in rounds)
 
@@ -37,7 +45,7 @@ def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
     return Result(
         name=name,
         lr=lr,
-        scores={key: value for key, value in records[-1].items() if key.startswith(("global/", "own/"))},
+        scores={key: value for key, value in (shown or records[-1]).items() if key.startswith(PLACES)},
         uplink_bytes=per_client("communication/uplink_bytes"),
         downlink_bytes=per_client("communication/downlink_bytes"),
         deviation=sum(deviations) / len(deviations) if deviations else None,
@@ -46,17 +54,21 @@ def summarize(name: str, records: Sequence[Record], lr: float | None) -> Result:
 
 def markdown(results: Sequence[Result], names: Sequence[str]) -> str:
     """Return the table of these scores in Markdown; the best value of each among all lines is bold."""
-    wanted = {f"{place}/{name}" for place in ("global", "own") for name in names}
+    wanted = {f"{place}{name}" for place in PLACES for name in names}
     columns = headings(key for result in results for key in result.scores if key in wanted)
-    heads = ["method", "lr", *columns.values(), "kB up", "kB down", "deviation"]
+    rounds = ["round"] if any(result.chosen_round is not None for result in results) else []
+    heads = ["method", "lr", *rounds, *columns.values(), "kB up", "kB down", "deviation"]
     best = {key: _best(key, [result.scores[key] for result in results if key in result.scores]) for key in columns}
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 1))]
     for result in results:
         scores = [_cell(result.scores, key, best[key]) for key in columns]
-        lr = "" if result.lr is None else f"{result.lr:g}"
+        lr = "" if result.lr is None else f"{result.lr:g}{' ' * bool(result.mark)}{result.mark}"
+        chosen = ["" if result.chosen_round is None else str(result.chosen_round)] if rounds else []
         deviation = "" if result.deviation is None else f"{result.deviation:.1e}"
         traffic = [_kilobytes(result.uplink_bytes), _kilobytes(result.downlink_bytes)]
-        lines.append(_line([f"`{result.name}`", lr, *scores, *traffic, deviation]))
+        lines.append(_line([f"`{result.name}`", lr, *chosen, *scores, *traffic, deviation]))
+    if any(result.mark for result in results):
+        lines += ["", CHOSEN_LEGEND]
     return "\n".join(lines) + "\n"
 
 

@@ -8,10 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from fedlit.config import DataConfig
+from fedlit.config import DataConfig, RunConfig
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.lines import printable
-from fedlit.scores import SCORES, chosen_scores, headings
+from fedlit.scores import CHOSEN_LEGEND, CHOSEN_ON_TEST, SCORES, choice_key, chosen_on, chosen_scores, headings
 from fedlit.store.records import NAME, best_record
 from fedlit.tasks import Sample
 from fedlit.tasks.registry import task_spec
@@ -70,17 +70,8 @@ class ConsoleReport(Callback):
         """Print the table of the run and where everything lies."""
         assert self._summary is not None
         evaluated = [record for record in records if headings(record)]
-        protocol = f" ({evaluated[0]['eval/protocol']})" if "eval/protocol" in evaluated[0] else ""
-        table = Table(title=f"scores{protocol}", title_justify="left")
-        for heading in ("", "untrained", "last round", "best", "in round"):
-            table.add_column(heading, justify="right" if heading else "left")
-        for key, heading in headings(evaluated[-1]).items():
-            having = [record for record in evaluated if key in record]
-            best = best_record(having, key)
-            best_cells = ("", "") if best is None else (f"{best[key]:.4f}", str(best["round"]))
-            untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
-            table.add_row(Text(printable(heading)), untrained, f"{having[-1][key]:.4f}", *best_cells)
-        self._console.print(table)
+        for part in score_table(evaluated, self._summary.config):
+            self._console.print(part)
         if evaluated[-1]["round"] < self._summary.config.num_rounds:
             patience = self._summary.config.eval.patience
             self._print(f"stopped  after round {evaluated[-1]['round']}: no better score for eval.patience={patience}")
@@ -99,6 +90,31 @@ class ConsoleReport(Callback):
         self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
+def score_table(evaluated: Sequence[dict[str, Any]], config: RunConfig) -> list[Table | Text]:
+    """Return the table of a run's scores, of its evaluated records, and the legend of its mark.
+
+    With a validation set all scores of the round that it chose are shown, else each score's own best round.
+    """
+    keys = headings(key for record in evaluated for key in record)
+    chooser = choice_key(config.data, config.eval, keys)
+    by_validation = chooser is not None and chosen_on(chooser) == "validation"
+    chosen = best_record(evaluated, chooser) if chooser is not None and by_validation else None
+    mark = "" if by_validation else f" {CHOSEN_ON_TEST}"
+    protocol = f" ({evaluated[0]['eval/protocol']})" if "eval/protocol" in evaluated[0] else ""
+    table = Table(title=f"scores{protocol}", title_justify="left")
+    for heading in ("", "untrained", "last round", "chosen" if by_validation else f"best{mark}", "in round"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for key, heading in keys.items():
+        having = [record for record in evaluated if key in record]
+        best = (chosen if chosen is not None and key in chosen else None) if by_validation else best_record(having, key)
+        best_cells = ("", "") if best is None else (f"{best[key]:.4f}", str(best["round"]))
+        untrained = f"{evaluated[0][key]:.4f}" if key in evaluated[0] else ""
+        table.add_row(Text(printable(heading)), untrained, f"{having[-1][key]:.4f}", *best_cells)
+    if by_validation:
+        return [table, Text(f"chosen   by {printable(str(chooser))}")]
+    return [table, Text(CHOSEN_LEGEND)]
+
+
 def describe(summary: RunSummary) -> list[str]:
     """Return the lines that tell the sizes of a run."""
     config = summary.config
@@ -113,12 +129,16 @@ def describe(summary: RunSummary) -> list[str]:
     described = f" ({', '.join(how)})" if how else ""
     cut = f", {summary.num_truncated:,} of them truncated" if summary.num_truncated else ""
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+    if summary.num_validation_examples:
+        chosen_on = f", {summary.num_validation_examples:,} for validation, {summary.num_validated:,} evaluated"
+    else:
+        chosen_on = ""
     return [
         f"{config.method.name} of {config.model.name} on {config.data.name}",
         f"  clients    {num_clients}, {summary.cohort_size} in a round; {config.num_rounds} rounds of {amount}; "
         f"{summary.num_processes} process{'es' if summary.num_processes > 1 else ''} on {summary.device}",
         f"  rows       {rows} a client for training, {summary.num_test_examples:,} for testing, "
-        f"{summary.num_evaluated:,} evaluated{described}{cut}",
+        f"{summary.num_evaluated:,} evaluated{described}{cut}{chosen_on}",
         f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
         f"{summary.num_private:,} private), "
         f"{summary.num_frozen:,} frozen",
@@ -136,7 +156,7 @@ def shown_scores(data: DataConfig) -> tuple[str, ...]:
 def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     """Return one line that sums up a round, with the scores of these names."""
     parts = [f"round {record['round']:>3}"]
-    wanted = [f"{place}/{name}" for place in ("global", "own") for name in names if name in SCORES]
+    wanted = [f"{place}/{name}" for place in ("global", "own", "validation") for name in names if name in SCORES]
     parts.extend(f"{heading} {record[key]:.4f}" for key, heading in headings(record).items() if key in wanted)
     losses = [value for key, value in record.items() if key.startswith("client/") and key.endswith("/train_loss")]
     if losses or "clients/train_loss" in record:

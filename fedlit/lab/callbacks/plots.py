@@ -97,8 +97,10 @@ def confusion_matrix(record: Mapping[str, Any]) -> tuple[list[list[int]] | None,
 def _bars(partition: Mapping[str, Any]) -> list[dict[str, int]]:
     """Return the rows of every client by label or, without labels, by their use."""
     if partition["label"] is None:
-        return [{"training": client["num_train"], "test": client["num_test"]} for client in partition["clients"]]
-    return [dict(Counter(client["train_labels"]) + Counter(client["test_labels"])) for client in partition["clients"]]
+        uses = {"training": "num_train", "validation": "num_validation", "test": "num_test"}
+        return [{use: client[key] for use, key in uses.items() if key in client} for client in partition["clients"]]
+    parts = ("train_labels", "test_labels", "validation_labels")
+    return [dict(sum((Counter(client.get(part, {})) for part in parts), Counter())) for client in partition["clients"]]
 
 
 def _partition_title(partition: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedlit.config import RunConfig
 from fedlit.process.storage import write_atomically
-from fedlit.scores import headings
+from fedlit.scores import choice_key, chosen_on, headings
 from fedlit.store.records import best_record
 from fedlit.tasks import Sample
 
@@ -16,16 +17,25 @@ MAX_LABELS = 50
 """Labels with a column of their own in the partition table."""
 
 
-def summary_scores(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return `last/<key>`, `best/<key>` and `best_round/<key>` of every score of all clients together.
+def summary_scores(records: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, float | str]:
+    """Return `last/<key>`, `best/<key>` and `best_round/<key>` of every score of all clients together, and `chosen_on`.
 
-    The best is each score's own, by the rule of `fedlit.scores.best_round`; nothing before the first round of training.
+    With a validation set, which `chosen_on` tells, the best are all scores of the round that it chose. Else each is
+    that score's own best, on the test set, by the rule of `fedlit.scores.best_round`. Nothing before the first round of
+    training.
     """
-    summary: dict[str, float] = {}
-    for key in headings(key for record in records for key in record):
+    summary: dict[str, float | str] = {}
+    keys = headings(key for record in records for key in record)
+    chooser = choice_key(config.data, config.eval, keys)
+    chosen = None if chooser is None else best_record(records, chooser)
+    by_validation = chooser is not None and chosen_on(chooser) == "validation"
+    for key in keys:
         summary[f"last/{key}"] = [record[key] for record in records if key in record][-1]
-        if (best := best_record(records, key)) is not None:
+        best = chosen if by_validation else best_record(records, key)
+        if best is not None and key in best:
             summary |= {f"best/{key}": best[key], f"best_round/{key}": best["round"]}
+    if chosen is not None and chooser is not None:
+        summary["chosen_on"] = chosen_on(chooser)
     return summary
 
 
@@ -41,11 +51,14 @@ def partition_rows(partition: Mapping[str, Any]) -> tuple[list[str], list[list[i
     Labels stand in the order of their totals; those after the fiftieth share a column.
     """
     clients = partition["clients"]
-    sizes = [[client["client_id"], client["num_train"], client["num_test"]] for client in clients]
-    columns = ["client", "num_train", "num_test"]
+    columns = ["num_train", "num_test"]
+    columns += ["num_validation"] if any("num_validation" in client for client in clients) else []
+    sizes = [[client["client_id"], *(client.get(column, 0) for column in columns)] for client in clients]
+    columns = ["client", *columns]
     if partition["label"] is None:
         return columns, sizes
-    counts = [Counter(client["train_labels"]) + Counter(client["test_labels"]) for client in clients]
+    labels = ("train_labels", "test_labels", "validation_labels")
+    counts = [sum((Counter(client.get(key, {})) for key in labels), Counter()) for client in clients]
     totals = sum(counts, Counter())
     ordered = sorted(totals, key=lambda label: (-totals[label], label))
     shown, rest = ordered[:MAX_LABELS], ordered[MAX_LABELS:]

@@ -180,7 +180,7 @@ class WandbRun(Callback):
             self._last_table = number
         # A run that is given more rounds has steps of its earlier ends between its rounds.
         self._run.log(entry, step=number + self._history.num_ends, commit=True)
-        self._run.summary.update(summary_scores(self._records))
+        self._run.summary.update(summary_scores(self._records, self._config))
         self._logged.add(number)
         self._goes_on = True
 
@@ -201,7 +201,7 @@ class WandbRun(Callback):
         entry = {key: value for key, value in entry.items() if f"{key}/_type" not in known}
         if entry:
             self._run.log(entry, step=self._records[-1]["round"] + 1 + self._history.num_ends, commit=True)
-        self._run.summary.update(summary_scores(self._records))
+        self._run.summary.update(summary_scores(self._records, self._config))
         if self._logging.artifact:
             self._run.log_artifact(_result(self._folder))
 

@@ -25,7 +25,7 @@ from fedlit.lab.dashboard.series import (
 )
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
 from fedlit.lab.report.published import load_published, scales_of
-from fedlit.scores import SCORES, headings, is_lower_better, main_key
+from fedlit.scores import CHOSEN_LEGEND, SCORES, choice_key, chosen_mark, headings, is_lower_better, main_key
 from fedlit.store.status import STATES
 
 GROUPS_OF_OPTIONS = ("method", "data", "model")
@@ -58,13 +58,15 @@ class GroupData:
     """Runs that differ in their seed alone.
 
     values: the index of its value of every factor. scale: its data set; panels of one data set share their scales.
-    main: index of its main score; None before its first record. costs, curves: by key, at `rounds`. last, best:
+    main: index of its main score; None before its first record. mark: beside what is best where it was chosen on the
+    test set. costs, curves: by key, at `rounds`. last, best:
     by key, of the seeds that are done, or of all if none is.
     """
 
     values: list[int]
     scale: str
     main: int | None
+    mark: str
     num_seeds: int
     num_done: int
     rounds: list[int]
@@ -90,7 +92,7 @@ class RunLine:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageData:
     """All of the page but its table. states: how many runs are in each, none left out that has any. facts: pairs of a
-    name and its values, for the head."""
+    name and its values, for the head. legend: what the mark of some groups says, '' where none has it."""
 
     name: str
     states: list[tuple[str, int]]
@@ -106,6 +108,7 @@ class PageData:
     options: Options
     rates: list[Rate]
     shades: list[dict[str, str]]
+    legend: str
 
 
 def page_data(collection: Collection) -> PageData:
@@ -121,6 +124,10 @@ def page_data(collection: Collection) -> PageData:
     factors, values = _factors(groups, collection)
     told = [name for name in COSTS if any(f"cost/{name}" in v for rounds in points.values() for v in rounds.values())]
     records = (record for entry in collection.entries for record in entry.records)
+    group_data = [
+        _group_data(group, [points[entry.folder] for entry in group.entries], own_values, ordered, main)
+        for group, own_values, main in zip(groups, values, mains, strict=True)
+    ]
     protocols = _distinct(str(record["eval/protocol"]) for record in records if "eval/protocol" in record)
     return PageData(
         name=collection.name,
@@ -131,15 +138,13 @@ def page_data(collection: Collection) -> PageData:
         factors=factors,
         scores=[_score_axis(key, keys[key], scales) for key in ordered],
         costs=[Axis(key=name, heading=COSTS[name].heading, unit=COSTS[name].unit) for name in told],
-        groups=[
-            _group_data(group, [points[entry.folder] for entry in group.entries], own_values, ordered, main)
-            for group, own_values, main in zip(groups, values, mains, strict=True)
-        ],
+        groups=group_data,
         labels=label_distributions(collection.entries),
         clients=client_curves(collection.entries, scales),
         options=differing_options(collection.entries),
         rates=best_rates(collection.entries),
         shades=shades(),
+        legend=CHOSEN_LEGEND if any(group.mark for group in group_data) else "",
     )
 
 
@@ -172,7 +177,9 @@ def _group_data(
     is_done = [run_line(entry).state == "done" for entry in group.entries]
     # A run on its way is no result, unless there is no other: as in the table.
     compared = [points for points, done in zip(seeds, is_done, strict=True) if done] or seeds
-    best = {key: outcome(compared, key, best=True) for key in keys}
+    chooser = _choice_key(group)
+    by_validation = chooser if chooser is not None and not chosen_mark(chooser) else None
+    best = {key: outcome(compared, key, best=True, chosen_by=by_validation) for key in keys}
     last = {key: outcome(compared, key) for key in keys}
     configs = [entry.config for entry in group.entries if entry.config]
     data = group.settings.get("data", group.settings.get("data.name"))
@@ -180,6 +187,7 @@ def _group_data(
         values=values,
         scale=str(data or (configs[0].data.name if configs else "")),
         main=keys.index(main) if main else None,
+        mark=chosen_mark(chooser),
         num_seeds=len(group.entries),
         num_done=sum(is_done),
         rounds=rounds,
@@ -188,6 +196,13 @@ def _group_data(
         last={key: found for key, found in last.items() if found},
         best={key: found for key, found in best.items() if found},
     )
+
+
+def _choice_key(group: Group) -> str | None:
+    """Return the key of the score that chooses the rounds of a group; None without any."""
+    config = next((entry.config for entry in group.entries if entry.config), None)
+    recorded = {key for entry in group.entries for record in entry.records for key in record}
+    return choice_key(config.data, config.eval, recorded) if config else None
 
 
 def _main_score(group: Group, keys: Mapping[str, str]) -> str | None:

@@ -92,8 +92,9 @@ def costs(seeds: Sequence[Points], rounds: Sequence[int]) -> dict[str, Column]:
     return {name: cost.mean for name, cost in found.items() if cost is not None}
 
 
-def outcome(seeds: Sequence[Points], key: str, *, best: bool = False) -> Outcome | None:
-    """Return a score after training: of the last round that has it, or of each seed's best one.
+def outcome(seeds: Sequence[Points], key: str, *, best: bool = False, chosen_by: str | None = None) -> Outcome | None:
+    """Return a score after training: of the last round that has it, or of each seed's best one; with `chosen_by`, the
+    key of a score on the validation set, of the round that is best by that.
 
     Round 0 is the untrained model, which is no result of the method. None if no seed has been trained and scored.
     """
@@ -101,7 +102,9 @@ def outcome(seeds: Sequence[Points], key: str, *, best: bool = False) -> Outcome
     for points in seeds:
         values = {r: found[key] for r, found in points.items() if r > 0 and key in found}
         number_of_round = best_round(key, values) if best else max(values, default=None)
-        if number_of_round is not None:
+        if best and chosen_by is not None:
+            number_of_round = best_round(chosen_by, {r: found.get(chosen_by) for r, found in points.items()})
+        if number_of_round in values:
             chosen.append((number_of_round, points[number_of_round]))
     if not chosen:
         return None

@@ -81,11 +81,11 @@ def _labelled(data: str, column: str, groups: Sequence[Sequence[Entry]]) -> Labe
 
 
 def _counts(partition: Mapping[str, Any]) -> list[dict[str, int]]:
-    """Return the rows of each client by label, training and test part together; all under one name without labels."""
-    clients = []
+    """Return the rows of each client by label, all its parts together; all under one name without labels."""
+    clients, parts = [], ("train", "test", "validation")
     for client in partition.get("clients", ()):
-        labels = Counter(client.get("train_labels") or {}) + Counter(client.get("test_labels") or {})
-        clients.append(dict(labels) or {NO_LABEL: client.get("num_train", 0) + client.get("num_test", 0)})
+        labels = sum((Counter(client.get(f"{part}_labels") or {}) for part in parts), Counter())
+        clients.append(dict(labels) or {NO_LABEL: sum(client.get(f"num_{part}", 0) for part in parts)})
     return clients
 
 

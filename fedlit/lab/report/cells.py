@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from fedlit.lab.report.layout import Layout, Line
 from fedlit.lab.report.measures import Measure, measure
 from fedlit.lab.report.published import Column
-from fedlit.scores import goodness
+from fedlit.scores import CHOSEN_LEGEND, chosen_mark, goodness
 
 MISSING = "–"
-_DAGGERS = "†‡§¶‖"
+_DAGGERS = "‡§¶‖"
 
 Measures = Sequence[Sequence[Measure]]
 """Of every line of a layout, those of its columns; the last is the mean of the others if the layout has one."""
@@ -28,8 +28,11 @@ class Cell:
 
 @dataclass(slots=True)
 class Footnotes:
-    """Notes and the marks that refer to them: letters for ours, daggers for the published."""
+    """Notes and the marks that refer to them: letters for ours, daggers for the published, and one mark for what was
+    chosen on the test set.
+    """
 
+    on_test: bool = False
     letters: dict[str, str] = field(default_factory=dict)
     daggers: dict[str, str] = field(default_factory=dict)
 
@@ -43,9 +46,16 @@ class Footnotes:
         i = len(self.daggers)
         return self.daggers.setdefault(note, _DAGGERS[i % len(_DAGGERS)] * (1 + i // len(_DAGGERS)))
 
+    def chosen(self, found: Measure) -> tuple[str, ...]:
+        """Return the mark of a value in a round that was chosen on the test set, nothing for others."""
+        marks = {mark for value in found.values.values() if (mark := chosen_mark(value.chosen_by))}
+        self.on_test = self.on_test or bool(marks)
+        return tuple(marks)
+
     def lines(self) -> list[str]:
         """Return all of them, each after its mark."""
-        return [f"{mark}: {note}" for note, mark in [*self.daggers.items(), *self.letters.items()]]
+        chosen = [CHOSEN_LEGEND] if self.on_test else []
+        return chosen + [f"{mark}: {note}" for note, mark in [*self.daggers.items(), *self.letters.items()]]
 
 
 def all_columns(layout: Layout) -> tuple[Column, ...]:
@@ -96,7 +106,7 @@ def our_cells(layout: Layout, measures: Measures, footnotes: Footnotes) -> list[
             text = printed(found, column)
             others = protocols([found]) - {usual[j]}
             notes = [found.remark, f"answers by {', '.join(sorted(others))}" if others else ""]
-            marks = tuple(footnotes.ours(note) for note in notes if note)
+            marks = (*footnotes.chosen(found), *(footnotes.ours(note) for note in notes if note))
             is_best = found.complete and best[j].get(line.conditions) == mean_text(found, column)
             cells[-1].append(Cell(text, marks, best=is_best))
     return cells

@@ -1,7 +1,7 @@
 """What one run, or the runs of one setting with several seeds, reached in one score: after the last round, or the best.
 
-The best round is the run's own, by `eval.score` or the data set's main score: every score is then read in that one
-round, rather than each at its own maximum.
+The best round is the run's own, by `eval.score` or the data set's main score, on its validation set where it has one:
+every score is then read in that one round, rather than each at its own maximum.
 """
 
 import statistics
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.lab.analysis.collection import Entry
-from fedlit.scores import chosen_scores, main_key, number
+from fedlit.scores import choice_key, chosen_mark, chosen_scores, number
 from fedlit.store.records import best_record, trained
 
 ROUNDS = ("last", "best")
@@ -23,7 +23,8 @@ class Value:
     """One score of one run.
 
     key: in the record, `global/rouge_l`. number: of the round, from 1. protocol: of generated answers and the like;
-    None for a classification. of_models: whether it is the mean over clients' own models.
+    None for a classification. of_models: whether it is the mean over clients' own models. chosen_by: key of the score
+    that chose the round; None of the last round.
     """
 
     value: float
@@ -31,6 +32,7 @@ class Value:
     number: int
     protocol: str | None
     of_models: bool
+    chosen_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +89,7 @@ def deciding_key(entry: Entry) -> str | None:
     if entry.config is None:
         return None
     recorded = {key for record in trained(entry.records) for key in record}
-    return main_key(entry.config.data, entry.config.eval, recorded)
+    return choice_key(entry.config.data, entry.config.eval, recorded)
 
 
 def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
@@ -95,13 +97,15 @@ def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
 
     None if it has none of them after training, or if the value is not a finite number.
     """
-    records = trained(entry.records)
+    records, decider = trained(entry.records), None
     for key in (f"{place}/{score}" for score in scores for place in PLACES):
         found = [record for record in records if key in record]
         if which == "best" and found:
             decider = deciding_key(entry)
-            best = best_record(found, decider) if decider else None
-            found = [] if best is None else [best]
+            # With a validation set the test set need not be scored in every round; it is in the one that was chosen.
+            judged = found if chosen_mark(decider) else records
+            best = best_record(judged, decider) if decider else None
+            found = [] if best is None or key not in best else [best]
         if found:
             record = found[-1]
             score_value = number(record[key])
@@ -113,6 +117,7 @@ def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
                 number=record["round"],
                 protocol=record.get("eval/protocol"),
                 of_models=key.startswith("global/") and f"{key}_std" in record,
+                chosen_by=decider,
             )
     return None
 

@@ -59,7 +59,7 @@ def test_a_gzipped_file(tmp_path: Path) -> None:
 
 def test_a_runs_own_file_keeps_its_test_parts(tmp_path: Path) -> None:
     found = read(tmp_path, RUN, data=DataConfig(sample=10, drop_empty=True))
-    assert found == FilePartition(rows=[[1, 3, 5], [0]], test=[[3], []])
+    assert found == FilePartition(rows=[[1, 3, 5], [0]], test=[[3], []], validation=[[], []])
 
 
 MISTAKES: list[tuple[Any, int, str | None, str]] = [

@@ -50,12 +50,29 @@ def test_the_untrained_model_does_not_count() -> None:
 
 
 def test_the_score_is_the_data_set_s_own_unless_given() -> None:
-    assert BestRound.of(RunConfig()).keys == ("global/rouge_l", "global/bleu_4", "global/loss")
+    """That on the validation set comes first, unless the test set is asked for by name."""
+    names = ("rouge_l", "bleu_4", "loss")
+    on_test = tuple(f"global/{name}" for name in names)
+    assert BestRound.of(RunConfig()).keys == (*(f"validation/{name}" for name in names), *on_test)
+    assert BestRound.of(RunConfig(eval=EvalConfig(choose_on="test"))).keys == on_test
     regression = DataConfig(task="sequence_classification", regression=True)
-    assert BestRound.of(RunConfig(data=regression)).keys[0] == "global/pearson"
-    named = DataConfig(task="image_classification", scores=["mcc", "accuracy"])
-    assert BestRound.of(RunConfig(data=named, eval=EvalConfig(on="clients"))).keys[0] == "own/mcc"
-    assert BestRound.of(RunConfig(data=named, eval=EvalConfig(on="both", score="loss"))).keys == ("global/loss",)
+    assert BestRound.of(RunConfig(data=regression, eval=EvalConfig(choose_on="test"))).keys[0] == "global/pearson"
+    named, clients = DataConfig(task="image_classification", scores=["mcc", "accuracy"]), EvalConfig(on="clients")
+    assert BestRound.of(RunConfig(data=named, eval=clients)).keys[0] == "validation/mcc"
+    clients.choose_on = "test"
+    assert BestRound.of(RunConfig(data=named, eval=clients)).keys[0] == "own/mcc"
+    by_loss = BestRound.of(RunConfig(data=named, eval=EvalConfig(on="both", score="loss")))
+    assert by_loss.keys == ("validation/loss", "global/loss")
+
+
+def test_what_would_be_known_after_a_record_changes_nothing() -> None:
+    best = BestRound(keys=("validation/loss",), patience=1)
+    best.see(records("validation/loss", 3.0))
+    after = best.after({"round": 2, "validation/loss": 2.0})
+    assert (after.number, after.stalled, best.number, best.num_since) == (2, False, 1, 0)
+    assert best.after({"round": 2, "validation/loss": 4.0}).stalled
+    best.see([{"round": 2, "validation/loss": 4.0}])
+    assert (best.number, best.num_since) == (1, 1)
 
 
 def test_a_score_that_no_record_will_have_is_told_before_training() -> None:

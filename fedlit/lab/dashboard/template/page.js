@@ -191,9 +191,10 @@ function writeCaptions(panels, missing) {
   const absent = page.scores.length && named ? ` Nothing yet from ${named}.` : "";
   const write = (id, text) => (document.querySelector(`#${id} [data-caption]`).textContent = page.scores.length ? text + absent : "No score has been recorded yet.");
   write("curves", `${what}${direction}.${band}${scales}${state.logX ? "" : " Round 0 is the untrained model."}`);
-  const pick = state.pick === "last" ? "after the last round" : "of the best trained round";
+  const pick = state.pick === "last" ? "after the last round" : `of the best trained round${page.legend && " †"}`;
+  const chosen = state.pick === "best" && page.legend ? ` ${page.legend}.` : "";
   const spread = seeds > 1 ? " Large marks are means over seeds, small ones the seeds." : "";
-  write("methods", `${what} ${pick}${direction}; the best stands on top.${spread} A star: some seeds are missing or not done; those on their way count only where none is done.`);
+  write("methods", `${what} ${pick}${direction}; the best stands on top.${spread}${chosen} A star: some seeds are missing or not done; those on their way count only where none is done.`);
   write("traffic", `${what} after the last round${direction}, against what all clients together have sent and received until then.`);
 }
 
