@@ -172,7 +172,7 @@ def _open_source(config: DataConfig, key: str = "data.path", *, by_file: bool = 
         "digits": lambda: open_digits(config),
         "table": lambda: _open_jsonl(config, key),
         "jsonl": lambda: _open_jsonl(config, key),
-        "images": lambda: open_images(config, key),
+        "images": lambda: open_images(config, key, by_file=by_file),
         "hub": lambda: open_hub(config, [*spec.read_columns(config), *(there for _, there in _other_names(config))]),
     }
     if config.source not in readers:
