@@ -213,4 +213,5 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         num_evaluated=federation.evaluator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
+        client_names=inputs.client_names,
     )

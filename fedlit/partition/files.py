@@ -10,7 +10,7 @@ Row numbers count from 0 in the order in which the data set is read. Under the n
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ class FilePartition:
     """Ascending row numbers of every client.
 
     rows: all of a client's; if test is None, nothing is said of its test part. test: those of them that are test rows.
+    names: of the clients, '' where the file names none.
     """
 
     rows: list[list[int]]
     test: list[list[int]] | None
+    names: list[str] = field(default_factory=list, compare=False)
 
 
 def read_partition_file(
@@ -60,7 +62,7 @@ def read_partition_file(
     _check_clients(names, path, num_clients)
     parts = {name: _row_numbers(split[name], f"{path}, {name}", num_rows) for name in names}
     _check_disjoint(parts, path)
-    return FilePartition(rows=[parts[name] for name in names], test=None)
+    return FilePartition(rows=[parts[name] for name in names], test=None, names=names)
 
 
 def _of_run(
@@ -89,7 +91,8 @@ def _of_run(
     ]
     both = [sorted(own_train + own_test) for own_train, own_test in zip(train, test, strict=True)]
     _check_disjoint(dict(zip(names, both, strict=True)), path)
-    return FilePartition(rows=both, test=test)
+    own_names = [name if isinstance(name := client.get("name"), str) else "" for client in clients]
+    return FilePartition(rows=both, test=test, names=own_names)
 
 
 def _chosen(content: Any, path: Path, key: str | None) -> Split:

@@ -29,6 +29,8 @@ class RunSummary:
     num_evaluated: int
     num_truncated: int
     classes: tuple[str, ...]
+    client_names: tuple[str, ...] = ()
+    """What the user calls each client, '' where it has no name (`fedlit.client_names`)."""
     notices: tuple[str, ...] = ()
     """Lines that a person should read about the model."""
 

@@ -57,7 +57,12 @@ class _Panel:
 
 
 def plot_curves(
-    records: Sequence[Mapping[str, Any]], path: Path, *, scores: Sequence[str] = (), title: str = ""
+    records: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    scores: Sequence[str] = (),
+    title: str = "",
+    names: Sequence[str] = (),
 ) -> None:
     """Draw the loss and the first of `scores` over the rounds from the lines of metrics.jsonl; write a PNG, atomically.
 
@@ -65,6 +70,7 @@ def plot_curves(
     `global/<score>` and `client/<id>/<score>`. Where the global test set was not scored, `own/<score>`,
     `own/<score>_worst` and `client/<id>/own/<score>` take their places. Missing, null and non-finite values are left
     out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
+    names: what each client is called (`client_names.labels`); without them clients are numbered.
     """
     panels = [_panel(records, "loss")]
     panels += [panel for name in scores if (panel := _panel(records, name)).all_points][:MAX_SCORES]
@@ -83,7 +89,7 @@ def plot_curves(
             axes.plot(*zip(*panel.worst, strict=True), **_WORST_LINE, zorder=3)
         _draw_main(axes, panel.main)
         _scale(axes, last_round, [value for points in panel.all_points for _, value in points])
-    _add_legend(figure, panels, client_ids)
+    _add_legend(figure, panels, client_ids, names)
     if title:
         wrapped = textwrap.fill(title, int(figure.get_figwidth() * 11))
         figure.suptitle(wrapped, x=0.012, ha="left", fontsize=11, color=INK, parse_math=False)
@@ -150,7 +156,7 @@ def _scale(axes: Axes, last_round: int, values: Sequence[float]) -> None:
         axes.set_ylim(-0.04 * top, top)
 
 
-def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[int]) -> None:
+def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[int], names: Sequence[str]) -> None:
     """Put one legend for all panels below them."""
     entries = [(Line2D([], [], **_MAIN_LINE), what) for what in dict.fromkeys(p.what for p in panels if p.main)]
     if any(panel.worst for panel in panels):
@@ -164,7 +170,14 @@ def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[i
         line = Line2D([], [], **(_client_line(client_ids, client_ids[0]) | {"alpha": 1.0}))
         entries.append((line, f"each of {len(client_ids)} clients{suffix}"))
     else:
-        entries += [(Line2D([], [], **_client_line(client_ids, i)), f"client {i}{suffix}") for i in client_ids]
+        called = {i: names[i] if i < len(names) else f"client {i}" for i in client_ids}
+        entries += [(Line2D([], [], **_client_line(client_ids, i)), f"{called[i]}{suffix}") for i in client_ids]
     if entries:
-        handles, names = zip(*entries, strict=True)
-        add_legend(figure, handles, names, loc="outside lower center", num_columns=min(len(names), 2 * len(panels)))
+        handles, texts = zip(*entries, strict=True)
+        add_legend(figure, handles, texts, loc="outside lower center", num_columns=_num_columns(figure, texts, panels))
+
+
+def _num_columns(figure: Figure, texts: Sequence[str], panels: Sequence[_Panel]) -> int:
+    """Return how many columns the legend has: two for each panel, fewer where texts are long."""
+    widest_inches = 0.55 + 0.07 * max(map(len, texts))
+    return max(1, min(len(texts), 2 * len(panels), int(figure.get_figwidth() / widest_inches)))
