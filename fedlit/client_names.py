@@ -36,8 +36,9 @@ def labels(names: Sequence[str], num_clients: int | None = None) -> tuple[str, .
     num = len(names) if num_clients is None else num_clients
     own = [own_name(client_id, names[client_id]) if client_id < len(names) else "" for client_id in range(num)]
     short = [_short(name) if name else f"client {client_id}" for client_id, name in enumerate(own)]
-    counts = Counter(short)
-    return tuple(f"{text} ({client_id})" if counts[text] > 1 else text for client_id, text in enumerate(short))
+    while len(counts := Counter(short)) < len(short):  # a name may look like another with its number
+        short = [f"{text} ({client_id})" if counts[text] > 1 else text for client_id, text in enumerate(short)]
+    return tuple(short)
 
 
 def are_named(names: Sequence[str]) -> bool:

@@ -155,7 +155,7 @@ def client_table(record: Mapping[str, Any], summary: RunSummary) -> Table | None
     for score in shown_scores(summary.config.data):
         for place, where in (("", ""), ("own/", "own ")):
             keys = {client_id: f"client/{client_id}/{place}{score}" for client_id in range(len(names))}
-            values = {client_id: record[key] for client_id, key in keys.items() if key in record}
+            values = {client_id: record[key] for client_id, key in keys.items() if isinstance(record.get(key), float)}
             if values:
                 found[f"{where}{SCORES[score].heading if score in SCORES else score}"] = values
     if not found:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedlit.config import EvalConfig, LocalConfig, RunConfig
 from fedlit.lab.callbacks import RunSummary
-from fedlit.lab.callbacks.console import ConsoleReport, describe, round_line
+from fedlit.lab.callbacks.console import ConsoleReport, client_table, describe, round_line
 from fedlit.units import readable_bytes
 
 RECORDS: list[dict[str, Any]] = [
@@ -152,3 +152,31 @@ def test_a_round_of_many_clients_tells_what_all_of_them_have() -> None:
     record = {"round": 1, "clients/train_loss": 2.5, "clients/update_norm": 0.25, "time/evaluate_s": 1.0}
     assert round_line(record, NAMES) == "round   1   train loss 2.5000   evaluate 1.0 s"
     assert "NO UPDATE" in round_line({**record, "clients/update_norm": 0.0}, NAMES)
+
+
+def test_clients_with_names_are_told_with_their_rows_and_scores(summary: RunSummary) -> None:
+    callback, stream = report()
+    names = ("north", "[red]\x1b[2J", "north")
+    callback.on_start(dataclasses.replace(summary, client_names=names), [], [])
+    assert r"  of each    north (0) 40, [red]\x1b[2J 42, north (2) 41" in stream.getvalue()
+    last = {**RECORDS[3], "client/0/own/loss": 1.5, "client/2/own/loss": 2.5, "client/0/rouge_l": 0.125}
+    callback.on_end([*RECORDS[:3], last])
+    text = stream.getvalue()
+    assert "scores of each client after round 3" in text
+    rows = {line.split("│")[1].strip(): line.split("│")[2:] for line in text.splitlines() if line.startswith("│")}
+    assert [cell.strip() for cell in rows["north (0)"]] == ["40", "1.5000", "0.1250", ""]
+    assert [cell.strip() for cell in rows["north (2)"]] == ["41", "2.5000", "", ""]
+    assert "\x1b" not in text
+
+
+def test_many_names_are_not_all_told_and_none_is_no_line(summary: RunSummary) -> None:
+    many = dataclasses.replace(
+        summary, client_names=tuple(f"site {i}" for i in range(40)), num_train_examples=tuple(range(40))
+    )
+    (line,) = [line for line in describe(many) if "of each" in line]
+    assert line.endswith("site 11 11, and 28 more (partition.json has all)")
+    assert client_table({"round": 1, "client/0/own/loss": 1.0}, many) is None
+    for none in ((), ("", "", ""), ("0", "1", "2")):
+        without = dataclasses.replace(summary, client_names=none)
+        assert not [line for line in describe(without) if "of each" in line]
+        assert client_table({"round": 1, "client/0/own/loss": 1.0}, without) is None
