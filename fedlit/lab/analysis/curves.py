@@ -19,6 +19,8 @@ from fedlit.lab.analysis.plots import Points, add_legend, points_of, save, score
 MAX_SCORES = 3
 """Panels beside that of the loss."""
 MAX_NAMED_CLIENTS = 6
+MAX_SHORT = 20
+"""Characters of a client in the legend, of which two columns fit below each panel."""
 _MAIN_COLOUR = PALETTE[0]
 _CLIENT_COLOURS = ("#CC6677", "#44AA99", "#999933", "#AA4499", "#88CCEE", "#DDCC77")
 
@@ -166,18 +168,17 @@ def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[i
     if any(panel.main and panel.main[0][0] == 0 for panel in panels):
         entries.append((Line2D([], [], **_UNTRAINED_MARK), "before training"))
     suffix = "" if any(panel.clients for panel in panels[1:]) else ", training"
+    called: list[str] = []
     if len(client_ids) > MAX_NAMED_CLIENTS:
         line = Line2D([], [], **(_client_line(client_ids, client_ids[0]) | {"alpha": 1.0}))
         entries.append((line, f"each of {len(client_ids)} clients{suffix}"))
     else:
-        called = {i: names[i] if i < len(names) else f"client {i}" for i in client_ids}
-        entries += [(Line2D([], [], **_client_line(client_ids, i)), f"{called[i]}{suffix}") for i in client_ids]
+        called = [f"{names[i] if i < len(names) else f'client {i}'}{suffix}" for i in client_ids]
+        lines = [Line2D([], [], **_client_line(client_ids, i)) for i in client_ids]
+        entries += zip(lines, called, strict=True)
     if entries:
         handles, texts = zip(*entries, strict=True)
-        add_legend(figure, handles, texts, loc="outside lower center", num_columns=_num_columns(figure, texts, panels))
-
-
-def _num_columns(figure: Figure, texts: Sequence[str], panels: Sequence[_Panel]) -> int:
-    """Return how many columns the legend has: two for each panel, fewer where texts are long."""
-    widest_inches = 0.55 + 0.07 * max(map(len, texts))
-    return max(1, min(len(texts), 2 * len(panels), int(figure.get_figwidth() / widest_inches)))
+        num_columns = min(len(texts), 2 * len(panels))
+        if (longest := max(map(len, called), default=0)) > MAX_SHORT:
+            num_columns = max(1, min(num_columns, int(figure.get_figwidth() / (0.55 + 0.07 * longest))))
+        add_legend(figure, handles, texts, loc="outside lower center", num_columns=num_columns)

@@ -161,7 +161,7 @@ def client_table(record: Mapping[str, Any], summary: RunSummary) -> Table | None
     if not found:
         return None
     table = Table(title=f"scores of each client after round {record['round']}", title_justify="left")
-    for heading in ("", "rows", *found):
+    for heading in ("", "training rows", *found):
         table.add_column(heading, justify="right" if heading else "left")
     for client_id, (name, num_rows) in enumerate(zip(names, summary.num_train_examples, strict=True)):
         cells = [f"{values[client_id]:.4f}" if client_id in values else "" for values in found.values()]

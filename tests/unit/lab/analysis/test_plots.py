@@ -305,6 +305,7 @@ def test_bars_and_curves_carry_the_clients_names(tmp_path: Path, drawn: list[Fig
     plot_label_distribution([{"a": 5}, {"b": 2}, {"a": 9, "b": 1}], tmp_path / "labels.png", title="t", names=names)
     ticks = [tick.get_text() for tick in drawn[0].axes[0].get_yticklabels()]
     assert ticks == [r"Sankt $\frac{$ Gallen", "the longest name that…s ever had", "north"]
+    drawn[0].draw_without_rendering()
     for tick in drawn[0].axes[0].get_yticklabels():
         assert drawn[0].bbox.x0 <= tick.get_window_extent().x0, "the name is cut off"
     assert drawn[0].axes[0].get_window_extent().width > 0.35 * drawn[0].bbox.width
