@@ -23,8 +23,13 @@ def own_name(client_id: int, name: str) -> str:
 
 def told(client_id: int, names: Sequence[str] = ()) -> str:
     """Return what a sentence calls a client: `client 3 (north)`, or its number alone where it has no name."""
-    name = own_name(client_id, names[client_id]) if client_id < len(names) else ""
-    return f"client {client_id} ({_short(name)})" if name else f"client {client_id}"
+    name = short_name(client_id, names)
+    return f"client {client_id} ({name})" if name else f"client {client_id}"
+
+
+def short_name(client_id: int, names: Sequence[str]) -> str:
+    """Return a client's name as a sentence has it; '' if it has none."""
+    return _short(own_name(client_id, names[client_id])) if client_id < len(names) else ""
 
 
 def labels(names: Sequence[str], num_clients: int | None = None) -> tuple[str, ...]:
