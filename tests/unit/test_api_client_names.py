@@ -56,6 +56,7 @@ def test_folders_of_images_are_clients(tmp_path: Path) -> None:
     result = fedlit.run({**config, "partition.name": "files"}, run={"dir": tmp_path, "name": "dealt"})
     assert result.client_names == ("north", "south")
     record = json.loads((result.folder / "partition.json").read_text())
-    assert [client["train_labels"] for client in record["clients"]] == [{"benign": 5, "malign": 5}] * 2
+    assert [sum(client["train_labels"].values()) for client in record["clients"]] == [10, 10]
+    assert {row // 12 for row in record["clients"][1]["train"]} == {1}, "each client has the images of its folder"
     assert len(result.records[-1]["client/0/own/confusion_matrix"]) == 2
     assert result.model.config.id2label == {0: "benign", 1: "malign"}
