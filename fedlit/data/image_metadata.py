@@ -7,7 +7,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,25 @@ _INTEGER = re.compile("-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _MAX_FIELD = 2**24  # characters of one value in a CSV file
 
 
-def described_images(path: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+def described_images(
+    path: Path, target: str, classes: dict[str, list[str]] | None = None
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Yield of every row of a metadata file its place, its image and its other columns. Images of no row are passed
     over.
 
-    In a .csv file, which has no types, a column of whole numbers holds integers, and all others texts. A class of a
-    parquet file whose features are those of the library `datasets` has its name.
+    In a .csv file, which has no types, all cells are texts but those of the column `target` where every row has a whole
+    number there. Of a parquet file whose features are those of the library `datasets` a class has its name; `classes`,
+    if given, takes these names by column, and without it classes stay numbers.
 
     Raises:
         UserError: the file cannot be read, has no column `file_name`, or names an image that is not there.
     """
-    readers = {".csv": _read_csv, ".jsonl": read_json_lines, ".parquet": _read_parquet}
-    for place, row in readers[path.suffix](path):
+    readers: dict[str, Callable[[], Iterator[tuple[str, Any]]]] = {
+        ".csv": lambda: _read_csv(path, target),
+        ".jsonl": lambda: read_json_lines(path),
+        ".parquet": lambda: _read_parquet(path, classes),
+    }
+    for place, row in readers[path.suffix]():
         if not isinstance(row, dict):
             raise UserError(f"{place}: {shown(row)}, not an object; write one object per line")
         if FILE not in row:
@@ -55,7 +62,7 @@ def _remedy(folder: Path, name: Any) -> str:
     return "write it as seen from the metadata file, or take the row out"
 
 
-def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_csv(path: Path, target: str) -> Iterator[tuple[str, dict[str, Any]]]:
     lines: list[tuple[int, list[str]]] = []
     before = csv.field_size_limit(_MAX_FIELD)
     try:
@@ -79,7 +86,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"{path}, line {number}: {len(fields)} values for {len(names)} columns; quote values with commas"
             )
     columns = [list(column) for column in zip(*(fields for _, fields in rows), strict=True)]
-    typed = [_typed(column) if name != FILE else column for name, column in zip(names, columns, strict=False)]
+    typed = [_typed(column) if name == target else column for name, column in zip(names, columns, strict=False)]
     for (number, _), values in zip(rows, zip(*typed, strict=True), strict=True):
         yield f"{path}, line {number}", dict(zip(names, values, strict=True))
 
@@ -89,7 +96,7 @@ def _typed(column: list[str]) -> list[Any]:
     return [int(text) for text in column] if all(map(_INTEGER.fullmatch, column)) else column
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_parquet(path: Path, classes: dict[str, list[str]] | None) -> Iterator[tuple[str, dict[str, Any]]]:
     import datasets  # noqa: PLC0415 (slow, and needed for this form only)
     import pyarrow.parquet  # noqa: PLC0415  as above
 
@@ -101,7 +108,10 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise
     except Exception as error:  # a broken file fails in many ways
         raise UserError(f"{path}: cannot be read as a parquet file ({reason(error)}); fetch it again") from error
-    names = {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    names: dict[str, list[str]] = {}
+    if classes is not None:
+        names = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+        classes |= {name: own for name, own in names.items() if name not in classes}
     for number, row in enumerate(table.to_pylist()):
         place = f"{path}, row {number}"
         yield place, {column: _named(value, names.get(column), place) for column, value in row.items()}
