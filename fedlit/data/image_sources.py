@@ -21,9 +21,16 @@ from fedlit.errors import UserError
 Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
 
-def open_images(config: DataConfig, key: str = "data.path", *, by_file: bool = False) -> tuple[str, Iterator[Record]]:
+def open_images(
+    config: DataConfig,
+    key: str = "data.path",
+    *,
+    by_file: bool = False,
+    classes: dict[str, list[str]] | None = None,
+) -> tuple[str, Iterator[Record]]:
     """Return the name of `data.path`, folders or .npz files, for errors, and its records; `key` is the option that
-    named it. by_file: each folder or file is a client's, whose name the records' places know.
+    named it. by_file: each folder or file is a client's, whose name the records' places know. classes: takes, by
+    column, the names of classes in the order of their numbers, where a metadata file has both.
 
     Folder: its folders are the classes, in the order of their names, and every file in them is an image; hidden files
     are passed over, and so are files beside the class folders that are no images (a readme, a licence). The record
@@ -43,7 +50,8 @@ def open_images(config: DataConfig, key: str = "data.path", *, by_file: bool = F
         raise UserError("data.source=images without a place; give data.path=<folder> or data.path=<file>.npz")
     places = given_paths(config.path)
     sets = image_sets(places, key, by_file=by_file)
-    return ", ".join(places[:3]), _read_sets(sets, config, key, by_file=by_file)
+    kept = None if config.classes is not None else {} if classes is None else classes
+    return ", ".join(places[:3]), _read_sets(sets, config, key, kept, by_file=by_file)
 
 
 def open_digits(config: DataConfig) -> tuple[str, Iterator[Record]]:
@@ -56,18 +64,20 @@ def open_digits(config: DataConfig) -> tuple[str, Iterator[Record]]:
     return "digits", _records("digits", columns)
 
 
-def _read_sets(sets: list[ImageSet], config: DataConfig, key: str, *, by_file: bool) -> Iterator[Record]:
+def _read_sets(
+    sets: list[ImageSet], config: DataConfig, key: str, classes: dict[str, list[str]] | None, *, by_file: bool
+) -> Iterator[Record]:
     for images in sets:
         is_folder = images.path.is_dir()
-        records = _read_folder(images.path, config) if is_folder else _read_npz(images.path, config, key)
+        records = _read_folder(images.path, config, classes) if is_folder else _read_npz(images.path, config, key)
         for place, record in records:
             yield (Place(place, images.name) if by_file else place), record
 
 
-def _read_folder(path: Path, config: DataConfig) -> Iterator[Record]:
+def _read_folder(path: Path, config: DataConfig, classes: dict[str, list[str]] | None) -> Iterator[Record]:
     metadata = metadata_file(path)
     if metadata is not None:
-        for place, file, columns in described_images(metadata):
+        for place, file, columns in described_images(metadata, config.target, classes):
             if config.image in columns:
                 raise UserError(f"{metadata}: the column {config.image!r} has the name of data.image; rename it")
             yield place, {config.image: _image(file), **columns}

@@ -214,8 +214,10 @@ def test_a_flat_folder_with_metadata(tmp_path: Path) -> None:
     table(tmp_path / "metadata.csv", rows)
     found = [record for _, record in open_images(config(tmp_path))[1]]
     assert [Path(record.pop("image").path).name for record in found] == ["2.png", "3.png", "1.png"]
-    assert found[0] == {"label": "naïve, rare", "site": "north", "age": 61, "code": "007", "day": "2020-01-02"}
-    assert [record["age"] for record in found] == [61, 7, -3]
+    assert found[0] == {"label": "naïve, rare", "site": "north", "age": "61", "code": "007", "day": "2020-01-02"}
+    ages = [record["age"] for _, record in open_images(config(tmp_path, target="age"))[1]]
+    assert ages == [61, 7, -3], "of what is predicted whole numbers are numbers, so that 7 comes before 61"
+    assert {type(record["code"]) for _, record in open_images(config(tmp_path, target="code"))[1]} == {str}
     places = [place for place, _ in open_images(config(tmp_path))[1]]
     assert places[1] == f"{tmp_path / 'metadata.csv'}, line 3"
     (tmp_path / "metadata.csv").unlink()
@@ -234,6 +236,11 @@ def test_classes_of_a_parquet_file_have_their_names(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"file_name": ["1.png", "2.png"], "label": [1, 0]}, features=features)
     rows.to_parquet(tmp_path / "metadata.parquet")
     assert read(tmp_path) == [("", "1.png", "malign"), ("", "2.png", "benign")]
+    classes: dict[str, list[str]] = {}
+    list(open_images(config(tmp_path), classes=classes)[1])
+    assert classes == {"label": ["benign", "malign"]}, "in the order of their numbers"
+    numbered = open_images(config(tmp_path, classes=["good", "bad"]))[1]
+    assert [record["label"] for _, record in numbered] == [1, 0], "the names are those that were given"
 
 
 def test_clients_with_metadata(tmp_path: Path) -> None:
