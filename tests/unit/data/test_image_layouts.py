@@ -93,6 +93,11 @@ def test_one_folder_around_the_classes(tmp_path: Path) -> None:
     told(tmp_path / "archive", "one folder, pets", f"give data.path={tmp_path / 'archive' / 'pets'}")
 
 
+def test_a_folder_around_those_of_the_clients(tmp_path: Path) -> None:
+    draw(tmp_path / "hospitals", *HOSPITALS)
+    told(tmp_path, f"data.path={tmp_path}/hospitals: its folders (north, south) hold the same", by_file=True)
+
+
 def splits(root: Path, *names: str) -> Path:
     return draw(root, *(f"{name}/{kind}/1.png" for name in names for kind in ("cat", "dog")))
 
