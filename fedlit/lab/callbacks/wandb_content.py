@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedlit.client_names import are_named, labels, names_in
+from fedlit.client_names import are_named, names_in
+from fedlit.client_names import labels as labels_of_clients
 from fedlit.process.storage import write_atomically
 from fedlit.scores import headings
 from fedlit.store.clients import MANY
@@ -43,7 +44,7 @@ def client_names(names: Sequence[str]) -> dict[str, Any]:
     """
     if not are_named(names) or len(names) > MANY:
         return {}
-    return {"client_names": {str(client_id): label for client_id, label in enumerate(labels(names))}}
+    return {"client_names": {str(client_id): label for client_id, label in enumerate(labels_of_clients(names))}}
 
 
 def partition_rows(partition: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -53,7 +54,7 @@ def partition_rows(partition: Mapping[str, Any]) -> tuple[list[str], list[list[A
     after the fiftieth share a column.
     """
     clients = partition["clients"]
-    names = labels(names_in(partition))
+    names = labels_of_clients(names_in(partition))
     sizes: list[list[Any]] = [
         [client["client_id"], *names[i : i + 1], client["num_train"], client["num_test"]]
         for i, client in enumerate(clients)
