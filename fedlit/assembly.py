@@ -255,4 +255,5 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         num_validated=0 if federation.validator is None else federation.validator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
+        client_names=inputs.client_names,
     )

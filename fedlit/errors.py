@@ -65,7 +65,8 @@ class DivergenceError(FieldsError, ArithmeticError):
 
     what: `the loss`, a tensor's name, a set. value: what it is, if known. limit: the magnitude from which on a value
     counts as lost; `value` is then a magnitude. fact: the fact in words, where it is not that `what` is `value`.
-    round_number: from 1, as told to users; client_id: None for the server; step: local, from 1; None where not known.
+    round_number: from 1, as told to users; client_id: None for the server, and client_name: '' where it has none; step:
+    local, from 1; None where not known.
     checkpoint_round: the round whose checkpoint is intact.
     """
 
@@ -78,10 +79,12 @@ class DivergenceError(FieldsError, ArithmeticError):
     step: int | None = None
     remedy: str = SMALLER_LOCAL_STEPS
     checkpoint_round: int | None = None
+    client_name: str = ""
 
     def at(
         self,
         *,
+        client_name: str = "",
         round_number: int | None = None,
         client_id: int | None = None,
         step: int | None = None,
@@ -96,11 +99,13 @@ class DivergenceError(FieldsError, ArithmeticError):
             step=self.step if step is None else step,
             remedy=self.remedy if remedy is None else remedy,
             checkpoint_round=self.checkpoint_round if checkpoint_round is None else checkpoint_round,
+            client_name=client_name or self.client_name,
         )
 
     def __str__(self) -> str:
         known = (("round", self.round_number), ("client", self.client_id))
         place = ", ".join(f"{word} {number}" for word, number in known if number is not None)
+        place += f" ({self.client_name})" if self.client_name and self.client_id is not None else ""
         step = "" if self.step is None else f" at local step {self.step}"
         line = f"{self._fact()}{step}; {self.remedy}{_intact(self.checkpoint_round)}"
         return f"{place}: {line}" if place else line

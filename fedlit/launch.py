@@ -16,6 +16,7 @@ from lightning.fabric import Fabric
 from rich.console import Console
 
 from fedlit.assembly import assemble
+from fedlit.client_names import short_name
 from fedlit.config import RunConfig
 from fedlit.errors import DivergenceError, FieldsError, LostPeer, OutOfMemory, UserError
 from fedlit.extras import Extras
@@ -141,6 +142,10 @@ def _run(plan: Plan, fabric: Fabric, stop: StopRequest, extras: Extras) -> Feder
         federation.run()
         federation.export()
         federation.tell(lambda callback: callback.on_end(federation.folder.records()))
+    except DivergenceError as error:
+        if error.client_id is None:
+            raise
+        raise error.at(client_name=short_name(error.client_id, inputs.client_names)) from error
     finally:
         _close(federation.callbacks)
     return federation

@@ -71,8 +71,7 @@ class Trained:
             raise UserError("this method's clients have no model of their own; take the server's, result.model")
         if client_id not in self.clients:
             known = f"0 to {max(self.clients)}" if self.clients else "none here"
-            named = "; partition.json has their names" if isinstance(client_id, str) else ""
-            raise UserError(f"client {client_id} is none of this run; known are {known}{named}")
+            raise UserError(f"client {client_id} is none of this run; known are {known}")
         self.host.load_server(self.server)
         self.host.load_private(self.clients[client_id].private)
         self.host.method.adapter.set_rank(self.host.model, client_id=client_id)

@@ -7,8 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlit.client_names import MAX_LISTED, labels, names_in
 from fedlit.config import RunConfig
+from fedlit.data.values import shown
+from fedlit.errors import UserError
 from fedlit.scores import choice_key, chosen_on
+from fedlit.store.folder import read_partition
 from fedlit.store.records import best_record, read_records, trained
 from fedlit.store.status import read_status
 
@@ -99,17 +103,37 @@ class Result:
             self._shown = None
         return self._trained.host.model
 
-    def client_model(self, client_id: int) -> Any:
-        """Return the model of one client, where clients keep tensors of their own.
+    @cached_property
+    def client_names(self) -> tuple[str, ...]:
+        """What each client is called: its file, its values of the natural column, or as it was given from Python; ''
+        where it has no name, none where nobody has.
+        """
+        return names_in(read_partition(self.folder))
+
+    def client_model(self, client_id: int | str) -> Any:
+        """Return the model of one client, by its number or its name, where clients keep tensors of their own.
 
         It is the same object as `model`, with that client's tensors in it until either is asked for again.
 
         Raises:
             UserError: no such client, or none has tensors of its own.
         """
-        self._shown = client_id
-        self._trained.load_client(client_id)
+        number = self._number(client_id) if isinstance(client_id, str) else client_id
+        self._shown = number
+        self._trained.load_client(number)
         return self._trained.host.model
+
+    def _number(self, name: str) -> int:
+        """Return the number of the client of this name."""
+        found = [client_id for client_id, own in enumerate(self.client_names) if own == name]
+        if len(found) == 1:
+            return found[0]
+        names = labels(self.client_names)
+        known = f"0 to {self.config.num_clients - 1}"
+        if names:
+            known = ", ".join([*names[:MAX_LISTED], *(["..."] if len(names) > MAX_LISTED else [])])
+        what = f"client {shown(name)} is none of this run" if not found else f"{len(found)} clients are {shown(name)}"
+        raise UserError(f"{what}; known are {known}; give a number")
 
     @property
     def tokenizer(self) -> Any:

@@ -1,6 +1,8 @@
-"""Where images come from: a folder with a folder for each class, an .npz file, scikit-learn's digits."""
+"""Where images come from: folders with a folder for each class or with a metadata file, .npz files, scikit-learn's
+digits.
+"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,50 +10,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlit.config.schema import DataConfig
+from fedlit.data.image_layouts import SUFFIXES, ImageSet, image_sets, metadata_file, visible
+from fedlit.data.image_metadata import described_images
 from fedlit.data.images import ImageFile, Pixels, digest_of_file, reason
 from fedlit.data.json_files import require_no_pointer
 from fedlit.data.paths import given_paths
+from fedlit.data.places import Place
 from fedlit.errors import UserError
 
 Record = tuple[str, Any]  # (the place to name in an error, what stands there)
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings of image files, in lower case."""
 
-_TRAINING, _TESTING = ("train", "training"), ("test", "testing", "valid", "validation", "val")  # the first is taken
-_SPLITS = {*_TRAINING, *_TESTING}
-_SYSTEM_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")  # what operating systems and their zip programs leave behind
-
-
-def open_images(config: DataConfig, key: str = "data.path") -> tuple[str, Iterator[Record]]:
-    """Return the name of `data.path`, a folder or an .npz file, for errors, and its records; `key` is the option that
-    named it.
+def open_images(
+    config: DataConfig,
+    key: str = "data.path",
+    *,
+    by_file: bool = False,
+    classes: dict[str, list[str]] | None = None,
+) -> tuple[str, Iterator[Record]]:
+    """Return the name of `data.path`, folders or .npz files, for errors, and its records; `key` is the option that
+    named it. by_file: each folder or file is a client's, whose name the records' places know. classes: takes, by
+    column, the names of classes in the order of their numbers, where a metadata file has both.
 
     Folder: its folders are the classes, in the order of their names, and every file in them is an image; hidden files
     are passed over, and so are files beside the class folders that are no images (a readme, a licence). The record
-    holds the image and the name of its class. Every file is decoded once, to find those that cannot be.
+    holds the image and the name of its class. Every file is decoded once, to find those that cannot be. With a file
+    metadata.csv, .jsonl or .parquet in it the folder holds the images that this names (`described_images`).
 
     .npz: `images` (n, H, W) or (n, H, W, 3) of uint8 and `labels` (n,), integers or names. With `label_names` (k,)
     labels are positions in it, and the record holds the name. Further arrays (n,) of numbers or texts are columns of
     their own; others are not read.
+
+    Several: a list, a pattern, or a folder of .npz files; by_file also a folder of such folders. One after the other.
 
     Raises:
         UserError: the file, image or array that is wrong, and what to do about it.
     """
     if config.path is None:
         raise UserError("data.source=images without a place; give data.path=<folder> or data.path=<file>.npz")
-    place = given_paths(config.path)[0]
-    path = Path(place).expanduser()
-    if path.is_dir():
-        return place, _read_folder(path, config, key)
-    if not path.exists():
-        raise UserError(f"{key}={place}: no such file or folder; check the path")
-    if path.suffix != ".npz":
-        raise UserError(
-            f"{key}={place}: neither a folder nor an .npz file; give a folder with one folder for each "
-            "class, or an .npz file with the arrays images and labels"
-        )
-    return place, _read_npz(path, config, key)
+    places = given_paths(config.path)
+    sets = image_sets(places, key, by_file=by_file)
+    kept = None if config.classes is not None else {} if classes is None else classes
+    return ", ".join(places[:3]), _read_sets(sets, config, key, kept, by_file=by_file)
 
 
 def open_digits(config: DataConfig) -> tuple[str, Iterator[Record]]:
@@ -64,44 +64,43 @@ def open_digits(config: DataConfig) -> tuple[str, Iterator[Record]]:
     return "digits", _records("digits", columns)
 
 
-def _read_folder(path: Path, config: DataConfig, key: str) -> Iterator[Record]:
-    entries = _entries(path)
-    _require_no_splits(entries, path, key)
-    stray = [entry for entry in entries if not entry.is_dir() and entry.suffix.lower() in SUFFIXES]
-    if stray:
-        raise UserError(f"{stray[0]}: an image beside the class folders; put it into the folder of its class")
-    classes = [entry for entry in entries if entry.is_dir()]
-    if not classes:
-        raise UserError(f"{key}={path}: no folder in it; make one folder for each class, named after it")
-    for folder in classes:
-        for file in _image_files(folder):
-            content = digest_of_file(str(file))
-            yield str(file), {config.image: ImageFile(str(file), content), config.target: folder.name}
+def _read_sets(
+    sets: list[ImageSet], config: DataConfig, key: str, classes: dict[str, list[str]] | None, *, by_file: bool
+) -> Iterator[Record]:
+    for images in sets:
+        is_folder = images.path.is_dir()
+        records = _read_folder(images.path, config, classes) if is_folder else _read_npz(images.path, config, key)
+        for place, record in records:
+            yield (Place(place, images.name) if by_file else place), record
 
 
-def _require_no_splits(entries: Sequence[Path], path: Path, key: str) -> None:
-    """Refuse a folder whose folders are the parts of a data set, with those of the classes in them."""
-    parts = {entry.name.lower(): entry for entry in entries if entry.is_dir() and entry.name.lower() in _SPLITS}
-    train = next((parts[name] for name in _TRAINING if name in parts), None)
-    test = next((parts[name] for name in _TESTING if name in parts), None)
-    if train is None or test is None or not any(entry.is_dir() for entry in _entries(train)):
+def _read_folder(path: Path, config: DataConfig, classes: dict[str, list[str]] | None) -> Iterator[Record]:
+    metadata = metadata_file(path)
+    if metadata is not None:
+        for place, file, columns in described_images(metadata, config.target, classes):
+            if config.image in columns:
+                raise UserError(f"{metadata}: the column {config.image!r} has the name of data.image; rename it")
+            yield place, {config.image: _image(file), **columns}
         return
-    raise UserError(
-        f"{key}={path}: holds the folders {train.name} and {test.name}, each with its class folders; give "
-        f"data.path={train} data.test_path={test}"
-    )
+    for folder in (entry for entry in visible(path) if entry.is_dir()):
+        for file in _image_files(folder):
+            yield str(file), {config.image: _image(file), config.target: folder.name}
+
+
+def _image(file: Path) -> ImageFile:
+    return ImageFile(str(file), digest_of_file(str(file)))
 
 
 def _image_files(folder: Path) -> list[Path]:
     """Return the images of one class."""
-    entries = _entries(folder)
+    entries = visible(folder)
     if not entries:
         raise UserError(f"{folder}: a class without an image; put its images there or remove the folder")
     folders = [entry for entry in entries if entry.is_dir()]
     if folders:
         raise UserError(
-            f"{folder}: holds the folder {folders[0].name!r}, where images of one class are expected; give the folder "
-            f"above the class folders (data.path={folder}, say, and data.test_path= for a test set), or move the files"
+            f"{folder}: holds the folder {folders[0].name!r} beside the images of one class; move the images of "
+            f"{folders[0].name!r} up, or the folder out"
         )
     others = [entry for entry in entries if entry.suffix.lower() not in SUFFIXES]
     if others:
@@ -110,15 +109,6 @@ def _image_files(folder: Path) -> list[Path]:
             f"such files out, or convert them ({', '.join(SUFFIXES)} are read)"
         )
     return entries
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what is in a folder and not hidden, by name."""
-    try:
-        found = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; check the folder's permissions") from error
-    return sorted((entry for entry in found if entry.name not in _SYSTEM_NAMES), key=lambda entry: entry.name)
 
 
 def _read_npz(path: Path, config: DataConfig, key: str) -> Iterator[Record]:

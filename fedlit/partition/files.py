@@ -29,11 +29,13 @@ class FilePartition:
 
     rows: all of a client's; if test is None, nothing is said of its test part. test: those of them that are test rows.
     validation: those of them that are validation rows; none of a client where nothing is said of them.
+    names: of the clients, '' where the file names none.
     """
 
     rows: list[list[int]]
     test: list[list[int]] | None
     validation: list[list[int]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list, compare=False)
 
 
 def read_partition_file(
@@ -62,7 +64,7 @@ def read_partition_file(
     _check_clients(names, path, num_clients)
     parts = {name: _row_numbers(split[name], f"{path}, {name}", num_rows) for name in names}
     _check_disjoint(parts, path)
-    return FilePartition(rows=[parts[name] for name in names], test=None)
+    return FilePartition(rows=[parts[name] for name in names], test=None, names=names)
 
 
 def _of_run(
@@ -94,7 +96,8 @@ def _of_run(
     )
     held = [sorted([*own, *tested, *chosen]) for own, tested, chosen in zip(train, test, validation, strict=True)]
     _check_disjoint(dict(zip(names, held, strict=True)), path)
-    return FilePartition(rows=held, test=test, validation=validation)
+    own_names = [name if isinstance(name := client.get("name"), str) else "" for client in clients]
+    return FilePartition(rows=held, test=test, validation=validation, names=own_names)
 
 
 def _chosen(content: Any, path: Path, key: str | None) -> Split:

@@ -4,15 +4,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fedlit.client_names import name_of_values, own_name, told
 from fedlit.config.schema import DataConfig, PartitionConfig, RunConfig
 from fedlit.data.columns import column_values
 from fedlit.data.images import digest
 from fedlit.data.prompts import Row
 from fedlit.errors import UserError
 from fedlit.partition.by_files import deal_files
+from fedlit.partition.by_values import held_values, natural_values
 from fedlit.partition.dealing import dirichlet, iid, natural, pathological, quantity
 from fedlit.partition.files import FilePartition, read_partition_file
 from fedlit.partition.heterogeneity import jensen_shannon, size_variation
@@ -28,7 +30,8 @@ from fedlit.tasks.registry import task_spec
 class Shard:
     """The rows of one client, as ascending positions in the list of rows.
 
-    name: what its user calls the client: its file, its value of a natural column; '' for none.
+    name: what its user calls the client: its file, its value of a natural column; '' for none. values: all values of
+    that column that it holds, those of most rows first; none of another partition.
     validation: rows on which rounds and rates are chosen; none without `partition.validation_fraction`.
     """
 
@@ -37,6 +40,7 @@ class Shard:
     test: tuple[int, ...]
     name: str = ""
     validation: tuple[int, ...] = ()
+    values: tuple[str, ...] = ()
 
     @property
     def num_examples(self) -> int:
@@ -112,12 +116,15 @@ def make_shards(
     Raises:
         UserError: a partition that these rows do not allow, or a client that cannot have both parts.
     """
-    num_shards, owned, names = partition.num_shards or num_clients, owned or Owned(), []
+    num_shards, owned = partition.num_shards or num_clients, owned or Owned()
+    names: list[str] = []
+    held: list[tuple[str, ...]] = []
     if partition.name == "file":
         found = read_partition_file(data, partition, num_shards, len(rows), rows_checksum(rows))
         if found.test is not None:
-            return _as_in_the_file(found, rows, data, with_test_parts=with_test_parts)[:num_clients]
-        parts = found.rows
+            shards = _as_in_the_file(found, rows, data, with_test_parts=with_test_parts)
+            return [replace(shard, name=found.names[shard.client_id]) for shard in shards[:num_clients]]
+        parts, names = found.rows, [own_name(i, name) for i, name in enumerate(found.names)]
     elif owned.parts is not None:
         parts, names = [list(part) for part in owned.parts], list(owned.names)
     elif partition.name == "files":
@@ -126,10 +133,14 @@ def make_shards(
         smallest = smallest_part(partition) if with_test_parts else 1
         labels = labels or row_labels(rows, data, partition, seed)
         parts = _deal(rows, data, partition, labels, smallest, num_shards, seed)
+        if partition.name == "natural":
+            held = held_values(parts, natural_values(rows, data, partition))
+            names = list(map(name_of_values, held))
     parts, names = parts[:num_clients], names or [""] * num_clients
+    held = held or [()] * len(parts)
     if not with_test_parts:
         return [
-            Shard(client_id=client_id, train=tuple(part), test=(), name=names[client_id])
+            Shard(client_id=client_id, train=tuple(part), test=(), name=names[client_id], values=held[client_id])
             for client_id, part in enumerate(parts)
         ]
     identity = task_spec(data.task).identity
@@ -141,8 +152,8 @@ def make_shards(
         train = tuple(i for i in part if prompts[i] not in test_prompts)
         assert train, f"client {client_id} has no training row"
         if len(test) < partition.min_test_rows:
-            raise _too_few_prompts(f"client {client_id}", part, len(test), prompts, data, partition)
-        shards.append(Shard(client_id=client_id, train=train, test=test, name=names[client_id]))
+            raise _too_few_prompts(told(client_id, names), part, len(test), prompts, data, partition)
+        shards.append(Shard(client_id=client_id, train=train, test=test, name=names[client_id], values=held[client_id]))
     return shards
 
 
@@ -190,6 +201,7 @@ def _client_record(shard: Shard, values: Sequence[str] | None) -> dict[str, Any]
     return {
         "client_id": shard.client_id,
         **({"name": shard.name} if shard.name else {}),
+        **({"values": list(shard.values)} if shard.values else {}),
         **{f"num_{name}": len(part) for name, part in parts.items()},
         **{f"{name}_labels": _count(values, part) for name, part in parts.items()},
         **{name: list(part) for name, part in parts.items()},
@@ -243,13 +255,7 @@ def _deal(
             return pathological(labels.values, num_clients, partition.classes_per_client, rng)
         return dirichlet(labels.values, num_clients, partition.alpha, rng)
     if partition.name == "natural":
-        key = "data.label" if partition.column is None else "partition.column"
-        column = data.label if partition.column is None else partition.column
-        if column is None:
-            raise UserError(
-                "partition.name=natural deals the values of a column and none is given; name one with partition.column="
-            )
-        return natural(column_values(rows, column, key), num_clients)
+        return natural(natural_values(rows, data, partition), num_clients)
     raise UserError(
         f"partition.name={partition.name}: not a partition; choose one of dirichlet, quantity, pathological, natural, "
         "topics, iid, files, file"

@@ -33,6 +33,8 @@ class RunSummary:
     """Rows on which rounds are chosen."""
     num_validated: int = 0
     """Those of them that are scored at an evaluation."""
+    client_names: tuple[str, ...] = ()
+    """What the user calls each client, '' where it has no name (`fedlit.client_names`)."""
     notices: tuple[str, ...] = ()
     """Lines that a person should read about the model."""
 

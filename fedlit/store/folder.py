@@ -92,6 +92,15 @@ def _same_shape(value: Any, like: Any) -> bool:
     return True
 
 
+def _without_names(partition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a partition without its clients' names: folders of older versions have none, and are not damaged."""
+    clients = [
+        {key: value for key, value in client.items() if key not in ("name", "values")}
+        for client in partition.get("clients", ())
+    ]
+    return {**partition, **({"clients": clients} if clients else {})}
+
+
 class RunFolder:
     """Paths of one run and the files at its top."""
 
@@ -207,7 +216,7 @@ class RunFolder:
             ENVIRONMENT: lambda: json.dumps(self._told_environment(device), indent=2) + "\n",
             PARTITION: lambda: json.dumps(partition) + "\n",
         }
-        is_whole = _same_shape(self._partition(), partition)
+        is_whole = _same_shape(self._partition(), _without_names(partition))
         for name, content in contents.items():
             if not (self.path / name).exists() or (name == PARTITION and not is_whole):
                 write_atomically(self.path / name, content())

@@ -14,6 +14,7 @@ PACKAGE = REPOSITORY / "fedlit"
 # is named here, else its folder's. A star stands for any folder.
 FLOORS = (
     {"lazy", "lines", "units", "seeding", "ranges"},
+    {"client_names"},
     {"errors", "options"},
     {
         "config.data_schema",

@@ -20,6 +20,8 @@ MAX_SCORES = 3
 """Panels beside that of the loss."""
 MAX_NAMED_CLIENTS = 6
 _CLIENT_COLOURS = ("#CC6677", "#44AA99", "#999933", "#AA4499", "#88CCEE", "#DDCC77", "#332288")
+MAX_SHORT = 20
+"""Characters of a client in the legend, of which two columns fit below each panel."""
 
 _MAIN_LINE: Mapping[str, Any] = {"linewidth": 2.2, "marker": "o"}
 _WORST_LINE: Mapping[str, Any] = {"linewidth": 1.2, "linestyle": (0, (3, 2))}
@@ -67,6 +69,7 @@ def plot_curves(
     scores: Sequence[str] = (),
     title: str = "",
     colour: str = PALETTE[0],
+    names: Sequence[str] = (),
 ) -> None:
     """Draw the loss and the first of `scores` over the rounds from the lines of metrics.jsonl; write a PNG, atomically.
 
@@ -74,7 +77,8 @@ def plot_curves(
     `global/<score>`, `validation/<score>` and `client/<id>/<score>`. Where the global test set was not scored,
     `own/<score>`, `own/<score>_worst` and `client/<id>/own/<score>` take its places. Missing, null and non-finite
     values are left out; of two records with the same round and key the later one counts. A score that no record has
-    gets no panel. colour: of what counts, that of the run's recipe.
+    gets no panel. colour: of what counts, that of the run's recipe. names: what each client is called
+    (`client_names.labels`); without them clients are numbered.
     """
     panels = [_panel(records, "loss")]
     panels += [panel for name in scores if (panel := _panel(records, name)).all_points][:MAX_SCORES]
@@ -95,7 +99,7 @@ def plot_curves(
             axes.plot(*zip(*panel.validation, strict=True), **_VALIDATION_LINE, zorder=3)
         _draw_main(axes, panel.main, colour)
         _scale(axes, last_round, [value for points in panel.all_points for _, value in points])
-    _add_legend(figure, panels, client_ids, colour)
+    _add_legend(figure, panels, client_ids, names, colour)
     if title:
         wrapped = textwrap.fill(title, int(figure.get_figwidth() * 11))
         figure.suptitle(wrapped, x=0.012, ha="left", fontsize=11, color=INK, parse_math=False)
@@ -170,7 +174,9 @@ def _scale(axes: Axes, last_round: int, values: Sequence[float]) -> None:
         axes.set_ylim(-0.04 * top, top)
 
 
-def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[int], colour: str) -> None:
+def _add_legend(
+    figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[int], names: Sequence[str], colour: str
+) -> None:
     """Put one legend for all panels below them."""
     entries = [
         (Line2D([], [], **_MAIN_LINE, markersize=5, color=colour), what)
@@ -185,11 +191,17 @@ def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[i
     if any(panel.main and panel.main[0][0] == 0 for panel in panels):
         entries.append((Line2D([], [], **_UNTRAINED_MARK, markeredgecolor=colour), "before training"))
     suffix = "" if any(panel.clients for panel in panels[1:]) else ", training"
+    called: list[str] = []
     if len(client_ids) > MAX_NAMED_CLIENTS:
         line = Line2D([], [], **(_client_line(client_ids, client_ids[0], colour) | {"alpha": 1.0}))
         entries.append((line, f"each of {len(client_ids)} clients{suffix}"))
     else:
-        entries += [(Line2D([], [], **_client_line(client_ids, i, colour)), f"client {i}{suffix}") for i in client_ids]
+        called = [f"{names[i] if i < len(names) else f'client {i}'}{suffix}" for i in client_ids]
+        lines = [Line2D([], [], **_client_line(client_ids, i, colour)) for i in client_ids]
+        entries += zip(lines, called, strict=True)
     if entries:
-        handles, names = zip(*entries, strict=True)
-        add_legend(figure, handles, names, loc="outside lower center", num_columns=min(len(names), 2 * len(panels)))
+        handles, texts = zip(*entries, strict=True)
+        num_columns = min(len(texts), 2 * len(panels))
+        if (longest := max(map(len, called), default=0)) > MAX_SHORT:
+            num_columns = max(1, min(num_columns, int(figure.get_figwidth() / (0.55 + 0.07 * longest))))
+        add_legend(figure, handles, texts, loc="outside lower center", num_columns=num_columns)

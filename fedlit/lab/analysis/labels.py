@@ -23,10 +23,13 @@ MAX_CLIENTS = 200
 """With a bar each, 5,000 clients would be a picture of 127 million pixels."""
 
 
-def plot_label_distribution(counts: Sequence[Mapping[str, int]], path: Path, *, title: str) -> None:
+def plot_label_distribution(
+    counts: Sequence[Mapping[str, int]], path: Path, *, title: str, names: Sequence[str] = ()
+) -> None:
     """Draw one horizontal bar per client, in order, stacked by label, and write a PNG, atomically.
 
-    `counts[i]` maps a label to its number of rows in the shard of client i. Labels stand in the order of their totals;
+    `counts[i]` maps a label to its number of rows in the shard of client i, and `names[i]` is what that is called
+    (`client_names.labels`); without names clients are numbered. Labels stand in the order of their totals;
     beyond 20 the rarest are drawn together as "other". Of more than 200 clients sizes and quantiles are drawn.
     """
     labels, rows = _grouped(counts)
@@ -36,9 +39,11 @@ def plot_label_distribution(counts: Sequence[Mapping[str, int]], path: Path, *, 
     bar_inches = min(0.36, max(0.13, 5.0 / max(len(rows), 1)))
     height = max(2.6, len(rows) * bar_inches + 1.3)
     num_columns = max(1, math.ceil(len(labels) / int((height - 0.9) / 0.21)))
-    names = [textwrap.shorten(label, 34, placeholder="…") or "(blank)" for label in labels]
-    column_inches = 0.55 + 0.075 * max(map(len, names), default=0)
-    figure = Figure(figsize=(7.0 + column_inches * num_columns, height), layout="constrained")
+    shown = [textwrap.shorten(label, 34, placeholder="…") or "(blank)" for label in labels]
+    column_inches = 0.55 + 0.075 * max(map(len, shown), default=0)
+    ticks = list(names) or [f"client {client_id}" for client_id in range(len(rows))]
+    tick_inches = max(0.0, 0.065 * max(map(len, ticks), default=0) - 0.65)
+    figure = Figure(figsize=(7.0 + tick_inches + column_inches * num_columns, height), layout="constrained")
     axes = figure.subplots()
     style(axes)
     axes.grid(axis="y", visible=False)
@@ -57,10 +62,10 @@ def plot_label_distribution(counts: Sequence[Mapping[str, int]], path: Path, *, 
             if _fits(label, 5.6 * width / widest, bar_inches):
                 _write_in_segment(axes, label, left[client_id] + width / 2, client_id, fill["facecolor"])
             left[client_id] += width
-    _client_axis(axes, totals, widest)
+    _client_axis(axes, ticks, totals, widest)
     if labels:
         patches = [Patch(**_fill(index)) for index in range(len(labels))]
-        add_legend(figure, patches, names, loc="outside right upper", num_columns=num_columns)
+        add_legend(figure, patches, shown, loc="outside right upper", num_columns=num_columns)
     save(figure, path)
 
 
@@ -107,10 +112,12 @@ def _write_in_segment(axes: Axes, label: str, x: float, y: float, background: st
     )
 
 
-def _client_axis(axes: Axes, totals: Sequence[int], widest: int) -> None:
+def _client_axis(axes: Axes, names: Sequence[str], totals: Sequence[int], widest: int) -> None:
     """Name the clients from the top down and write the size of each shard at the end of its bar."""
     step = math.ceil(len(totals) / 50)
-    axes.set_yticks(range(0, len(totals), step), [f"client {i}" for i in range(0, len(totals), step)])
+    axes.set_yticks(range(0, len(totals), step), [names[i] for i in range(0, len(totals), step)])
+    for tick in axes.get_yticklabels():
+        tick.set_parse_math(False)
     axes.set_ylim(len(totals) - 0.4, -0.6)
     axes.set_xlim(0, widest * 1.1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))

@@ -1,6 +1,6 @@
 """What a person sees: the sizes at the start, a progress bar inside a round, a line a round, a table at the end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from fedlit.client_names import MAX_LISTED, are_named, labels
 from fedlit.config import DataConfig, RunConfig
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.lines import printable
@@ -16,6 +17,9 @@ from fedlit.store.records import NAME, best_record
 from fedlit.tasks import Sample
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes
+
+MAX_TABLED = 25
+"""Clients with a row each in the table at the end."""
 
 
 class ConsoleReport(Callback):
@@ -72,6 +76,8 @@ class ConsoleReport(Callback):
         evaluated = [record for record in records if headings(record)]
         for part in score_table(evaluated, self._summary.config):
             self._console.print(part)
+        if (of_clients := client_table(evaluated[-1], self._summary)) is not None:
+            self._console.print(of_clients)
         if evaluated[-1]["round"] < self._summary.config.num_rounds:
             patience = self._summary.config.eval.patience
             self._print(f"stopped  after round {evaluated[-1]['round']}: no better score for eval.patience={patience}")
@@ -139,6 +145,7 @@ def describe(summary: RunSummary) -> list[str]:
         f"{summary.num_processes} process{'es' if summary.num_processes > 1 else ''} on {summary.device}",
         f"  rows       {rows} a client for training, {summary.num_test_examples:,} for testing, "
         f"{summary.num_evaluated:,} evaluated{described}{cut}{chosen_on}",
+        *_named_clients(summary),
         f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
         f"{summary.num_private:,} private), "
         f"{summary.num_frozen:,} frozen",
@@ -146,6 +153,40 @@ def describe(summary: RunSummary) -> list[str]:
         "a client in the first round",
         f"  folder     {summary.folder}",
     ]
+
+
+def _named_clients(summary: RunSummary) -> list[str]:
+    """Return the line that tells the clients' names and training rows; none where they have no names."""
+    if not are_named(summary.client_names):
+        return []
+    pairs = zip(labels(summary.client_names), summary.num_train_examples, strict=True)
+    shown = [f"{label} {num_rows:,}" for label, num_rows in pairs]
+    rest = len(shown) - MAX_LISTED
+    more = f", and {rest:,} more (partition.json has all)" if rest > 0 else ""
+    return [f"  of each    {', '.join(shown[:MAX_LISTED])}{more}"]
+
+
+def client_table(record: Mapping[str, Any], summary: RunSummary) -> Table | None:
+    """Return the scores of each client in a round; None where clients have no names, are many, or were not scored."""
+    names = labels(summary.client_names)
+    if not are_named(summary.client_names) or len(names) > MAX_TABLED:
+        return None
+    found: dict[str, dict[int, float]] = {}
+    for score in shown_scores(summary.config.data):
+        for place, where in (("", ""), ("own/", "own ")):
+            keys = {client_id: f"client/{client_id}/{place}{score}" for client_id in range(len(names))}
+            values = {client_id: record[key] for client_id, key in keys.items() if isinstance(record.get(key), float)}
+            if values:
+                found[f"{where}{SCORES[score].heading if score in SCORES else score}"] = values
+    if not found:
+        return None
+    table = Table(title=f"scores of each client after round {record['round']}", title_justify="left")
+    for heading in ("", "training rows", *found):
+        table.add_column(heading, justify="right" if heading else "left")
+    for client_id, (name, num_rows) in enumerate(zip(names, summary.num_train_examples, strict=True)):
+        cells = [f"{values[client_id]:.4f}" if client_id in values else "" for values in found.values()]
+        table.add_row(Text(name), f"{num_rows:,}", *cells)
+    return table
 
 
 def shown_scores(data: DataConfig) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedlit.client_names import labels, names_in
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.scores import chosen_scores
 from fedlit.tasks import Sample
@@ -25,6 +26,7 @@ class RunPlots(Callback):
         self._recipe = ""
         self._scores: Sequence[str] = ()
         self._classes: Sequence[str] = ()
+        self._names: Sequence[str] = ()
         self._records: list[dict[str, Any]] = []
         self._has_deviation = False
 
@@ -40,7 +42,10 @@ class RunPlots(Callback):
         self._records = list(records)
         partition = json.loads((summary.folder / "partition.json").read_text(encoding="utf-8"))
         title = f"{self._title}: {_partition_title(partition)}"
-        plot_label_distribution(_bars(partition), self._folder / "label_distribution.png", title=title)
+        self._names = labels(summary.client_names or names_in(partition), len(partition["clients"]))
+        plot_label_distribution(
+            _bars(partition), self._folder / "label_distribution.png", title=title, names=self._names
+        )
 
     def on_round_end(self, record: dict[str, Any], samples: Sequence[Sample]) -> None:
         """Remember the round."""
@@ -67,7 +72,7 @@ class RunPlots(Callback):
         if any({"global/loss", "own/loss"} & record.keys() for record in self._records):
             colour = colours([self._recipe])[self._recipe]
             path = self._folder / "curves.png"
-            plot_curves(self._records, path, scores=self._scores, title=self._title, colour=colour)
+            plot_curves(self._records, path, scores=self._scores, title=self._title, names=self._names, colour=colour)
         for record in reversed(self._records):
             matrix, whose = confusion_matrix(record)
             if matrix is not None:

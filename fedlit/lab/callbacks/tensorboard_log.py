@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedlit.client_names import are_named, labels
 from fedlit.config import to_yaml
 from fedlit.lab.callbacks import Callback, RunSummary, numbers
 from fedlit.tasks import Sample
@@ -31,6 +32,9 @@ class TensorBoardLog(Callback):
         earlier = list(self._folder.glob("events.out.tfevents.*"))
         self._writer = SummaryWriter(str(self._folder), purge_step=0)
         self._writer.add_text("config", f"```yaml\n{to_yaml(summary.config)}```")
+        if are_named(summary.client_names):
+            named = enumerate(labels(summary.client_names))
+            self._writer.add_text("clients", "\n".join(f"    client/{client_id}  {name}" for client_id, name in named))
         for record in records:
             self._add(record)
         self._writer.flush()

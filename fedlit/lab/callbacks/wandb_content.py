@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedlit.client_names import are_named, names_in
+from fedlit.client_names import labels as labels_of_clients
 from fedlit.config import RunConfig
 from fedlit.process.storage import write_atomically
 from fedlit.scores import choice_key, chosen_on, headings
+from fedlit.store.clients import MANY
 from fedlit.store.records import best_record
 from fedlit.tasks import Sample
 
@@ -45,16 +48,30 @@ def environment(folder: Path) -> dict[str, Any]:
     return {"environment": json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
-def partition_rows(partition: Mapping[str, Any]) -> tuple[list[str], list[list[int]]]:
+def client_names(names: Sequence[str]) -> dict[str, Any]:
+    """Return the clients' names by number, as part of the run's configuration; nothing where they have none or are
+    many. The keys of the record stay those of the numbers, so that runs share their charts.
+    """
+    if not are_named(names) or len(names) > MANY:
+        return {}
+    return {"client_names": {str(client_id): label for client_id, label in enumerate(labels_of_clients(names))}}
+
+
+def partition_rows(partition: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of who holds what, from partition.json: a row a client, a column a label.
 
-    Labels stand in the order of their totals; those after the fiftieth share a column.
+    A client's name, where any has one, stands behind its number. Labels stand in the order of their totals; those
+    after the fiftieth share a column.
     """
     clients = partition["clients"]
     columns = ["num_train", "num_test"]
     columns += ["num_validation"] if any("num_validation" in client for client in clients) else []
-    sizes = [[client["client_id"], *(client.get(column, 0) for column in columns)] for client in clients]
-    columns = ["client", *columns]
+    names = labels_of_clients(names_in(partition))
+    sizes: list[list[Any]] = [
+        [client["client_id"], *names[i : i + 1], *(client.get(column, 0) for column in columns)]
+        for i, client in enumerate(clients)
+    ]
+    columns = ["client", *(["name"] if names else []), *columns]
     if partition["label"] is None:
         return columns, sizes
     labels = ("train_labels", "test_labels", "validation_labels")

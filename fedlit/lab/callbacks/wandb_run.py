@@ -21,6 +21,7 @@ from fedlit.config.record import nested_values
 from fedlit.errors import UserError
 from fedlit.lab.callbacks import Callback, RunSummary, numbers
 from fedlit.lab.callbacks.wandb_content import (
+    client_names,
     environment,
     final_media,
     keep_samples,
@@ -55,6 +56,7 @@ class WandbRun(Callback):
         self._data_folder: str | None = None
         self._config = RunConfig()
         self._folder = Path()
+        self._names: Sequence[str] = ()
         self._mode = "disabled"
         self._id = ""
         self._history = History()
@@ -71,7 +73,7 @@ class WandbRun(Callback):
         Raises:
             UserError: W&B does not start.
         """
-        self._config, self._folder = summary.config, summary.folder
+        self._config, self._folder, self._names = summary.config, summary.folder, summary.client_names
         self._name_data_folder(summary.folder)
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -157,7 +159,7 @@ class WandbRun(Callback):
             id=self._id,
             resume="allow",
             dir=str(self._folder),
-            config={**nested_values(self._config), **environment(self._folder)},
+            config={**nested_values(self._config), **environment(self._folder), **client_names(self._names)},
             settings=settings,
         )
 

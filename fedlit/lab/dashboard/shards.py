@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedlit.client_names import labels, names_in
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.dashboard.series import rounded
 
@@ -16,13 +17,15 @@ NO_LABEL = "rows"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shards:
-    """One partition. clients: those that are shown. counts: rows by client, then by label in the order of its data set.
+    """One partition. clients: those that are shown. names: what each of them is called; none where nobody has a name.
+    counts: rows by client, then by label in the order of its data set.
     skew: the Jensen-Shannon divergence of the clients' labels that partition.json tells.
     """
 
     title: str
     seeds: list[int]
     clients: list[int]
+    names: list[str]
     counts: list[list[int]]
     skew: float | None
 
@@ -46,7 +49,7 @@ def label_distributions(entries: Sequence[Entry]) -> list[LabelledData]:
             continue
         rows = entry.partition
         same_data = by_data.setdefault((str(rows.get("data", "")), str(rows.get("label") or "")), {})
-        same_data.setdefault(f"{rows.get('shards_sha256')} {_counts(rows)}", []).append(entry)
+        same_data.setdefault(f"{rows.get('shards_sha256')} {_counts(rows)} {names_in(rows)}", []).append(entry)
     return [_labelled(data, column, list(groups.values())) for (data, column), groups in by_data.items()]
 
 
@@ -68,6 +71,7 @@ def _labelled(data: str, column: str, groups: Sequence[Sequence[Entry]]) -> Labe
                 title=_title(entries),
                 seeds=sorted({int(entry.settings["seed"]) for entry in entries if "seed" in entry.settings}),
                 clients=list(range(0, len(clients), _step(len(clients)))),
+                names=list(labels(names_in(entries[0].partition))[:: _step(len(clients))]),
                 counts=[
                     [client.get(label, 0) for label in kept]
                     + ([sum(client.get(label, 0) for label in rest)] if has_other else [])

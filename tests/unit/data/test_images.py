@@ -291,7 +291,7 @@ def test_a_class_without_images(folder: Path) -> None:
 
 
 def test_a_folder_above_the_right_one(folder: Path) -> None:
-    fails(folder.parent, "holds the folder 'a'", f"data.path={folder}")
+    fails(folder.parent, "holds one folder, pictures", f"data.path={folder}")
 
 
 def test_files_that_stand_in_the_wrong_place(folder: Path) -> None:

@@ -297,3 +297,17 @@ def test_other_rows_are_refused(config: RunConfig) -> None:
         folder.require_same_rows("rows_sha256", "abd")
     with pytest.raises(UserError, match=r"began with other shards of the rows"):
         folder.require_same_rows("shards_sha256", "y")
+
+
+def test_a_partition_of_an_older_version_has_no_names_and_is_no_damage(folder: RunFolder) -> None:
+    """It stays as it was written, to the byte; one that lacks more is written anew."""
+    client = {"client_id": 0, "num_train": 1, "num_test": 0, "train": [0], "test": []}
+    path = folder.path / "partition.json"
+    folder.prepare({"clients": [client]}, "cpu")
+    before = path.read_bytes()
+    named = {"clients": [{**client, "name": "north", "values": ["north"]}]}
+    folder.prepare(named, "cpu")
+    assert path.read_bytes() == before
+    path.write_text('{"clients": [{"client_id": 0}]}')
+    folder.prepare(named, "cpu")
+    assert json.loads(path.read_text()) == named

@@ -188,8 +188,10 @@ function labelFill(page, data, index, colours) {
 function labelsChart(page, data, shards, colours) {
   const bar = Math.max(9, Math.min(26, 460 / shards.counts.length));
   const layout = baseLayout(colours, 52 + bar * shards.counts.length);
-  const isSample = shards.clients.at(-1) >= shards.clients.length;
-  const clients = isSample ? shards.clients.map(String) : shards.clients;
+  const isNamed = shards.names.length > 0;
+  const isSample = isNamed || shards.clients.at(-1) >= shards.clients.length;
+  const clients = isNamed ? shards.names.map(plain) : isSample ? shards.clients.map(String) : shards.clients;
+  const prefix = isNamed ? "" : "client ";
   const traces = data.labels
     .map((label, index) => ({ label, index, counts: shards.counts.map((row) => row[index]) }))
     .filter((part) => part.counts.some((count) => count > 0))
@@ -198,14 +200,14 @@ function labelsChart(page, data, shards, colours) {
       return {
         type: "bar", orientation: "h", x: part.counts, y: clients,
         marker: { color: fill.color, line: { width: 1, color: colours.page }, pattern: fill.hatched ? { shape: "/", bgcolor: fill.color, fgcolor: colours.page, fgopacity: 0.75, size: 6, solidity: 0.35 } : undefined },
-        hovertemplate: `<b>${plain(part.label)}</b><br>%{x} rows of client %{y}<extra></extra>`,
+        hovertemplate: `<b>${plain(part.label)}</b><br>%{x} rows of ${prefix}%{y}<extra></extra>`,
       };
     });
   Object.assign(layout, { barmode: "stack", bargap: 0.18 });
   layout.xaxis.title.text = "rows";
   layout.xaxis.nticks = 5;
-  layout.yaxis = { ...layout.yaxis, type: isSample ? "category" : undefined, autorange: "reversed", showgrid: false, tickprefix: "client ", nticks: Math.min(shards.counts.length, 26), tickformat: isSample ? undefined : "d", dtick: shards.counts.length <= 26 ? 1 : undefined };
+  layout.yaxis = { ...layout.yaxis, type: isSample ? "category" : undefined, autorange: "reversed", showgrid: false, tickprefix: prefix, automargin: true, nticks: Math.min(shards.counts.length, 26), tickformat: isSample ? undefined : "d", dtick: shards.counts.length <= 26 ? 1 : undefined };
   const totals = shards.counts.map((row) => row.reduce((a, b) => a + b, 0));
-  const text = `Rows of each client by label, ${shards.title}: ${totals.map((total, i) => `client ${clients[i]} ${total}`).join(", ")}`;
+  const text = `Rows of each client by label, ${shards.title}: ${totals.map((total, i) => `${prefix}${isNamed ? shards.names[i] : clients[i]} ${total}`).join(", ")}`;
   return { traces, layout, text, isEmpty: !traces.length };
 }

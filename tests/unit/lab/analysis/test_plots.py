@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from fedlit.client_names import labels
 from fedlit.lab.analysis.curves import MAX_SCORES, plot_curves
 from fedlit.lab.analysis.labels import MAX_LABELS, plot_label_distribution
 from fedlit.lab.analysis.palette import PALETTE
@@ -297,3 +298,19 @@ def test_drawing_needs_neither_pyplot_nor_torch(tmp_path: Path) -> None:
     )
     root = Path(__file__).parents[4]
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
+
+
+def test_bars_and_curves_carry_the_clients_names(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = labels([r"Sankt $\frac{$ Gallen", "the longest name that a hospital of this town has ever had", "north"])
+    plot_label_distribution([{"a": 5}, {"b": 2}, {"a": 9, "b": 1}], tmp_path / "labels.png", title="t", names=names)
+    ticks = [tick.get_text() for tick in drawn[0].axes[0].get_yticklabels()]
+    assert ticks == [r"Sankt $\frac{$ Gallen", "the longest name that…s ever had", "north"]
+    drawn[0].draw_without_rendering()
+    for tick in drawn[0].axes[0].get_yticklabels():
+        assert drawn[0].bbox.x0 <= tick.get_window_extent().x0, "the name is cut off"
+    assert drawn[0].axes[0].get_window_extent().width > 0.35 * drawn[0].bbox.width
+    records = [{"round": 1, "global/loss": 1.0, **{f"client/{i}/train_loss": float(i) for i in range(3)}}]
+    plot_curves(records, tmp_path / "curves.png", names=names)
+    assert [text for text in legend_of(drawn[1]) if text.endswith(", training")] == [f"{n}, training" for n in names]
+    box = drawn[1].legends[0].get_window_extent()
+    assert drawn[1].bbox.x0 <= box.x0 < box.x1 <= drawn[1].bbox.x1, "the legend is cut off"

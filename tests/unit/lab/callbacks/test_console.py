@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedlit.config import EvalConfig, LocalConfig, RunConfig
 from fedlit.lab.callbacks import RunSummary
-from fedlit.lab.callbacks.console import ConsoleReport, describe, round_line
+from fedlit.lab.callbacks.console import ConsoleReport, client_table, describe, round_line
 from fedlit.units import readable_bytes
 
 RECORDS: list[dict[str, Any]] = [
@@ -185,3 +185,31 @@ def test_what_is_chosen_on_the_test_set_is_marked(summary: RunSummary) -> None:
     assert "best †" in stream.getvalue()
     assert "†: chosen on the test set, which flatters" in stream.getvalue()
     assert "validation" not in stream.getvalue()
+
+
+def test_clients_with_names_are_told_with_their_rows_and_scores(summary: RunSummary) -> None:
+    callback, stream = report()
+    names = ("north", "[red]\x1b[2J", "north")
+    callback.on_start(dataclasses.replace(summary, client_names=names), [], [])
+    assert r"  of each    north (0) 40, [red]\x1b[2J 42, north (2) 41" in stream.getvalue()
+    last = {**RECORDS[3], "client/0/own/loss": 1.5, "client/2/own/loss": 2.5, "client/0/rouge_l": 0.125}
+    callback.on_end([*RECORDS[:3], last])
+    text = stream.getvalue()
+    assert "scores of each client after round 3" in text
+    rows = {line.split("│")[1].strip(): line.split("│")[2:] for line in text.splitlines() if line.startswith("│")}
+    assert [cell.strip() for cell in rows["north (0)"]] == ["40", "1.5000", "0.1250", ""]
+    assert [cell.strip() for cell in rows["north (2)"]] == ["41", "2.5000", "", ""]
+    assert "\x1b" not in text
+
+
+def test_many_names_are_not_all_told_and_none_is_no_line(summary: RunSummary) -> None:
+    many = dataclasses.replace(
+        summary, client_names=tuple(f"site {i}" for i in range(40)), num_train_examples=tuple(range(40))
+    )
+    (line,) = [line for line in describe(many) if "of each" in line]
+    assert line.endswith("site 11 11, and 28 more (partition.json has all)")
+    assert client_table({"round": 1, "client/0/own/loss": 1.0}, many) is None
+    for none in ((), ("", "", ""), ("0", "1", "2")):
+        without = dataclasses.replace(summary, client_names=none)
+        assert not [line for line in describe(without) if "of each" in line]
+        assert client_table({"round": 1, "client/0/own/loss": 1.0}, without) is None

@@ -46,7 +46,7 @@ def start(
     shards = make_shards(ROWS, data, partition, 2, 0)
     (run / "partition.json").write_text(json.dumps(partition_record(ROWS, shards, data)))
     plots = RunPlots(run / "plots")
-    summary = SimpleNamespace(config=RunConfig(data=data), folder=run, classes=classes)
+    summary = SimpleNamespace(config=RunConfig(data=data), folder=run, classes=classes, client_names=())
     plots.on_start(cast("RunSummary", summary), records or [], [])
     return plots
 
@@ -116,3 +116,11 @@ def test_real_pictures_are_written(tmp_path: Path) -> None:
     start(tmp_path, DataConfig(), PartitionConfig(name="iid"), [record]).close()
     names = {path.name for path in (tmp_path / "scl-x-seed0" / "plots").iterdir()}
     assert names == {"label_distribution.png", "curves.png", "confusion_matrix.png"}
+
+
+def test_pictures_name_the_clients(tmp_path: Path, calls: Calls) -> None:
+    plots = start(
+        tmp_path, DataConfig(), PartitionConfig(name="natural", min_test_rows=3), [{"round": 0, "global/loss": 2.0}]
+    )
+    plots.close()
+    assert [calls[name][1]["names"] for name in ("label_distribution.png", "curves.png")] == [("a", "b")] * 2

@@ -24,7 +24,7 @@ from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.plots import RunPlots
-from fedlit.lab.callbacks.wandb_content import chosen_samples, partition_rows, summary_scores
+from fedlit.lab.callbacks.wandb_content import chosen_samples, client_names, partition_rows, summary_scores
 from fedlit.lab.callbacks.wandb_files import History, read_history
 from fedlit.lab.callbacks.wandb_run import WandbRun, run_id
 from fedlit.tasks import Sample
@@ -423,3 +423,12 @@ def test_samples_are_spread_and_never_repeated(num_samples: int) -> None:
     assert len(chosen) == min(num_samples, 16)
     assert len({sample.prompt for sample in chosen}) == len(chosen)
     assert chosen[:1] == samples[:1]
+
+
+def test_clients_have_their_names_in_table_and_configuration() -> None:
+    clients = [{"client_id": i, "name": name, "num_train": 2, "num_test": 1} for i, name in enumerate(["n", "s", "n"])]
+    columns, rows = partition_rows({"label": None, "clients": clients})
+    assert columns == ["client", "name", "num_train", "num_test"]
+    assert rows == [[0, "n (0)", 2, 1], [1, "s", 2, 1], [2, "n (2)", 2, 1]]
+    assert client_names(["n", "s"]) == {"client_names": {"0": "n", "1": "s"}}
+    assert client_names(["", "1"]) == client_names([f"site {i}" for i in range(101)]) == {}

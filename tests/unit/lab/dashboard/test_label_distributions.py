@@ -81,3 +81,14 @@ def test_of_many_clients_every_kth_is_shown() -> None:
     assert shards.title == "200 of 1000 clients"
     (few,) = label_distributions([entry({"data": "d", "label": "kind", "clients": clients[:200]})])[0].shards
     assert (few.clients, few.title) == (list(range(200)), "200 clients")
+
+
+def test_clients_have_their_names() -> None:
+    clients = [{"num_train": 1, "num_test": 1, "name": name} for name in ("north", "south", "north")]
+    rows = {"data": "d", "label": None, "clients": clients}
+    unnamed = {**rows, "clients": [{"num_train": 1, "num_test": 1} for _ in clients]}
+    (data,) = label_distributions([entry(rows), entry(unnamed)])
+    assert [shards.names for shards in data.shards] == [["north (0)", "south", "north (2)"], []]
+    many = {**rows, "clients": [{**clients[0], "name": f"site {i}"} for i in range(401)]}
+    (shards,) = label_distributions([entry(many)])[0].shards
+    assert [shards.names[i] for i in (0, 1, -1)] == [f"site {shards.clients[i]}" for i in (0, 1, -1)]
