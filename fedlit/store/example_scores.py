@@ -11,7 +11,7 @@ A row is one example of one set, in the order of set, client and position:
     probability     of the predicted class, where classes are predicted
     <score>         what the example adds to a score that is a mean over examples: their mean is the record's
     <score>_sum, <score>_count
-                    what it adds to a mean with weights: sum over sum is the record's, such as the loss, nats over tokens
+                    what it adds to a mean with weights: sum over sum is the record's, as nats over tokens of the loss
     <score>_counts  whole numbers whose sums make a score of all texts together, such as BLEU
     predicted, target   numbers of classes, or the numbers of a regression, from which all other scores follow
 
@@ -53,7 +53,9 @@ def write(folder: Path, round_number: int, columns: Mapping[str, Sequence[Any]])
     import pyarrow as pa  # noqa: PLC0415  rows are read without it
     from pyarrow import parquet  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    table = pa.table({name: pa.array(values, type=_type(name)) for name, values in columns.items()})
+    table = pa.table(
+        {name: pa.array([_encodable(each) for each in values], type=_type(name)) for name, values in columns.items()}
+    )
     buffer = pa.BufferOutputStream()
     parquet.write_table(table, buffer, compression="zstd")
     path = path_of(folder, round_number)
@@ -63,6 +65,11 @@ def write(folder: Path, round_number: int, columns: Mapping[str, Sequence[Any]])
         file.flush()
         os.fsync(file.fileno())
     sync(path.parent)
+
+
+def _encodable(value: Any) -> Any:
+    """Return a text without halves of surrogate pairs, which no file of texts can hold."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _type(name: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Zygote, merge
 from pandas import DataFrame  # type: ignore[import-untyped]
 from test_every_task import CASES, SMALL, VIT
@@ -53,8 +54,6 @@ def scores_of(rows: DataFrame) -> dict[str, float]:
             if groups:
                 found[f"{name}_macro"] = mean([*groups.values()])
     if "predicted" in rows:
-        import torch
-
         columns = torch.tensor(rows["predicted"].to_numpy()), torch.tensor(rows["target"].to_numpy())
         numbers = "accuracy" not in rows
         metric = Regression() if numbers else Classification(int(max(map(max, columns))) + 1)

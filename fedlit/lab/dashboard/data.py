@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
 from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.dashboard.colours import shades
+from fedlit.lab.dashboard.samples import Samples, samples_of
 from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
 from fedlit.scores import CHOSEN_LEGEND, SCORES, choice_key, chosen_mark, headings, is_lower_better, main_key
@@ -85,6 +86,7 @@ class PageData:
     groups: list[GroupData]
     labels: list[LabelledData]
     shades: list[dict[str, str]]
+    samples: Samples
     legend: str
 
 
@@ -118,6 +120,7 @@ def page_data(collection: Collection) -> PageData:
         groups=group_data,
         labels=label_distributions(collection.entries),
         shades=shades(),
+        samples=samples_of(collection.entries),
         legend=CHOSEN_LEGEND if any(group.mark for group in group_data) else "",
     )
 

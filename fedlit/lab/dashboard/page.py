@@ -22,7 +22,7 @@ from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.report.table import Table, build_table
 from fedlit.process.storage import write_atomically
 
-SCRIPTS = ("panels.js", "charts.js", "tables.js", "page.js")
+SCRIPTS = ("panels.js", "charts.js", "tables.js", "page.js", "samples.js")
 
 KINDS: Mapping[str, str] = {
     "done": "good",
@@ -90,7 +90,7 @@ def _drawn(page: PageData) -> dict[str, Any]:
     return {
         key: value
         for key, value in asdict(page).items()
-        if key in {"name", "factors", "scores", "costs", "groups", "labels", "shades"}
+        if key in {"name", "factors", "scores", "costs", "groups", "labels", "samples", "shades"}
     }
 
 
