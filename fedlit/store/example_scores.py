@@ -50,8 +50,8 @@ def rounds(folder: Path) -> list[int]:
 
 def write(folder: Path, round_number: int, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write the table of a round whole, on the disk with its name; the same columns give the same bytes."""
-    import pyarrow as pa  # noqa: PLC0415  rows are read without it
-    from pyarrow import parquet  # type: ignore[import-untyped]  # noqa: PLC0415
+    import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415  rows are read without it
+    from pyarrow import parquet  # noqa: PLC0415
 
     table = pa.table(
         {name: pa.array([_encodable(each) for each in values], type=_type(name)) for name, values in columns.items()}

@@ -45,8 +45,8 @@ def scores_of(rows: DataFrame) -> dict[str, float]:
         if ending == "sum":
             found[score] = math.fsum(rows[name]) / sum(rows[f"{score}_count"])
         elif ending == "counts":
-            metric = Bleu4() if score == "bleu_4" else Bleu()
-            found[score] = metric.of_counts([sum(column) for column in zip(*rows[name], strict=True)])
+            bleu = Bleu4() if score == "bleu_4" else Bleu()
+            found[score] = bleu.of_counts([sum(column) for column in zip(*rows[name], strict=True)])
         elif ending != "count":
             found[name] = mean(rows[name])
             groups = {group: mean(part[name]) for group, part in rows.groupby("group")}
@@ -56,7 +56,7 @@ def scores_of(rows: DataFrame) -> dict[str, float]:
     if "predicted" in rows:
         columns = torch.tensor(rows["predicted"].to_numpy()), torch.tensor(rows["target"].to_numpy())
         numbers = "accuracy" not in rows
-        metric = Regression() if numbers else Classification(int(max(map(max, columns))) + 1)
+        metric: Any = Regression() if numbers else Classification(int(max(map(max, columns))) + 1)
         metric.update(*columns)
         found |= {key: float(value) for key, value in metric.compute().items() if key != "confusion_matrix"}
     return found
