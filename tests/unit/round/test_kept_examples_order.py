@@ -100,6 +100,10 @@ def test_a_smaller_set_keeps_what_it_can_of_the_larger_ones(monkeypatch: pytest.
     own = {name: place for place, name in enumerate(example_names([each.text for each in EXAMPLES]))}
     assert {name for name in names if own[name] % 2 == 0} <= {line["example"] for line in found.samples}
     assert found.scores["position"] == list(range(0, NUM, 2))  # of the whole set
+    turned = KeptExamples(num_samples=4, with_scores=True, seed=0)
+    turned.know(EXAMPLES[::-1], EXAMPLES[::-1], lambda example: example.text)
+    evaluate(turned, EXAMPLES)
+    assert {line["example"] for line in gathered([turned], monkeypatch).samples} == names  # wherever they stand
     other = kept(seed=1)
     evaluate(other, EXAMPLES)
     assert {line["example"] for line in gathered([other], monkeypatch).samples} != names
