@@ -110,13 +110,7 @@ def run(
     >>> type(result.model).__name__, result.server.round_idx
     ('LlamaForCausalLM', 1)
     """
-    own = None if rows is None else _own_rows(rows, "rows")
-    own_test = None if test_rows is None else _own_rows(test_rows, "test_rows")
-    own_validation = None if validation_rows is None else _own_rows(validation_rows, "validation_rows")
-    if own is None and own_test is not None:
-        raise UserError("test_rows= is given without rows=; give both, or data.test_path=<file>")
-    if own is None and own_validation is not None:
-        raise UserError("validation_rows= is given without rows=; give both, or data.validation_path=<file>")
+    own, own_test, own_validation = _all_own_rows(rows, test_rows, validation_rows)
     if isinstance(model, str | Mapping):
         overrides, model = {**overrides, "model": model}, None
     values = values_of(config, overrides)
@@ -223,6 +217,17 @@ def _run(config: RunConfig, given: Given, *, quiet: bool) -> Result:
         return Result(federation.folder.path, config, lambda: trained, notices, status="done")
     finally:
         _one_at_a_time.release()
+
+
+def _all_own_rows(*given: Any) -> "tuple[OwnRows | None, OwnRows | None, OwnRows | None]":
+    """Return the rows of training, test and validation that were given, None for those that were not."""
+    names = ("rows", "test_rows", "validation_rows")
+    found = [None if rows is None else _own_rows(rows, name) for name, rows in zip(names, given, strict=True)]
+    for name, rows in zip(names[1:], found[1:], strict=True):
+        if found[0] is None and rows is not None:
+            path = name.replace("rows", "path")
+            raise UserError(f"{name}= is given without rows=; give both, or data.{path}=<file>")
+    return found[0], found[1], found[2]
 
 
 def _own_rows(given: Any, argument: str) -> "OwnRows":

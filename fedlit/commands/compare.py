@@ -3,8 +3,8 @@
 The key=value arguments are those of 'fedlit run' and hold for every run. A run that is there already is taken up, so
 the same command goes on after an interruption. With a validation set (partition.validation_fraction=0.1,
 data.validation_path=) rounds and learning rates are chosen by their --score on it, and the table has the test scores of
-the chosen round. Without one the last round is shown, and --lrs needs eval.choose_on=test: every method then has the rate
-with the best --score on the test set itself, which the table marks.
+the chosen round. Without one the last round is shown, and several --lrs need eval.choose_on=test: every method then has
+the rate with the best --score on the test set itself, which the table marks.
 """
 
 import argparse

@@ -23,20 +23,19 @@ def has_validation(values: Mapping[str, Any]) -> bool:
     """Tell whether a configuration asks for a validation set; rows from Python and a partition's file may bring one
     that it does not tell of.
     """
-    share: float = values["partition.validation_fraction"]
-    return share > 0 or own_validation_key(values) is not None
+    return own_validation_key(values) is not None or bool(values["partition.validation_fraction"])
 
 
 def brings_rows(values: Mapping[str, Any]) -> bool:
     """Tell whether only the rows say if there is a validation set: those from Python, or another run's parts."""
-    return values["data.source"] == "memory" or values["partition.name"] == "file"
+    return bool(values["data.source"] == "memory" or values["partition.name"] == "file")
 
 
 def choosing_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield two validation sets, and a choice of a round without any."""
     key, share = own_validation_key(values), values["partition.validation_fraction"]
     if share > 0 and key is not None:
-        yield "partition.validation_fraction", f"is given beside {key}={values[key]}; leave one of them out, or null"
+        yield "partition.validation_fraction", f"is given beside {key}={values[key]}; leave one of them out"
     if not brings_rows(values):
         yield from _unfounded(values, found=has_validation(values), remedy=REMEDY)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from fedlit.config.checks import has_own_test_set
+from fedlit.config.choosing import brings_rows, has_validation
 from fedlit.config.keys import show
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
@@ -54,7 +55,8 @@ def _idle_partition_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
     if source in ("pydoc", "digits"):
         yield "data.path", f"data.source={source}"
     if source != "hub":
-        for key in ("hub_id", "hub_config", "hub_split", "hub_test_split", "hub_test_id", "hub_test_config"):
+        names = ("hub_id", "hub_config", "hub_split", "hub_test_split", "hub_test_id", "hub_test_config")
+        for key in (*names, "hub_validation_split"):
             yield f"data.{key}", f"data.source={source}"
 
 
@@ -71,5 +73,10 @@ def _idle_evaluation_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
             yield f"eval.{name}", f"eval.protocol={config.eval.protocol}"
     elif config.eval.num_beams == 1:
         yield "eval.length_penalty", "eval.num_beams=1"
-    if config.eval.patience is None and config.run.result == "last":
+    if config.eval.patience is None and config.run.result == "last" and not has_validation(flat_values(config)):
         yield "eval.score", "eval.patience=null and run.result=last"
+    values = flat_values(config)
+    if not has_validation(values) and not brings_rows(values):
+        yield "eval.test", "no validation set"
+    elif config.eval.choose_on == "test":
+        yield "eval.test", "eval.choose_on=test"

@@ -82,7 +82,10 @@ def validation_notices(
     else:
         where = "partition.validation_fraction"
     found = _told_common(where, validation_rows, train_rows, "training rows", remedy, columns) if is_own else []
-    return found + _told_common(where, validation_rows, test_rows, "test rows", remedy, columns)
+    found += _told_common(where, validation_rows, test_rows, "test rows", remedy, columns)
+    if is_own and len(found) > 1:  # some of both kinds, perhaps nothing else
+        _told_common(where, validation_rows, [*train_rows, *test_rows], "training or test rows", remedy, columns)
+    return found
 
 
 def _told_common(

@@ -155,6 +155,7 @@ def test_a_private_head_stays(tmp_path: Path) -> None:
 def test_a_resumed_run_stops_where_the_whole_one_does(tmp_path: Path) -> None:
     """What patience has used up before is in the records; the exported model is that of the best round."""
     arguments = ["method=fedit", "num_rounds=8", "eval.every=1", "eval.patience=2", "eval.score=loss", "local.lr=1"]
+    arguments.append("eval.choose_on=test")
     whole = federation(tmp_path, "whole", *arguments, "run.result=best")
     whole.run()
     stopped = whole.server.round_idx

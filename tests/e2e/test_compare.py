@@ -26,10 +26,12 @@ def compare(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_table_has_a_line_for_each_method_and_the_untrained_model(tmp_path: Path) -> None:
     arguments = ["--methods", "fedit,scl", "--lrs", "0.001,0.01", "--jobs", "2", "--output", "table.md"]
     arguments += ["--score", "rouge_l", "--picture", "rouge.png"]
-    arguments += merge(SMALL, ("num_rounds=1",))
+    arguments += merge(SMALL, ("num_rounds=1", "eval.choose_on=test"))
     done = compare(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.strip().splitlines()
+    *lines, _, legend = done.stdout.strip().splitlines()
+    assert legend == "†: chosen on the test set, which flatters"
+    assert {line.split("|")[2].strip()[-1:] for line in lines[2:]} == {"†", ""}
     assert sorted(line.split("|")[1].strip() for line in lines[2:]) == ["`fedit`", "`scl`", "`zero-shot`"]
     assert (tmp_path / "table.md").read_text().strip() == done.stdout.strip()
     assert (tmp_path / "rouge.png").stat().st_size > 10_000
@@ -53,6 +55,10 @@ def test_a_mistake_is_one_line_before_anything_runs(tmp_path: Path) -> None:
     ("words", "told"),
     [
         (("--score", "brevty"), "error: --score=brevty is no score; did you mean 'brevity'?"),
+        (
+            ("--lrs", "0.1,0.01"),
+            "error: --lrs: a rate is chosen, and there is no validation set to choose on; give part",
+        ),
         (("--score", "brevity", "dry_run=true"), "error: dry_run=true leaves nothing to compare"),
     ],
 )

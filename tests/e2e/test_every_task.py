@@ -188,6 +188,7 @@ def test_the_clients_own_test_parts(zygote: Zygote, forked_command_line: Command
 def test_it_stops_early_and_exports_the_best_round(zygote: Zygote) -> None:
     """The learning rate is so large that no round is better than the first ones; the record has all that were run."""
     arguments = merge(SMALL, (*VIT, "num_rounds=9", "local.lr=3", "eval.score=loss", "eval.patience=2"))
+    arguments = merge(arguments, ("eval.choose_on=test",))
     out = zygote.run("stops", *arguments, "run.result=best", "run.keep_checkpoints=1")
     records = [json.loads(line) for line in (zygote.folder / "stops" / "metrics.jsonl").read_text().splitlines()]
     losses = [record["global/loss"] for record in records[1:]]  # the untrained model does not count
@@ -199,3 +200,20 @@ def test_it_stops_early_and_exports_the_best_round(zygote: Zygote) -> None:
     zygote.run("short", *merge(arguments, (f"num_rounds={best}", "eval.patience=null")))
     exported, expected = (zygote.folder / name / "adapter" / "model.safetensors" for name in ("stops", "short"))
     assert exported.read_bytes() == expected.read_bytes()
+
+
+def test_validation_parts_choose_alike_on_any_number_of_processes(
+    zygote: Zygote, forked_command_line: CommandLine
+) -> None:
+    """Models of one kind and of each client; the round is chosen on the clients' own parts, and tested then."""
+    for method in ("fedit", "local_only"):
+        arguments = [*SMALL, *VIT, f"method={method}", "eval.on=clients", "partition.validation_fraction=0.1"]
+        chosen = ("run.result=best", "eval.patience=2", "eval.score=loss", "num_rounds=4", "local.lr=0.3")
+        arguments = merge(arguments, chosen)
+        name = f"validated-{method}"
+        zygote.run(name, *arguments)
+        records = [json.loads(line) for line in (zygote.folder / name / "metrics.jsonl").read_text().splitlines()]
+        assert all("validation/loss_std" in record for record in records)
+        assert {"client/0/validation/loss", "own/loss"} <= records[0].keys()
+        zygote.run(f"{name}-2", *arguments, num_processes=2)
+        assert forked_command_line.result(f"{name}-2") == forked_command_line.result(name)

@@ -107,6 +107,7 @@ def test_the_model_is_what_was_exported_and_what_the_folder_holds(tmp_path: Path
 
 def test_the_best_round_is_the_models(tmp_path: Path) -> None:
     config = {"run.result": "best", "local.lr": 1.0, "num_rounds": 3, "run.keep_checkpoints": 4, "eval.score": "loss"}
+    config["eval.choose_on"] = "test"
     result = small_run(tmp_path, config=config)
     best = min(result.records[1:], key=lambda record: record["global/loss"])["round"]
     assert best < 3, "the rates are too large to get better"

@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
-from fedlit.lab.analysis.plots import Points, points_of, save, score_look, style
+from fedlit.lab.analysis.plots import Points, curve_places, points_of, save, score_look, style
 
 _DASHES: Sequence[Any] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 _LEADER: Mapping[str, Any] = {"arrowstyle": "-", "linewidth": 0.9, "linestyle": (0, (1, 2)), "shrinkA": 0, "shrinkB": 3}
@@ -25,12 +25,20 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str,
     atomically.
 
     `runs` maps a name to the lines of metrics.jsonl. `global/<score>` is drawn or, where a run does not have it,
-    `own/<score>`, the mean over clients on their own test rows. Names stand beside the lines' ends with the last value,
+    `own/<score>`, the mean over clients on their own test rows; `validation/<score>` where the test set was not scored
+    in all rounds. Names stand beside the lines' ends with the last value,
     in the order of these; runs without the score are named below.
     """
-    values = {name: points_of(records, f"global/{score}") for name, records in runs.items()}
-    own = [name for name, points in values.items() if not points and points_of(runs[name], f"own/{score}")]
-    values |= {name: points_of(runs[name], f"own/{score}") for name in own}
+    places = curve_places((record for records in runs.values() for record in records), score)
+    found = {
+        name: [(place, points) for place in places if (points := points_of(records, f"{place}/{score}"))]
+        for name, records in runs.items()
+    }
+    values: dict[str, Points] = {name: entries[0][1] if entries else [] for name, entries in found.items()}
+    own, validated = (
+        [name for name, entries in found.items() if entries and entries[0][0] == place]
+        for place in ("own", "validation")
+    )
     shown = {name: points for name, points in values.items() if points}
     look = score_look(score)
     figure = Figure(
@@ -46,6 +54,9 @@ def plot_comparison(runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str,
     if own:
         names = "all" if len(own) == len(shown) else ", ".join(own)
         notes.append(f"mean over clients on their own test rows: {names}")
+    if validated:
+        names = "all" if len(validated) == len(shown) else ", ".join(validated)
+        notes.append(f"on the validation set: {names}")
     if missing:
         notes.append(f"without this score: {', '.join(missing)}")
     text = "\n".join(line for note in notes for line in textwrap.wrap(note, 88))

@@ -25,6 +25,7 @@ _CLIENT_COLOURS = ("#CC6677", "#44AA99", "#999933", "#AA4499", "#88CCEE", "#DDCC
 _MAIN_LINE: Mapping[str, Any] = {"color": _MAIN_COLOUR, "linewidth": 2.2, "marker": "o", "markersize": 5}
 _WORST_LINE: Mapping[str, Any] = {"color": _MAIN_COLOUR, "linewidth": 1.2, "linestyle": (0, (3, 2))}
 _TRAINING_LINE: Mapping[str, Any] = {"color": MUTED, "linewidth": 1.1, "marker": ".", "markersize": 4}
+_VALIDATION_LINE: Mapping[str, Any] = {"color": INK, "linewidth": 1.4, "linestyle": (0, (1, 1.5))}
 _UNTRAINED_MARK: Mapping[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -40,7 +41,7 @@ class _Panel:
     """What one panel shows.
 
     main: values of the global model or means over clients, as `what` says. worst: values of the worst client.
-    training: mean training loss of a run whose records hold no single client.
+    training: mean training loss of a run whose records hold no single client. validation: values on the validation set.
     """
 
     heading: str
@@ -49,11 +50,16 @@ class _Panel:
     main: Points
     worst: Points
     training: Points
+    validation: Points
     clients: Mapping[int, Points]
 
     @property
     def all_points(self) -> list[Points]:
-        return [points for points in (self.main, self.worst, self.training, *self.clients.values()) if points]
+        return [
+            points
+            for points in (self.main, self.worst, self.training, self.validation, *self.clients.values())
+            if points
+        ]
 
 
 def plot_curves(
@@ -62,9 +68,9 @@ def plot_curves(
     """Draw the loss and the first of `scores` over the rounds from the lines of metrics.jsonl; write a PNG, atomically.
 
     A record has `round` (0 is the untrained model), `client/<id>/train_loss` and, of the loss and of each score, any of
-    `global/<score>` and `client/<id>/<score>`. Where the global test set was not scored, `own/<score>`,
-    `own/<score>_worst` and `client/<id>/own/<score>` take their places. Missing, null and non-finite values are left
-    out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
+    `global/<score>`, `validation/<score>` and `client/<id>/<score>`. Where the global test set was not scored,
+    `own/<score>`, `own/<score>_worst` and `client/<id>/own/<score>` take its places. Missing, null and non-finite values
+    are left out; of two records with the same round and key the later one counts. A score that no record has gets no panel.
     """
     panels = [_panel(records, "loss")]
     panels += [panel for name in scores if (panel := _panel(records, name)).all_points][:MAX_SCORES]
@@ -81,6 +87,8 @@ def plot_curves(
             axes.plot(*zip(*panel.training, strict=True), **_TRAINING_LINE)
         if panel.worst:
             axes.plot(*zip(*panel.worst, strict=True), **_WORST_LINE, zorder=3)
+        if panel.validation:
+            axes.plot(*zip(*panel.validation, strict=True), **_VALIDATION_LINE, zorder=3)
         _draw_main(axes, panel.main)
         _scale(axes, last_round, [value for points in panel.all_points for _, value in points])
     _add_legend(figure, panels, client_ids)
@@ -102,7 +110,14 @@ def _panel(records: Sequence[Mapping[str, Any]], score: str) -> _Panel:
     clients = _client_points(records, "train_loss" if score == "loss" else f"{place}{score}")
     training = points_of(records, "clients/train_loss") if score == "loss" and not clients else []
     return _Panel(
-        heading=look.heading, unit=look.unit, what=what, main=main, worst=worst, training=training, clients=clients
+        heading=look.heading,
+        unit=look.unit,
+        what=what,
+        main=main,
+        worst=worst,
+        training=training,
+        validation=points_of(records, f"validation/{score}"),
+        clients=clients,
     )
 
 
@@ -155,6 +170,8 @@ def _add_legend(figure: Figure, panels: Sequence[_Panel], client_ids: Sequence[i
     entries = [(Line2D([], [], **_MAIN_LINE), what) for what in dict.fromkeys(p.what for p in panels if p.main)]
     if any(panel.worst for panel in panels):
         entries.append((Line2D([], [], **_WORST_LINE), "worst client on its own test rows"))
+    if any(panel.validation for panel in panels):
+        entries.append((Line2D([], [], **_VALIDATION_LINE), "on the validation set"))
     if any(panel.training for panel in panels):
         entries.append((Line2D([], [], **_TRAINING_LINE), "mean of the clients, training"))
     if any(panel.main and panel.main[0][0] == 0 for panel in panels):

@@ -4,7 +4,7 @@ Figures are objects of their own: no pyplot, no state that outlives a call.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,15 @@ def points_of(records: Sequence[Mapping[str, Any]], key: str) -> Points:
     """Return the finite values of one key by round, sorted by round."""
     values = ((int(record["round"]), number(record.get(key))) for record in records)
     return sorted({round_number: value for round_number, value in values if value is not None}.items())
+
+
+def curve_places(records: Iterable[Mapping[str, Any]], score: str) -> tuple[str, ...]:
+    """Return where curves of a score look for their points, in this order: on the test set, global or the clients' own;
+    first of all on the validation set, where the test set was scored in some of the rounds only (`eval.test=chosen`).
+    """
+    on_test, on_validation = (f"global/{score}", f"own/{score}"), f"validation/{score}"
+    untested = any(on_validation in record and not any(key in record for key in on_test) for record in records)
+    return ("validation", "global", "own") if untested else ("global", "own")
 
 
 def style(axes: Axes) -> None:

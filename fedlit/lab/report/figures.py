@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedlit.lab.analysis.collection import Collection, Group, by_seed
-from fedlit.lab.analysis.plots import points_of
+from fedlit.lab.analysis.plots import curve_places, points_of
 from fedlit.lab.analysis.seeds_plot import Curves, Reached, plot_curves_of_seeds, plot_reached
 from fedlit.lab.report.contenders import contender_keys
 from fedlit.lab.report.layout import Layout, known_scores, naming_keys
-from fedlit.lab.report.measures import PLACES, is_done, measure
+from fedlit.lab.report.measures import is_done, measure
 from fedlit.scores import SCORES
 
 
@@ -20,15 +20,17 @@ def draw_figures(collection: Collection, layout: Layout, which: str, folder: Pat
     written = []
     for score in (score for score in scores if score in known_scores(collection)):
         stem = score.replace("/", "-")
+        places = curve_places((record for entry in collection.entries for record in entry.records), score)
         curves = [
             Curves(panel=panel, name=name, by_seed=points)
             for panel, name, group in groups
-            if (points := _points(group, score))
+            if (points := _points(group, score, places))
         ]
         if not curves:
             continue
         title = f"{collection.name}: {SCORES[score].heading if score in SCORES else score}"
-        written += plot_curves_of_seeds(curves, score, folder / f"curves-{stem}", f"{title} over the rounds")
+        where = " on the validation set, where there is one" if places[0] == "validation" else ""
+        written += plot_curves_of_seeds(curves, score, folder / f"curves-{stem}", f"{title} over the rounds{where}")
         panels = {curve.panel for curve in curves}
         reached = [_reached(*entry, score, which, published) for entry in groups if entry[0] in panels]
         when = "after the last round" if which == "last" else "in the best round"
@@ -65,10 +67,10 @@ def _label(group: Group, keys: Sequence[str], called: Mapping[str, Mapping[objec
     return ", ".join(part for part in parts if part)
 
 
-def _points(group: Group, score: str) -> list[list[tuple[int, float]]]:
+def _points(group: Group, score: str, places: Sequence[str]) -> list[list[tuple[int, float]]]:
     """Return the curves of the seeds, as in the table: of the runs that are done, or of the others where none is."""
     entries = [entry for entry in group.entries if is_done(entry)] or group.entries
-    for place in PLACES:
+    for place in places:
         found = [points for entry in entries if (points := points_of(entry.records, f"{place}/{score}"))]
         if found:
             return found

@@ -98,6 +98,7 @@ def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_pa
         (tmp_path / name).touch()
     also = [f"data.path={tmp_path / 'rows.jsonl'}", "server.lr=0.01", "data.options=(.*)"]
     also += [f"partition.path={tmp_path / 'split.json'}"] if value == "file" else []
+    also += ["partition.validation_fraction=0.1"] if value == "best" else []
     load_config([f"{key}={value}", *also], config_dir)
 
 
@@ -198,7 +199,11 @@ def test_what_cannot_work_is_refused(
         ["model.path=."],
         ["data.test_path=rows.jsonl", "partition.test_fraction=0", "partition.min_test_rows=0"],
         ["data.task=image_classification", "data.path=."],
-        ["eval.score=loss", "eval.patience=2"],
+        ["eval.score=loss", "eval.patience=2", "partition.validation_fraction=0.1"],
+        ["eval.patience=2", "eval.choose_on=test"],
+        ["run.result=best", "data.validation_path=rows.jsonl"],
+        ["run.result=best", "data.source=hub", "data.hub_id=some/rows", "data.hub_validation_split=validation"],
+        ["run.result=best", "partition.name=file", "partition.path=rows.jsonl"],  # whose parts may be those of a run
     ],
 )
 def test_what_can_work_passes(
@@ -267,7 +272,9 @@ def test_the_launchers_strategy_and_precision() -> None:
         (["eval.num_beams=2", "eval.length_penalty=0.9"], []),
         (["eval.length_penalty=0.9"], ["eval.length_penalty=0.9 has no effect with eval.num_beams=1"]),
         (["eval.score=loss"], ["eval.score=loss has no effect with eval.patience=null and run.result=last"]),
-        (["eval.score=loss", "run.result=best"], []),
+        (["eval.score=loss", "run.result=best", "eval.choose_on=test"], []),
+        (["eval.test=every", "partition.validation_fraction=0.1"], []),
+        (["eval.test=every"], ["eval.test=every has no effect with no validation set"]),
         (
             ["data.task=sequence_classification", "eval.num_beams=2", "local.loss_on=all"],
             [

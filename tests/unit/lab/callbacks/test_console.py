@@ -152,3 +152,36 @@ def test_a_round_of_many_clients_tells_what_all_of_them_have() -> None:
     record = {"round": 1, "clients/train_loss": 2.5, "clients/update_norm": 0.25, "time/evaluate_s": 1.0}
     assert round_line(record, NAMES) == "round   1   train loss 2.5000   evaluate 1.0 s"
     assert "NO UPDATE" in round_line({**record, "clients/update_norm": 0.0}, NAMES)
+
+
+VALIDATED = [
+    {"round": 0, "global/loss": 5.0, "validation/loss": 5.0, "time/evaluate_s": 1.0},
+    {"round": 1, "global/loss": 4.0, "validation/loss": 3.0, "time/evaluate_s": 1.0},
+    {"round": 2, "validation/loss": 3.5, "time/evaluate_s": 1.0},
+    {"round": 3, "global/loss": 2.0, "validation/loss": 4.0, "time/evaluate_s": 1.0},
+]
+
+
+def test_what_validation_chose_is_shown_with_its_test_scores_and_without_a_mark(summary: RunSummary) -> None:
+    callback, stream = report()
+    summary = dataclasses.replace(summary, num_validation_examples=12, num_validated=6)
+    callback.on_start(summary, [], [])
+    callback.on_round_end(VALIDATED[2], [])
+    callback.on_end(VALIDATED)
+    text = stream.getvalue()
+    rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
+    assert [cell.strip() for cell in rows["loss"].split("│")[2:6]] == ["5.0000", "2.0000", "4.0000", "1"]
+    assert [cell.strip() for cell in rows["validation loss"].split("│")[2:6]] == ["5.0000", "4.0000", "3.0000", "1"]
+    assert "chosen   by validation/loss" in text
+    assert "round   2   validation loss 3.5000   evaluate" in text
+    assert ", 12 for validation, 6 evaluated" in text
+    assert "†" not in text
+
+
+def test_what_is_chosen_on_the_test_set_is_marked(summary: RunSummary) -> None:
+    callback, stream = report()
+    callback.on_start(summary, [], [])
+    callback.on_end(RECORDS)
+    assert "best †" in stream.getvalue()
+    assert "†: chosen on the test set, which flatters" in stream.getvalue()
+    assert "validation" not in stream.getvalue()

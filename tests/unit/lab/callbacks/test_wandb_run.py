@@ -20,6 +20,7 @@ import pytest
 from made_up_runs import NUM_ROUNDS, MadeUpRun, files_of, in_child, record_of
 from wandb.proto.wandb_internal_pb2 import Record
 
+from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.plots import RunPlots
@@ -56,7 +57,7 @@ def inspected(whole: MadeUpRun) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> MadeUpRun:
     """A run that nobody interrupted, with an artifact, a group and tags."""
-    from fedlit.config import LoggingConfig, MethodConfig, RunConfig  # noqa: PLC0415
+    from fedlit.config import LoggingConfig, MethodConfig  # noqa: PLC0415
 
     logging_config = LoggingConfig(
         wandb="offline", samples_every=3, group="a-sweep", tags=["one", "two"], artifact=True
@@ -383,10 +384,25 @@ def test_the_untrained_model_is_not_the_best_of_a_run() -> None:
         {"round": 2, "global/loss": 2.0, "own/accuracy_worst": 0.1},
         {"round": 3, "global/loss": 2.0},
     ]
-    assert summary_scores(records) == {
+    assert summary_scores(records, RunConfig()) == {
+        "chosen_on": "test",
         "last/global/loss": 2.0, "best/global/loss": 2.0, "best_round/global/loss": 2,
         "last/own/accuracy": 0.9,
         "last/own/accuracy_worst": 0.1, "best/own/accuracy_worst": 0.1, "best_round/own/accuracy_worst": 2,
+    }  # fmt: skip
+
+
+def test_the_best_of_a_run_is_what_validation_chose() -> None:
+    records = [
+        {"round": 0, "global/loss": 9.0, "validation/loss": 9.0},
+        {"round": 1, "global/loss": 3.0, "validation/loss": 2.0},
+        {"round": 2, "validation/loss": 2.5},
+        {"round": 3, "global/loss": 1.0, "validation/loss": 3.0},
+    ]
+    assert summary_scores(records, RunConfig()) == {
+        "chosen_on": "validation",
+        "last/global/loss": 1.0, "best/global/loss": 3.0, "best_round/global/loss": 1,
+        "last/validation/loss": 3.0, "best/validation/loss": 2.0, "best_round/validation/loss": 1,
     }  # fmt: skip
 
 

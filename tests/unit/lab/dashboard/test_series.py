@@ -91,3 +91,15 @@ def test_best_is_of_trained_rounds_and_in_the_scores_own_direction() -> None:
 
 def test_numbers_have_six_significant_digits() -> None:
     assert [rounded(value) for value in (math.pi, 1234567.89, 1e-9 / 3, 0.0)] == [3.14159, 1234570.0, 3.33333e-10, 0.0]
+
+
+def test_what_validation_chose_is_the_best_not_the_maximum_on_the_test_set() -> None:
+    on_validation = {1: 0.5, 2: 0.3, 3: 0.1}
+    seeds: list[Points] = [{r: {KEY: r / 10, "validation/rouge_l": value} for r, value in on_validation.items()}]
+    del seeds[0][2][KEY]  # not scored in a round that is not the best
+    found = outcome(seeds, KEY, best=True, chosen_by="validation/rouge_l")
+    assert found is not None
+    assert (found.seeds, found.rounds) == ([0.1], [1])
+    last = outcome(seeds, KEY, chosen_by="validation/rouge_l")
+    assert last is not None
+    assert last.rounds == [3]

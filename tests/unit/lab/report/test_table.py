@@ -15,6 +15,7 @@ from fedlit.lab.analysis.collection import Collection
 from fedlit.lab.report.cells import MISSING, Cell, measure_all
 from fedlit.lab.report.layout import make_layout
 from fedlit.lab.report.published import load_published
+from fedlit.lab.report.render import markdown
 from fedlit.lab.report.table import Table, build_table, table_of
 
 Settings = Mapping[str, Any]
@@ -244,8 +245,8 @@ def test_only_what_is_picked_is_shown(make_sweep: Callable[..., Collection]) -> 
 def test_doubts_stand_beside_the_numbers(make_sweep: Callable[..., Collection]) -> None:
     table = build_table(make_sweep("fedex_rank", percent))
     published = row(table, "FedIT", "published")
-    assert (published["r = 1"].marks, published["r = 2"].marks) == (("†",), ())
-    assert any(note.startswith("†: the value of 10 local epochs") for note in table.notes)
+    assert (published["r = 1"].marks, published["r = 2"].marks) == (("‡",), ())
+    assert any(note.startswith("‡: the value of 10 local epochs") for note in table.notes)
 
 
 @pytest.mark.parametrize(("sweep", "which", "warned"), [("fedex_rank", "last", True), ("fedex_rank", "best", False)])
@@ -321,3 +322,28 @@ def test_a_published_number_never_stands_where_ours_should(
     assert columns[0] == columns[1]
     assert sum(texts[-2:] == ["0.6600", "0.7700"] for texts in columns[0]) == len(present)
     assert sum(texts[-2:] == [MISSING, MISSING] for texts in columns[0]) == 24 - len(present)
+
+
+@pytest.mark.parametrize("choose_on", ["validation", "test"])
+def test_a_round_that_the_test_set_chose_is_marked(make_collection: Callable[..., Collection], choose_on: str) -> None:
+    """With a validation set the test scores are those of the round it chose, never the best of their own."""
+    curve = {"global/rouge_l": [0.1, 0.2, 0.6, 0.4], "validation/rouge_l": [0.1, 0.5, 0.3, 0.2]}
+
+    def scorer(_: Settings, number: int) -> dict[str, float]:
+        every = {key: values[number] for key, values in curve.items()}
+        if choose_on == "validation" and number == 2:
+            del every["global/rouge_l"]  # as eval.test=chosen leaves it out
+        return every
+
+    config = RunConfig(num_rounds=3, eval=EvalConfig(choose_on=choose_on))
+    table = build_table(make_collection(METHODS, scorer, config=config), which="best")
+    cell = row(table, "fedit")["ROUGE-L ↑"]
+    legend = "†: chosen on the test set, which flatters"
+    if choose_on == "test":
+        assert (cell.text[:5], cell.marks, legend in table.notes) == ("0.600", ("†",), True)
+        assert "best round by global/rouge_l" in table.caption
+        assert "<sup>†</sup> |" in markdown(table)
+    else:
+        assert (cell.text[:5], cell.marks, legend in table.notes) == ("0.200", (), False)
+        assert "best round by validation/rouge_l" in table.caption
+    assert not row(build_table(make_collection(METHODS, scorer, config=config)), "fedit")["ROUGE-L ↑"].marks
