@@ -23,7 +23,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the lines in their order, without what a kill cut short; none where there is no file."""
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name that no file has, with a zero in it
         return []
     lines = []
     for line in text.split(b"\n")[:-1]:
