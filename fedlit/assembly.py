@@ -21,6 +21,7 @@ from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
 from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
+from fedlit.round.examples import KeptExamples, kept_examples
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
@@ -57,7 +58,9 @@ def calibration_batches(plan: Plan, model: nn.Module, task: Task[Any, Any]) -> C
     return losses
 
 
-def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any]) -> Evaluator:
+def make_evaluator(
+    inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any], kept: KeptExamples | None = None
+) -> Evaluator:
     """Return what scores the model on the sets that `eval.on` names, each cut down to `eval.max_examples`; of clients,
     those that `eval.max_clients` leaves. Where the clients' own rows are asked for, all of these have test rows.
     """
@@ -66,7 +69,9 @@ def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
     evaluated = _evaluated(inputs)
     if config.eval.on != "global":
         own = {
-            shard.client_id: _batches(config, task, [inputs.rows[row] for row in shard.test], shard.client_id)
+            shard.client_id: _batches(
+                config, task, [inputs.rows[row] for row in shard.test], shard.client_id, kept=kept
+            )
             for shard in inputs.shards
             if shard.client_id in evaluated
         }
@@ -74,13 +79,16 @@ def make_evaluator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
         fabric=fabric,
         model=model,
         task=task,
-        batches=_batches(config, task, inputs.test_rows) if config.eval.on != "clients" else [],
+        batches=_batches(config, task, inputs.test_rows, kept=kept) if config.eval.on != "clients" else [],
         own_batches=own,
+        kept=kept,
         evaluated=None if config.eval.max_clients is None else evaluated,
     )
 
 
-def make_validator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any]) -> Evaluator | None:
+def make_validator(
+    inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[Any, Any], kept: KeptExamples | None = None
+) -> Evaluator | None:
     """Return the like of `make_evaluator` for the validation set, None without one: the clients' own parts where they
     have some and eval.on=clients, else one set.
     """
@@ -92,7 +100,7 @@ def make_validator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
     if config.eval.on == "clients" and not inputs.own_validation_rows:
         own = {
             shard.client_id: _batches(
-                config, task, [inputs.rows[row] for row in shard.validation], shard.client_id, purpose
+                config, task, [inputs.rows[row] for row in shard.validation], shard.client_id, purpose, kept
             )
             for shard in inputs.shards
             if shard.client_id in evaluated and shard.validation
@@ -101,8 +109,9 @@ def make_validator(inputs: Inputs, fabric: Fabric, model: nn.Module, task: Task[
         fabric=fabric,
         model=model,
         task=task,
-        batches=[] if own else _batches(config, task, rows, purpose=purpose),
+        batches=[] if own else _batches(config, task, rows, purpose=purpose, kept=kept),
         own_batches=own,
+        kept=kept,
         whole=VALIDATION,
         part=OWN_VALIDATION,
         evaluated=None if config.eval.max_clients is None else evaluated,
@@ -118,12 +127,18 @@ def _evaluated(inputs: Inputs) -> tuple[int, ...]:
 
 
 def _batches(
-    config: RunConfig, task: Task[Any, Any], rows: Sequence[Row], client_id: int = -1, purpose: str = "evaluation"
+    config: RunConfig,
+    task: Task[Any, Any],
+    rows: Sequence[Row],
+    client_id: int = -1,
+    purpose: str = "evaluation",
+    kept: KeptExamples | None = None,
 ) -> list[list[Any]]:
     """Return the batches of a set that is scored, of at most `eval.max_examples` of its examples."""
-    chosen = fixed_subset(
-        task.evaluation_examples(rows), config.eval.max_examples, config.seed, client_id, purpose=purpose
-    )
+    examples = task.evaluation_examples(rows)
+    chosen = fixed_subset(examples, config.eval.max_examples, config.seed, client_id, purpose=purpose)
+    if kept is not None:
+        kept.know(examples, chosen, task.identity)
     return task.evaluation_batches(chosen, config.eval.batch_size)
 
 
@@ -152,7 +167,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         parts=method.parts,
         num_step_multiples=plan.num_step_multiples,
     )
-    traffic = make_traffic(method)
+    traffic, kept = make_traffic(method), kept_examples(config)
     federation = Federation(
         config=config,
         schedule=schedule,
@@ -162,8 +177,8 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
         observers=[traffic, *_deviation(config, host, folder)],
-        evaluator=make_evaluator(inputs, fabric, backbone.model, task),
-        validator=make_validator(inputs, fabric, backbone.model, task),
+        evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
+        validator=make_validator(inputs, fabric, backbone.model, task, kept),
         exporter=Exporter(
             adapter=method.adapter,
             model=backbone.model,

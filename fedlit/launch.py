@@ -25,6 +25,7 @@ from fedlit.lab.callbacks import Callback
 from fedlit.lab.callbacks.console import ConsoleReport
 from fedlit.lab.callbacks.loggers import make_loggers
 from fedlit.lab.callbacks.plots import RunPlots
+from fedlit.lab.callbacks.samples_shown import SamplesShown
 from fedlit.outside.faults import note_plugin
 from fedlit.planning import Plan, make_plan
 from fedlit.process import communication, slurm
@@ -303,7 +304,12 @@ def _console(stop: StopRequest) -> Console:
 
 def _callbacks(config: RunConfig, federation: Federation, extras: Extras) -> list[Callback]:
     stop = federation.stop
-    report = [ConsoleReport(_console(stop), progress=config.logging.progress)] if extras.console else []
+    report: list[Callback] = []
+    if extras.console:
+        console = _console(stop)
+        report.append(ConsoleReport(console, progress=config.logging.progress))
+        if config.logging.samples_shown:
+            report.append(SamplesShown(console, federation.folder.path, config.logging.samples_shown))
     # The caller's come last: one that fails has kept no other from hearing of it.
     return [
         *report,

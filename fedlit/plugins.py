@@ -38,6 +38,11 @@ What each method takes and returns stands in the docstring of the class. The fie
 `seed` of a method's part are filled from `local.` and `seed` and are no options. Every process makes its own parts, and
 a run that goes on makes them anew: what a part does may depend on its arguments and named streams alone.
 
+The scores of single test examples (`fedlit.Result.examples`) are kept of a score whose `metric()` is one of
+`fedlit.metrics`, or has a class attribute `notes = None` and, where `notes` is then set, calls `notes.add("", values)`
+in `update` with a number for each example. A task's `identity(example)` names its examples alike in every run. Without
+either all else works.
+
 Names are imported when they are asked for: `register`, `option`, `Recipe`, `Reader`, `Partition` and `TaskScore` come
 without torch, so that a module of these alone has its mistakes told at once.
 """

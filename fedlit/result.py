@@ -12,8 +12,10 @@ from fedlit.config import RunConfig
 from fedlit.data.values import shown
 from fedlit.errors import UserError
 from fedlit.scores import choice_key, chosen_on
+from fedlit.store.example_scores import read as read_examples
 from fedlit.store.folder import read_partition
 from fedlit.store.records import best_record, read_records, trained
+from fedlit.store.samples import read_samples
 from fedlit.store.status import read_status
 
 if TYPE_CHECKING:
@@ -80,6 +82,23 @@ class Result:
     def _choice_key(self) -> str | None:
         recorded = {key for record in trained(self.records) for key in record}
         return choice_key(self.config.data, self.config.eval, recorded)
+
+    def examples(self, round_number: int | None = None) -> DataFrame:
+        """Return the scores of every single test example after a round, by default the last that was evaluated: a
+        pandas frame, one row an example of a set; `fedlit.store.example_scores` says what the columns are. Two runs are
+        paired by `example`, with `set` and `client`.
+
+        Raises:
+            UserError: the round was not evaluated, or the run does not keep them (run.example_scores=false).
+        """
+        return read_examples(self.folder, round_number)
+
+    def samples(self, round_number: int | None = None) -> list[dict[str, Any]]:
+        """Return the answers to a few examples, the same in every round, as in samples.jsonl: of all rounds, or of one.
+
+        A mapping has `round`, `set`, `client`, `example`, `position`, `prompt`, `references`, `prediction`.
+        """
+        return read_samples(self.folder, round_number)
 
     @property
     def status(self) -> str:

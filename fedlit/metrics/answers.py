@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedlit.metrics.collected import CollectedMetric
 from fedlit.metrics.latex import normalised_latex, value_of
+from fedlit.metrics.noting import Notes
 from fedlit.metrics.numbers import ANSWER_IS, final_number
 from fedlit.metrics.text import References, paired
 from fedlit.words import UNSPACED_PART, WORD_PART, canonical
@@ -135,6 +136,7 @@ class _GroupedShare(CollectedMetric):
 
     higher_is_better = True
     name: str
+    notes: Notes | None = None
 
     def _add(self, correct: Sequence[bool], groups: Sequence[str | None] | None) -> None:
         if groups is None:
@@ -142,6 +144,8 @@ class _GroupedShare(CollectedMetric):
         if len(groups) != len(correct):
             raise ValueError(f"{len(correct)} rows but {len(groups)} groups: give one for each, or None")
         self._collect([group, bool(right)] for group, right in zip(groups, correct, strict=True))
+        if self.notes is not None:
+            self.notes.add("", (int(right) for right in correct))
 
     def compute(self) -> Mapping[str, Tensor]:
         """Return `<name>`, the share over all rows of all processes, nan without any; float64 scalars.

@@ -14,6 +14,8 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.utilities.data import dim_zero_cat
 
+from fedlit.metrics.noting import Notes
+
 
 class Classification(Metric):
     """Accuracy, F1 in its averages, Matthews correlation coefficient (MCC) and confusion matrix of C classes.
@@ -22,6 +24,7 @@ class Classification(Metric):
     """
 
     matrix: Tensor
+    notes: Notes | None = None
     full_state_update = False
     is_differentiable = False
     higher_is_better = True
@@ -49,6 +52,10 @@ class Classification(Metric):
         if numbers.numel():
             added = multiclass_confusion_matrix(numbers[0], numbers[1], self.num_classes, validate_args=False)
             self.matrix = self.matrix + added.to(self.matrix.device)
+        if self.notes is not None:
+            self.notes.add_to("accuracy", (columns[0] == columns[1]).long().tolist())
+            self.notes.add_to("predicted", columns[0].tolist())
+            self.notes.add_to("target", columns[1].tolist())
 
     def compute(self) -> dict[str, Tensor]:
         """Return the results over all processes.
@@ -76,6 +83,7 @@ class Regression(Metric):
     """
 
     pairs: Tensor | list[Tensor]
+    notes: Notes | None = None
     full_state_update = False
     is_differentiable = False
     higher_is_better = True
@@ -97,6 +105,9 @@ class Regression(Metric):
             raise ValueError(f"value {float(pairs[~pairs.isfinite()][0])} has no correlation: it must be finite")
         assert isinstance(self.pairs, list)
         self.pairs.append(pairs.to(self.device))
+        if self.notes is not None:
+            self.notes.add_to("predicted", columns[0].tolist())
+            self.notes.add_to("target", columns[1].tolist())
 
     def compute(self) -> dict[str, Tensor]:
         """Return pearson and spearman over all processes as float64 scalars.

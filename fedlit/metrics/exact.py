@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fedlit.errors import DivergenceError
+from fedlit.metrics.noting import Notes
 
 FRACTION_BITS = 32
 VALUE_LIMIT = 2**31
@@ -40,9 +41,13 @@ class ExactMean(Metric):
 
     The state is one int64 tensor (3,): the upper words of the sum, its lower words, the sum of the counts. torchmetrics
     gathers it at `compute()`; a process may have had any number of values, also none.
+
+    notes: takes the values, rounded, and where they are `weighted` the counts, if each is of one example.
     """
 
     state: Tensor
+    notes: Notes | None = None
+    weighted = False
     full_state_update = False
     is_differentiable = False
 
@@ -66,6 +71,11 @@ class ExactMean(Metric):
         lower = fixed & ((1 << _WORD_BITS) - 1)
         added = torch.stack([upper.sum(), lower.sum(), counts.sum()])
         self.state = self.state + added.to(self.state.device)
+        if self.notes is not None:
+            # As they were added, so that their sum is the state's: a double holds what a double was rounded to.
+            self.notes.add("_sum" if self.weighted else "", (fixed.double() / 2.0**FRACTION_BITS).tolist())
+            if self.weighted:
+                self.notes.add("_count", counts.tolist())
 
     def compute(self) -> Tensor:
         """Return the mean over all processes, a float64 scalar rounded once from the integers; nan without counts."""
@@ -76,6 +86,8 @@ class ExactMean(Metric):
 
 class FixedPointMean(ExactMean):
     """Weighted mean of quantities known as sums, such as the loss per token from the summed losses of examples."""
+
+    weighted = True
 
     def update(self, sums: Tensor, counts: Tensor) -> None:
         """Add examples: `sums` (n,) of any float type (nats, say), `counts` (n,) of an integer type (tokens, say).

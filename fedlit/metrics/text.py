@@ -20,6 +20,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fedlit.metrics.exact import ExactMean
+from fedlit.metrics.noting import Notes
 from fedlit.words import RULE, set_apart, words
 
 _MAX_NGRAM_ORDER = 4
@@ -124,6 +125,7 @@ class Bleu4(Metric):
     """
 
     state: Tensor
+    notes: Notes | None = None
     lowercase = False
     full_state_update = False
     is_differentiable = False
@@ -156,19 +158,33 @@ class Bleu4(Metric):
         pairs = paired(predictions, references)
         if not pairs:
             return
+        if self.notes is None:
+            counts = self._counts(pairs)
+        else:
+            each = [self._counts([pair]) for pair in pairs]
+            self.notes.add("_counts", each)
+            counts = [sum(column) for column in zip(*each, strict=True)]
+        added = [len(pairs), *counts]
+        self.state = self.state + torch.tensor(added, dtype=torch.int64, device=self.state.device)
+
+    def _counts(self, pairs: Sequence[tuple[str, list[str]]]) -> list[int]:
+        """Return the length of the predictions, that of the closest references, matches and n-grams of each order."""
         # sacrebleu wants the i-th references of all predictions side by side, None where a prediction has fewer
         spaced = (map(set_apart, alternatives) for _, alternatives in pairs)
         streams = [list(stream) for stream in zip_longest(*spaced)]
-        batch = self._bleu.corpus_score([set_apart(prediction) for prediction, _ in pairs], streams)
-        added = [len(pairs), batch.sys_len, batch.ref_len, *batch.counts, *batch.totals]
-        self.state = self.state + torch.tensor(added, dtype=torch.int64, device=self.state.device)
+        found = self._bleu.corpus_score([set_apart(prediction) for prediction, _ in pairs], streams)
+        return list(map(int, [found.sys_len, found.ref_len, *found.counts, *found.totals]))
 
     def compute(self) -> Tensor:
         """Return BLEU-4 over all processes as a float64 scalar; nan without any pair."""
-        num_pairs, sys_len, ref_len, *orders = self.state.tolist()
-        if not num_pairs:
-            return torch.tensor(float("nan"), dtype=torch.float64, device=self.state.device)
-        score = self._bleu.compute_bleu(
+        num_pairs, *counts = self.state.tolist()
+        score = self.of_counts(counts) if num_pairs else float("nan")
+        return torch.tensor(score, dtype=torch.float64, device=self.state.device)
+
+    def of_counts(self, counts: Sequence[int]) -> float:
+        """Return BLEU-4 of sums over pairs of what `<name>_counts` holds for each of them."""
+        sys_len, ref_len, *orders = counts
+        score: float = self._bleu.compute_bleu(
             correct=orders[:_MAX_NGRAM_ORDER],
             total=orders[_MAX_NGRAM_ORDER:],
             sys_len=sys_len,
@@ -177,4 +193,4 @@ class Bleu4(Metric):
             max_ngram_order=_MAX_NGRAM_ORDER,
         ).score
         # exp(mean of log 100%) is one rounding above 100
-        return torch.tensor(min(score / 100.0, 1.0), dtype=torch.float64, device=self.state.device)
+        return min(score / 100.0, 1.0)

@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from fedlit.errors import DivergenceError
 from fedlit.process import communication
 from fedlit.process.interrupt import StopAsked
+from fedlit.round.examples import KeptExamples
 from fedlit.scores import is_lower_better
 from fedlit.seeding import numpy_generator
 from fedlit.tasks import ExampleT, Sample, Task
@@ -70,6 +71,7 @@ class Evaluator:
     own_batches: of the part of every client that has one, by client id; none if only the global set is asked for.
     whole, part: where the scores on either stand.
     evaluated: clients whose own model is scored, where that is not all of them.
+    kept: collects what is kept of single examples; nothing is without it.
     watch: yields the batches; its StopAsked, on whatever process, ends the evaluation on all of them.
     """
 
@@ -81,6 +83,7 @@ class Evaluator:
     whole: Place = GLOBAL
     part: Place = OWN
     evaluated: Collection[int] | None = None
+    kept: KeptExamples | None = None
     watch: Callable[[Batches], Iterable[Sequence[Any]]] = iter
 
     @property
@@ -194,11 +197,14 @@ class Evaluator:
         """Run one set's batches; `place` names the set, and `client_id` whose model or part it is."""
         metrics = self._fresh_metrics()
         samples: list[Sample] = []
+        keep = self.kept.begin(place.key, client_id, metrics) if self.kept else _keep_none
         self.model.eval()
         with torch.no_grad(), self.fabric.autocast():
             try:
                 for batch in self.watch(batches):
-                    samples.extend(self.task.evaluate(self.model, batch, metrics, self.fabric.device))
+                    answered = self.task.evaluate(self.model, batch, metrics, self.fabric.device)
+                    keep(batch, answered)
+                    samples.extend(answered)
             except DivergenceError as error:
                 raise replace(error, what=f"the loss on {place.called}", client_id=client_id) from error
             finally:
@@ -216,6 +222,10 @@ class Evaluator:
                 parts = result if isinstance(result, Mapping) else {name: result}
                 scores.update({part: torch.as_tensor(value).tolist() for part, value in parts.items()})
         return scores
+
+
+def _keep_none(batch: Sequence[Any], answered: Sequence[Sample]) -> None:
+    """Keep nothing of single examples."""
 
 
 def agreed(work: Callable[[], T]) -> T:

@@ -233,7 +233,10 @@ class Federation:
         record["time/devices_s"] = (now_s - started_s) * communication.num_processes()
         record, clients = split_clients(record, len(self.rows))
         self.best.see([record])
+        examples = None if self.evaluator.kept is None else self.evaluator.kept.gathered()
         if communication.process_index() == 0:
+            if examples is not None:
+                self.folder.keep_examples(self.server.round_idx, examples.samples, examples.scores)
             self.folder.append(record, clients)
         kept = self.best.number if self.config.run.result == "best" else None
         self.checkpoints.save(self.server, self.clients or {}, changed, self.folder.records_path, also_keep=kept)

@@ -9,14 +9,14 @@ record holds under `client/<id>/` goes into this table, and the record keeps wha
 A line begins with its round, so that a resumed run drops what it is going to do again by the rounds of its records.
 """
 
-import json
 import math
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from fedlit.store.round_lines import append_lines, lines_until, read_lines
 
 NAME = "clients.jsonl"
 
@@ -45,34 +45,17 @@ def split_clients(record: Mapping[str, Any], num_clients: int) -> tuple[dict[str
 
 def append_clients(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Add the lines of a round, on the disk before its record is."""
-    if not lines:
-        return
-    with (folder / NAME).open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(folder / NAME, lines)
 
 
 def read_clients(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run folder in their order, without what a kill cut short; none where there is no table."""
-    try:
-        text = (folder / NAME).read_bytes()
-    except FileNotFoundError:
-        return []
-    lines = []
-    for line in text.split(b"\n")[:-1]:
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and type(content.get("round")) is int:
-            lines.append(content)
-    return lines
+    return read_lines(folder / NAME)
 
 
 def clients_until(folder: Path, last_round: int) -> str:
     """Return the text of the table up to and with a round: what is left of it when a run goes on after that round."""
-    return "".join(json.dumps(line) + "\n" for line in read_clients(folder) if line["round"] <= last_round)
+    return lines_until(folder / NAME, last_round)
 
 
 def _summary(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -28,11 +28,13 @@ from fedlit.outside.record import (
 )
 from fedlit.process.storage import sync, write_atomically
 from fedlit.scores import described
-from fedlit.store import records
+from fedlit.store import example_scores, records
 from fedlit.store.clients import NAME as CLIENTS
 from fedlit.store.clients import append_clients, clients_until
 from fedlit.store.layout import make_folder, read_run_id, read_text, require_layout, require_place
 from fedlit.store.records import Record
+from fedlit.store.samples import NAME as SAMPLES
+from fedlit.store.samples import append_samples, samples_until
 
 PARTITION = "partition.json"
 ENVIRONMENT = "environment.json"
@@ -243,18 +245,33 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def restore_records(self, copy: Path | None) -> None:
-        """Put metrics.jsonl back to what it was at a checkpoint, and clients.jsonl to the same round; None stands for
-        the start of the run.
+    def keep_examples(
+        self, round_number: int, samples: Sequence[Mapping[str, Any]], scores: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """Add an evaluation to samples.jsonl, and write the columns of its scores of single examples to a file of its
+        own, if there are any. It is on the disk before the round's record is.
         """
+        if scores:
+            example_scores.write(self.path, round_number, scores)
+        append_samples(self.path, [{"round": round_number, **line} for line in samples])
+
+    def restore_records(self, copy: Path | None) -> None:
+        """Put metrics.jsonl back to what it was at a checkpoint, and what stands beside it by round to the same round;
+        None stands for the start of the run.
+        """
+        tables = {CLIENTS: clients_until, SAMPLES: samples_until}
         if copy is None:
             self.records_path.unlink(missing_ok=True)
-            (self.path / CLIENTS).unlink(missing_ok=True)
-        else:
-            write_atomically(self.records_path, copy.read_text(encoding="utf-8"))
-            if (self.path / CLIENTS).is_file():
-                last_round = next(iter(records.newest_first(self.path)))["round"]
-                write_atomically(self.path / CLIENTS, clients_until(self.path, last_round))
+            for name in tables:
+                (self.path / name).unlink(missing_ok=True)
+            example_scores.keep_until(self.path, None)
+            return
+        write_atomically(self.records_path, copy.read_text(encoding="utf-8"))
+        last_round = next(iter(records.newest_first(self.path)))["round"]
+        for name, until in tables.items():
+            if (self.path / name).is_file():
+                write_atomically(self.path / name, until(self.path, last_round))
+        example_scores.keep_until(self.path, last_round)
 
 
 def _stored_config(path: Path) -> RunConfig:

@@ -9,9 +9,9 @@ from fedlit.errors import UserError
 
 FILES = (
     *("config.yaml", "environment.json", "partition.json", "status.json", "lock.json"),
-    *("metrics.jsonl", "metrics.csv", "wandb/run_id"),
+    *("metrics.jsonl", "samples.jsonl", "metrics.csv", "wandb/run_id"),
 )
-FOLDERS = ("checkpoints", "checkpoints/clients", "plots", "adapter", "wandb")
+FOLDERS = ("checkpoints", "checkpoints/clients", "plots", "adapter", "examples", "wandb")
 
 _RUN_ID = re.compile(r"[^\s/\\#?%:]{1,128}")
 _SHOWN = 200

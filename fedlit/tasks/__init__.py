@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One evaluated example as a person reads it."""
+    """One evaluated example as a person reads it.
+
+    other_references: further right answers. group: the value of `data.score_by`. probability: of the predicted class.
+    """
 
     prompt: str
     reference: str
     prediction: str
+    other_references: tuple[str, ...] = ()
+    group: str | None = None
+    probability: float | None = None
 
 
 class Example(Protocol):
@@ -81,6 +87,12 @@ class Task(ABC, Generic[ExampleT, BatchT]):
     def evaluation_examples(self, rows: Sequence[Mapping[str, Any]]) -> list[ExampleT]:
         """Return test rows as examples, in their order; rows with one input may become one example."""
 
+    def identity(self, example: ExampleT) -> str | None:
+        """Return what makes a test example the same in every run, its input and what is right about it; None goes by
+        its place in the set.
+        """
+        return None
+
     @abstractmethod
     def collate(self, examples: Sequence[ExampleT]) -> BatchT:
         """Return the training batch of `examples`, on the CPU."""
@@ -109,7 +121,11 @@ class Task(ABC, Generic[ExampleT, BatchT]):
     def evaluate(
         self, model: nn.Module, examples: Sequence[ExampleT], metrics: Mapping[str, Metric], device: torch.device
     ) -> list[Sample]:
-        """Evaluate one batch into `metrics` and return it as samples."""
+        """Evaluate one batch into `metrics` and return it as samples, one for each example in their order.
+
+        A metric is updated once, with a value for each example in their order: by that its scores of single examples
+        are known (`fedlit.metrics.noting`).
+        """
 
 
 def task_class(spec: TaskSpec) -> type[Task[Any, Any]]:

@@ -54,6 +54,19 @@ def test_records_frame_and_files(plain: fedlit.Result) -> None:
     assert (plain.server.round_idx, len(plain.server.layers)) == (2, len(plain.server.shared) // 2)
 
 
+def test_single_examples(plain: fedlit.Result) -> None:
+    frame, lines = plain.examples(), plain.samples()
+    assert isinstance(frame, pandas.DataFrame)
+    last = plain.records[-1]
+    assert frame["rouge_l"].mean() == pytest.approx(last["global/rouge_l"], abs=1e-12)
+    assert frame["loss_sum"].sum() / frame["loss_count"].sum() == pytest.approx(last["global/loss"], abs=1e-12)
+    assert plain.examples(0)["example"].tolist() == frame["example"].tolist()
+    assert [line["round"] for line in lines] == [number for number in (0, 1, 2) for _ in range(len(frame))]
+    assert plain.samples(1) == [line for line in lines if line["round"] == 1]
+    with pytest.raises(fedlit.UserError, match="rounds 0, 1, 2 alone"):
+        plain.examples(7)
+
+
 # What is private, what is folded, whole models, frozen factors made from data, ranks.
 CASES: dict[str, dict[str, Any]] = {
     "fedsa_lora": {},

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedlit.client_names import labels, names_in
 from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.dashboard.series import Column, rounded, score_name
 from fedlit.scores import SCORES, number
@@ -52,10 +53,11 @@ def _of_run(entry: Entry, scales: Mapping[str, float]) -> RunClients:
                 scale = scales.get(_score(match[2]), 1.0)
                 values.setdefault(match[2], {}).setdefault(int(match[1]), {})[int(record["round"])] = value * scale
     ids = sorted({client_id for clients in values.values() for client_id in clients})
+    names = labels(names_in(entry.partition or {}))
     rounds = sorted({r for clients in values.values() for points in clients.values() for r in points})
     return RunClients(
         run=entry.name,
-        names=[_name(entry, client_id) for client_id in ids[:MOST_CLIENTS]],
+        names=[_name(names, client_id) for client_id in ids[:MOST_CLIENTS]],
         num_clients=len(ids),
         rounds=rounds,
         scores=[
@@ -73,11 +75,8 @@ def _column(points: Mapping[int, float], rounds: Sequence[int]) -> Column:
     return [rounded(points[r]) if r in points else None for r in rounds]
 
 
-def _name(entry: Entry, client_id: int) -> str:
-    """Return a client's number, and its name where the partition has one."""
-    clients = (entry.partition or {}).get("clients", [])
-    name = str(clients[client_id].get("name") or "") if client_id < len(clients) else ""
-    return f"{client_id} {name}" if name else f"client {client_id}"
+def _name(names: Sequence[str], client_id: int) -> str:
+    return names[client_id] if client_id < len(names) else f"client {client_id}"
 
 
 def _score(key: str) -> str:

@@ -11,6 +11,7 @@ from fedlit.lab.dashboard.clients import RunClients, client_curves
 from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.options import Options, differing_options
 from fedlit.lab.dashboard.rates import Rate, best_rates
+from fedlit.lab.dashboard.samples import Samples, samples_of
 from fedlit.lab.dashboard.series import (
     Column,
     Curve,
@@ -108,6 +109,7 @@ class PageData:
     options: Options
     rates: list[Rate]
     shades: list[dict[str, str]]
+    samples: Samples
     legend: str
 
 
@@ -144,6 +146,7 @@ def page_data(collection: Collection) -> PageData:
         options=differing_options(collection.entries),
         rates=best_rates(collection.entries),
         shades=shades(),
+        samples=samples_of(collection.entries),
         legend=CHOSEN_LEGEND if any(group.mark for group in group_data) else "",
     )
 

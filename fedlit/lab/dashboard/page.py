@@ -22,7 +22,10 @@ from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.report.table import Table, build_table
 from fedlit.process.storage import write_atomically
 
-SCRIPTS = ("panels.js", "charts.js", "tables.js", "clients.js", "options.js", "page.js")
+SCRIPTS = ("panels.js", "charts.js", "tables.js", "clients.js", "options.js", "page.js", "samples.js")
+
+DRAWN = frozenset({"name", "factors", "scores", "costs", "groups", "labels", "clients", "options", "samples", "shades"})
+"""What of the page's data its script reads."""
 
 KINDS: Mapping[str, str] = {
     "done": "good",
@@ -87,11 +90,7 @@ def _source(environment: Environment, name: str) -> str:
 
 def _drawn(page: PageData) -> dict[str, Any]:
     """Return what the script reads; the rest of the page is there as HTML."""
-    return {
-        key: value
-        for key, value in asdict(page).items()
-        if key in {"name", "factors", "scores", "costs", "groups", "labels", "clients", "options", "shades"}
-    }
+    return {key: value for key, value in asdict(page).items() if key in DRAWN}
 
 
 def _policy(scripts: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Causal language modelling: the response follows its prompt, and only the response is scored."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -144,6 +145,10 @@ class CausalLM(Task[Example, Batch]):
             right_option=question.right_option,
         )
 
+    def identity(self, example: Example) -> str:
+        """Return the prompt and its right responses."""
+        return json.dumps([example.prompt, *example.references])
+
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return the training batch of `examples`, on the CPU."""
         return collate(examples, self.pad_id, loss_on=self.loss_on)
@@ -192,7 +197,13 @@ class CausalLM(Task[Example, Batch]):
         }
         references, predictions = protocols[self.eval.protocol](model, examples, metrics, device)
         return [
-            Sample(prompt=example.prompt, reference=reference, prediction=prediction)
+            Sample(
+                prompt=example.prompt,
+                reference=reference,
+                prediction=prediction,
+                other_references=example.other_references,
+                group=example.group,
+            )
             for example, reference, prediction in zip(examples, references, predictions, strict=True)
         ]
 

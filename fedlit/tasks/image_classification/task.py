@@ -7,6 +7,7 @@ normalising, is a function of single values and is looked up for all 256 of them
 Shapes: n images, C channels, H height, W width, K classes.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -25,6 +26,7 @@ from fedlit.metrics.classification import Classification
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample, Task
+from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
 
 KEPT_BYTES = 2**30
@@ -163,6 +165,10 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
         """Return test rows as examples with names: a file's path, or the start of its content's SHA-256."""
         return [replace(example, name=_name(example.cell)) for example in self.encode(rows)]
 
+    def identity(self, example: ImageExample) -> str:
+        """Return the digest of the image's content, and its class."""
+        return json.dumps([digest(example.cell), self.classes[example.target]])
+
     def collate(self, examples: Sequence[ImageExample]) -> ImageBatch:
         """Return the batch of `examples`, on the CPU."""
         return ImageBatch(
@@ -203,9 +209,10 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
             Sample(
                 prompt=example.name,
                 reference=self.classes[example.target],
-                prediction=self.classes[prediction],
+                prediction=self.classes[number],
+                probability=probability,
             )
-            for example, prediction in zip(examples, predictions.tolist(), strict=True)
+            for example, number, probability in zip(examples, *chosen_classes(logits, predictions), strict=True)
         ]
 
 

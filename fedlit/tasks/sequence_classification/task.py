@@ -6,6 +6,7 @@ that is not padding, which it tells by the id alone: the model and the batches m
 Shapes: n rows, T tokens, C classes (1 output in a regression).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,6 +25,7 @@ from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample, Task
+from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
 
 
@@ -152,6 +154,11 @@ class SequenceClassification(Task[TextExample, TextBatch]):
             truncated=truncated,
         )
 
+    def identity(self, example: TextExample) -> str:
+        """Return the text, or both of a pair, and what is right about it."""
+        right = example.target if self.data.regression else self.classes[int(example.target)]
+        return json.dumps([example.text, right])
+
     def collate(self, examples: Sequence[TextExample]) -> TextBatch:
         """Return the batch of `examples`, on the CPU."""
         token_ids, attention_mask = pad_right([example.token_ids for example in examples], self.pad_id)
@@ -191,6 +198,7 @@ class SequenceClassification(Task[TextExample, TextBatch]):
         """Score one batch: its likeliest classes, or its numbers. The loss is without label smoothing."""
         batch = self.collate(examples).to(device)
         outputs = self._outputs(model, batch)
+        probabilities: Sequence[float | None] = [None] * len(examples)
         if self.data.regression:
             losses = functional.mse_loss(outputs, batch.targets, reduction="none")
             predicted = outputs
@@ -198,16 +206,18 @@ class SequenceClassification(Task[TextExample, TextBatch]):
             references = [f"{example.target:.4g}" for example in examples]
         else:
             losses = functional.cross_entropy(outputs, batch.targets, reduction="none")
-            chosen = outputs.argmax(dim=-1)
-            predicted = chosen
-            predictions = [self.classes[number] for number in chosen.tolist()]
+            predicted = outputs.argmax(dim=-1)
+            numbers, probabilities = chosen_classes(outputs, predicted)
+            predictions = [self.classes[number] for number in numbers]
             references = [self.classes[int(example.target)] for example in examples]
         for name in metrics.keys() - {"loss"}:
             metrics[name].update(predicted, batch.targets)
         metrics["loss"].update(losses, torch.ones(len(examples), dtype=torch.int64))
         return [
-            Sample(prompt=example.text, reference=reference, prediction=prediction)
-            for example, reference, prediction in zip(examples, references, predictions, strict=True)
+            Sample(prompt=example.text, reference=reference, prediction=prediction, probability=probability)
+            for example, reference, prediction, probability in zip(
+                examples, references, predictions, probabilities, strict=True
+            )
         ]
 
 
