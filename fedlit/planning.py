@@ -79,9 +79,11 @@ def purpose(plan: Plan) -> Purpose:
 
 
 def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
-    """Return the task of the configuration."""
+    """Return the task of the configuration, which has looked at the rows."""
     config = plan.inputs.config
-    return task_class(task_spec(config.data.task)).build(config, backbone)
+    task = task_class(task_spec(config.data.task)).build(config, backbone)
+    task.check_rows([*plan.inputs.rows, *plan.inputs.own_test_rows])
+    return task
 
 
 def attach_adapter(
