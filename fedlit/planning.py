@@ -79,11 +79,9 @@ def purpose(plan: Plan) -> Purpose:
 
 
 def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
-    """Return the task of the configuration, which has looked at the rows."""
+    """Return the task of the configuration."""
     config = plan.inputs.config
-    task = task_class(task_spec(config.data.task)).build(config, backbone)
-    task.check_rows([*plan.inputs.rows, *plan.inputs.own_test_rows])
-    return task
+    return task_class(task_spec(config.data.task)).build(config, backbone)
 
 
 def attach_adapter(
@@ -111,6 +109,7 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     """
     backbone = backbone or plan.backbone(weights=False)
     backbone.require_readable(_texts(plan.inputs))
+    make_task(plan, backbone).check_rows([*plan.inputs.rows, *plan.inputs.own_test_rows])
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds
         layers, _ = attach_adapter(plan, backbone)

@@ -1,5 +1,6 @@
 """Chat templates written here after their published form, and tokenizers in which their tokens are tokens."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,6 @@ def chat_tokenizer(name: str, *, marked: bool = False, given: str | None = None)
 
 def with_tokens(raw: Tokenizer) -> Tokenizer:
     """Return a tokenizer whose last merges are replaced by the tokens of all templates."""
-    import json
-
     content = json.loads(raw.to_str())
     names = [*TURN_ENDS.values(), "<|start_header_id|>", "<|end_header_id|>", "<|im_start|>", "<start_of_turn>"]
     vocabulary = content["model"]["vocab"]

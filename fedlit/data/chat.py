@@ -58,7 +58,7 @@ def _message(entry: Any, where: str) -> Message:
     if not isinstance(entry, Mapping):
         raise UserError(f'{where}: {shown(entry)} is no message; write {{"role": ..., "content": ...}}')
     role_key, content_key, roles = "role", "content", {role: role for role in ROLES}
-    if "role" not in entry and "from" in entry:
+    if entry.get("role") is None and "from" in entry:
         role_key, content_key, roles = "from", "value", _SHAREGPT_ROLES
     role = entry.get(role_key)
     if not isinstance(role, str) or role not in roles:

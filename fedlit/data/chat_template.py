@@ -22,7 +22,7 @@ def given_template(data: DataConfig) -> str | None:
     key = f"data.chat_template={data.chat_template}"
     path = Path(data.chat_template).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{key} is not there (seen from {Path.cwd()}); give a file with a chat template") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -21,6 +21,7 @@ from fedlit.exported.columns import asked_columns, is_conversation
 from fedlit.exported.found import Result
 from fedlit.exported.loading import load_model
 from fedlit.models import Backbone
+from fedlit.store.folder import with_own_template
 from fedlit.tasks import Task, task_class
 from fedlit.tasks.registry import task_spec
 
@@ -158,7 +159,7 @@ def load_answers(result: Result, *, max_new_tokens: int | None = None) -> Answer
     Raises:
         UserError: the model cannot be loaded, or nothing is known of how its task is asked.
     """
-    config = _asking(result.config, max_new_tokens)
+    config = _asking(with_own_template(result.config, result.run), max_new_tokens)
     asked_columns(config)
     torch.set_num_threads(config.compute.threads)  # it changes the bits of a matrix product
     backbone = load_model(result)

@@ -85,18 +85,16 @@ class ChatEncoder(Encoder):
         messages, tools = self._said(row)
         prompt_ids = self.tokens.tokenized(question.prompt).ids
         answers = [[*messages[:-1], {**messages[-1], "content": text}] for text in question.candidates] or [messages]
-        responses = [self._answer_ids(answer, tools, question.prompt, prompt_ids) for answer in answers]
+        responses = [self._answer_ids(answer, tools, question.prompt) for answer in answers]
         return question_example(question, self._fit(prompt_ids, responses, self.longest_prompt), prompt_ids, responses)
 
-    def _answer_ids(
-        self, messages: Sequence[Message], tools: list[Any] | None, prompt: str, prompt_ids: Sequence[int]
-    ) -> list[int]:
+    def _answer_ids(self, messages: Sequence[Message], tools: list[Any] | None, prompt: str) -> list[int]:
         """Return the tokens of the last answer; where its first letters and the last of the prompt make one token,
         those of its text alone.
         """
         whole = self.tokens.tokenized(self.tokens.text(messages, tools))
         start, stop = self.tokens.answer(whole, messages, tools, len(messages) - 1)
-        if whole.ids[:start] == list(prompt_ids):
+        if whole.spans[start][0] >= len(prompt):
             return whole.ids[start:stop]
         return self.tokens.tokenized(whole.text[len(prompt) : whole.spans[stop - 1][1]]).ids
 
@@ -117,7 +115,7 @@ class ChatEncoder(Encoder):
         prompt = self.tokens.text(messages[:-1], tools, asks=True)
         if not messages[-1].get("tool_calls"):
             return prompt, answer_of(messages)
-        ids = self._answer_ids(messages, tools, prompt, self.tokens.tokenized(prompt).ids)
+        ids = self._answer_ids(messages, tools, prompt)
         return prompt, self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _said(self, row: Mapping[str, Any]) -> tuple[list[Message], list[Any] | None]:

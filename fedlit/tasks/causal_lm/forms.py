@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -275,11 +274,7 @@ def _left_out(where: str, data: DataConfig) -> bool:
 
 
 def _beside(key: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the options of another form that are given beside one."""
-    from fedlit.config.data_schema import DataConfig  # noqa: PLC0415  the schema is below, for its defaults alone
-
-    defaults = {field.name: field.default for field in fields(DataConfig)}
-    remedy = f"is at odds with {key}={values[key]}, which takes its place; leave one of them out"
-    for other in ("text", "prompt", "template"):
-        if f"data.{other}" != key and values[f"data.{other}"] != defaults[other]:
-            yield f"data.{other}", remedy
+    """Yield the options of another form that are given beside one; a template is `fedlit/config/house.py`'s."""
+    for other in ("data.text", "data.prompt"):
+        if other != key and values[other] is not None:
+            yield other, f"is at odds with {key}={values[key]}, which takes its place; leave one of them out"
