@@ -110,6 +110,7 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     """
     backbone = backbone or plan.backbone(weights=False)
     backbone.require_readable(_texts(plan.inputs))
+    make_task(plan, backbone).check_rows([*plan.inputs.rows, *plan.inputs.own_test_rows])
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds
         layers, _ = attach_adapter(plan, backbone)

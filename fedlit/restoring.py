@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlit.client.host import ModelHost
-from fedlit.config import RunConfig
+from fedlit.config import RunConfig, run_folder
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs, gather_inputs
 from fedlit.models import Backbone, OwnBackbone
@@ -24,7 +24,7 @@ from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.server import ServerState
 from fedlit.store.checkpoint import Checkpoints
-from fedlit.store.folder import RunFolder
+from fedlit.store.folder import RunFolder, with_own_template
 from fedlit.tasks.registry import task_spec
 
 
@@ -84,6 +84,7 @@ def restore(config: RunConfig, backbone: OwnBackbone) -> Trained:
         UserError: there is no intact checkpoint, or the model is not there any more.
     """
     load_plugins(config.plugins)
+    config = with_own_template(config, run_folder(config))
     folder = RunFolder(config)
     checkpoints = Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints)
     path = _checkpoint(config, folder, checkpoints)

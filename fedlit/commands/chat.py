@@ -2,7 +2,10 @@
 
 Answers are made as in the run's evaluation: the same template, decoding and stop texts. Where the template has several
 columns each is asked for by its name. A classifier says the class and its probability; for images a line is the path of
-one. Every question stands by itself. Ctrl-D or Ctrl-C ends it. Lines may come from a file or a pipe, too.
+one. Every question stands by itself. The model of a run on conversations answers by its chat template and remembers
+what was said: /new begins anew, /system TEXT as well, with that as the system turn.
+
+Ctrl-D or Ctrl-C ends it. Lines may come from a file or a pipe, too.
 """
 
 import argparse
@@ -25,6 +28,7 @@ EXAMPLES = """\
 examples:
   fedlit chat runs/fedit-medquad-tinyllama-seed0
   fedlit chat runs/medquad --prompt "What causes anemia?" --max-new-tokens 40
+  fedlit chat runs/helpdesk --prompt "/system Be brief." --prompt "My printer is on fire." --prompt "It still is."
   fedlit chat runs/mnli --prompt "A man sleeps." --prompt "A man is awake."
 """
 
@@ -35,7 +39,10 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("run", type=user_path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--max-new-tokens", type=positive, metavar="N", help="longest answer (default: as evaluated)")
     parser.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="answer this and end; one for each column of the template"
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="answer this and end; one for each column of the template, or for each turn of a conversation",
     )
     parser.add_argument("--client", type=integer, metavar="N", help="whose, where every client has its own result")
     parser.add_argument("--unfinished", action="store_true", help="of a run that is not done: its newest checkpoint")
@@ -57,11 +64,13 @@ def _chat(options: argparse.Namespace) -> int:
     from fedlit.exported.found import find_result  # noqa: PLC0415  so that --help comes at once
 
     result = find_result(options.run, unfinished=options.unfinished, client_id=options.client)
-    from fedlit.exported.columns import asked_columns  # noqa: PLC0415
+    from fedlit.exported.columns import asked_columns, is_conversation  # noqa: PLC0415
 
     columns, required = asked_columns(result.config)
+    given: list[dict[str, str]] = []
     if options.prompt is not None:
-        row = _given(options.prompt, columns, required)
+        turns = [[text] for text in options.prompt] if is_conversation(result.config) else [options.prompt]
+        given = [_given(turn, columns, required) for turn in turns]
     from fedlit.exported.answers import load_answers  # noqa: PLC0415  torch: seconds, after all mistakes
     from fedlit.exported.unfinished import settled  # noqa: PLC0415
     from fedlit.models.progress import without_progress_bars  # noqa: PLC0415
@@ -70,7 +79,8 @@ def _chat(options: argparse.Namespace) -> int:
     with settled(result) as settled_result:
         answers = load_answers(settled_result, max_new_tokens=options.max_new_tokens)
     if options.prompt is not None:
-        _say(answers, row)
+        for row in given:
+            _say(answers, row)
         return 0
     for row in _rows(columns, required):
         try:
@@ -97,6 +107,10 @@ def _given(prompts: Sequence[str], columns: Sequence[str], required: Sequence[st
 
 def _say(answers: "Answers", row: dict[str, str]) -> None:
     """Print the answer to a row; on a terminal nothing in it acts on the terminal."""
+    obeyed = answers.obeyed(row)
+    if obeyed is not None:
+        tell(printable(obeyed))
+        return
     answer = answers.answer(row)
     if answer.notice:
         tell(f"warning: {answer.notice}")

@@ -53,8 +53,9 @@ class DataConfig:
     """causal_lm: prompt at evaluation where it differs from the one of training; null for the same"""
     required: list[str] | None = None
     """causal_lm: columns that must not be blank in a row, the response aside; null: at least one of the prompt's"""
-    messages: str | None = None
-    """causal_lm: column of a conversation, in place of prompt and response; the loss is on its assistant turns"""
+    messages: str | list[str] | None = None
+    """causal_lm: column of a conversation, in place of prompt and response, or two: of a prompt and of its completion,
+    both lists of messages. The loss is on the assistant's turns, of two columns on those of the completion"""
     chat_template: str | None = None
     """causal_lm: file with a chat template in Jinja; null for the tokenizer's own"""
     response: str = "response"

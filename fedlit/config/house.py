@@ -38,24 +38,31 @@ def with_house_rules(settings: Sequence[Setting], picks: Mapping[str, Pick]) -> 
 
 
 def refuse_hidden_template(layers: Sequence[Mapping[str, Setting]], *, starts_whole: bool) -> None:
-    """Refuse a template that is given where data.prompt counts, in the same file or above: it would not be looked at.
+    """Refuse a template that is given where data.prompt, data.messages or data.text counts, in the same file or above:
+    it would not be looked at.
 
     A template below, of the data set's file say, gives way. starts_whole: the first layer is a whole configuration,
-    which has both keys.
+    which has all of these keys.
     """
-    prompt: Setting | None = None
+    task = next((layer["data.task"].value for layer in reversed(layers) if "data.task" in layer), "causal_lm")
+    for key in ("data.prompt", "data.messages", "data.text") if task == "causal_lm" else ():
+        _refuse_beside(key, layers, starts_whole=starts_whole)
+
+
+def _refuse_beside(key: str, layers: Sequence[Mapping[str, Setting]], *, starts_whole: bool) -> None:
+    column: Setting | None = None
     for layer in layers:
-        prompt = layer.get("data.prompt", prompt)
-    if prompt is None or prompt.value is None:
+        column = layer.get(key, column)
+    if column is None or column.value is None:
         return
     reached = False
     for number, layer in enumerate(layers):
-        reached = reached or layer.get("data.prompt") is prompt
+        reached = reached or layer.get(key) is column
         template = layer.get("data.template")
         if template is None or template.value is None or (starts_whole and number == 0):
             continue
         if reached:
             raise UserError(
                 f"data.template={show(template.value)} ({template.origin}) does nothing beside "
-                f"data.prompt={show(prompt.value)} ({prompt.origin}); leave it out, or give data.prompt=null"
+                f"{key}={show(column.value)} ({column.origin}); leave it out, or give {key}=null"
             )

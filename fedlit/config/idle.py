@@ -68,6 +68,8 @@ def _idle_evaluation_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "eval.protocol", why
     if not spec.generates:
         yield from ((key, why) for key in ("local.loss_on", *(f"eval.{name}" for name in generation)))
+    elif spec.name == "causal_lm" and config.data.text is not None:
+        yield from ((key, "data.text") for key in ("local.loss_on", *(f"eval.{name}" for name in generation)))
     elif config.eval.protocol != "generate":
         for name in generation:
             yield f"eval.{name}", f"eval.protocol={config.eval.protocol}"

@@ -14,8 +14,9 @@ from torch import Tensor
 class Example:
     """One row as tokens: prompt and response in one sequence, and the texts they came from.
 
-    truncated: prompt or response lost tokens. Of test rows alone: other_references, further right responses to the same
-    prompt; group, the value by which scores are told apart; options, the valid answers that the prompt names;
+    truncated: prompt or response lost tokens. learned: places from and to, in order, of the tokens that are labels,
+    where these are not all tokens after the prompt. Of test rows alone: other_references, further right responses to
+    the same prompt; group, the value by which scores are told apart; options, the valid answers that the prompt names;
     candidates, the tokens of the response that each option would make, and right_option, the place among them of the
     row's own.
     """
@@ -25,6 +26,7 @@ class Example:
     prompt: str
     response: str
     truncated: bool
+    learned: tuple[tuple[int, int], ...] = ()
     other_references: tuple[str, ...] = ()
     group: str | None = None
     options: tuple[str, ...] = ()
@@ -93,7 +95,8 @@ def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, T
 
 
 def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
-    """Return the training batch of `examples`, with labels on their responses or, by loss_on="all", on every token.
+    """Return the training batch of `examples`, with labels on their responses, or on what of them is `learned`, or, by
+    loss_on="all", on every token.
 
     The positions are found here, on the CPU, because finding them from a mask on a GPU would make every step wait.
     """
@@ -103,10 +106,11 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
     labels: list[int] = []
     counts: list[int] = []
     for row, example in enumerate(examples):
-        first = max(example.num_prompt_tokens, 1) if loss_on == "response" else 1
-        positions.extend(range(row * width + first - 1, row * width + len(example.token_ids) - 1))
-        labels.extend(example.token_ids[first:])
-        counts.append(len(example.token_ids) - first)
+        before = len(labels)
+        for start, stop in _label_spans(example, loss_on):
+            positions.extend(range(row * width + start - 1, row * width + stop - 1))
+            labels.extend(example.token_ids[start:stop])
+        counts.append(len(labels) - before)
     return Batch(
         token_ids=token_ids,
         attention_mask=attention_mask,
@@ -114,3 +118,11 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
         label_ids=torch.tensor(labels, dtype=torch.int64),
         num_labels=tuple(counts),
     )
+
+
+def _label_spans(example: Example, loss_on: str) -> list[tuple[int, int]]:
+    """Return places from and to of a row's labels; its first token is none, since nothing comes before it."""
+    if loss_on != "response":
+        return [(1, len(example.token_ids))]
+    spans = example.learned or ((example.num_prompt_tokens, len(example.token_ids)),)
+    return [(max(start, 1), stop) for start, stop in spans if stop > 1]

@@ -46,7 +46,8 @@ def _remedy(key: str) -> str:
         return "; give data.prompt=<column>, or data.template and data.required"
     if key == "data.label":
         return "; give data.label=<column>, or data.label=null partition.name=iid where rows have no labels"
-    return f"; give {key}=<column>" if key in ("data.prompt", "data.response", "data.image", "data.target") else ""
+    named = ("data.prompt", "data.response", "data.messages", "data.image", "data.target")
+    return f"; give {key}=<column>" if key in named else ""
 
 
 def label_text(row: Row, column: str, place: str, key: str) -> str:

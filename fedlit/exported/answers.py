@@ -1,7 +1,7 @@
 """What a run's model answers to one row that a person types, as its evaluation would have answered.
 
 Every task has a kind of answer: a text that follows the prompt, a class with its probability, a number. What somebody
-said before is not part of a row: an answer that looks back would be another `Answers` with a memory of its own.
+said before is no part of a row; of a run on conversations it is, which `Conversation` remembers.
 """
 
 from abc import ABC, abstractmethod
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from fedlit.config import RunConfig
+from fedlit.data.chat import Message
 from fedlit.data.images import ImageFile
-from fedlit.data.prompts import render
-from fedlit.exported.columns import asked_columns
+from fedlit.exported.columns import asked_columns, is_conversation
 from fedlit.exported.found import Result
 from fedlit.exported.loading import load_model
 from fedlit.models import Backbone
+from fedlit.store.folder import with_own_template
 from fedlit.tasks import Task, task_class
 from fedlit.tasks.registry import task_spec
 
@@ -43,6 +44,10 @@ class Answers(ABC):
         Raises:
             UserError: what is wrong with the row; another one may do.
         """
+
+    def obeyed(self, row: Mapping[str, str]) -> str | None:
+        """Return what was done on a row that is an order, such as to begin anew; None if it asks something."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +74,48 @@ class Completions(Answers):
 
     def __init__(self, model: _Model) -> None:
         self._model = model
-        self._data = model.config.data
 
     def answer(self, row: Mapping[str, str]) -> Answer:
         """Return the continuation; an example of one row, as the evaluation made it."""
-        prompt, _ = render({**row, self._data.response: ""}, self._data, test=True)
-        self._model.backbone.require_readable([prompt])
+        return self._continued(row, "the prompt")
+
+    def _continued(self, row: Mapping[str, Any], what: str) -> Answer:
         task = self._model.task
-        example = task.prompt_example(prompt)
+        example = task.asked_example(row)
+        self._model.backbone.require_readable([example.prompt])
         with self._model.autocast():
             [text] = task.responses(self._model.model, [example], self._model.device)
-        cut = f"the prompt was longer than {task.longest_test_prompt} tokens; its start was cut off"
+        cut = f"{what} was longer than {task.longest_test_prompt} tokens; its start was cut off"
         return Answer(text=text, notice=cut if example.truncated else "")
+
+
+class Conversation(Completions):
+    """A conversation by the chat template that the model was trained with: every answer knows what was said before.
+
+    `/new` begins a new one, `/system TEXT` too, with a system turn that stays until the next.
+    """
+
+    def __init__(self, model: _Model) -> None:
+        super().__init__(model)
+        self._system: list[Message] = []
+        self._said: list[Message] = []
+
+    def obeyed(self, row: Mapping[str, str]) -> str | None:
+        """Begin anew if the row says so."""
+        word, _, rest = row["message"].strip().partition(" ")
+        if word == "/system":
+            self._system = [{"role": "system", "content": rest.strip()}] if rest.strip() else []
+        elif word != "/new" or rest.strip():
+            return None
+        self._said = []
+        return "a new conversation" + (f"; system: {self._system[0]['content']}" if self._system else "")
+
+    def answer(self, row: Mapping[str, str]) -> Answer:
+        """Return the answer to what is said; a turn that fails is forgotten."""
+        said: list[Message] = [*self._said, {"role": "user", "content": row["message"]}]
+        answer = self._continued({"message": [*self._system, *said]}, "the conversation")
+        self._said = [*said, {"role": "assistant", "content": answer.text}]
+        return answer
 
 
 class Classes(Answers):
@@ -124,7 +159,7 @@ def load_answers(result: Result, *, max_new_tokens: int | None = None) -> Answer
     Raises:
         UserError: the model cannot be loaded, or nothing is known of how its task is asked.
     """
-    config = _asking(result.config, max_new_tokens)
+    config = _asking(with_own_template(result.config, result.run), max_new_tokens)
     asked_columns(config)
     torch.set_num_threads(config.compute.threads)  # it changes the bits of a matrix product
     backbone = load_model(result)
@@ -132,7 +167,8 @@ def load_answers(result: Result, *, max_new_tokens: int | None = None) -> Answer
     device = torch.device("cuda" if on_gpu else "cpu")
     backbone.model.to(device).eval()
     task: Task[Any, Any] = task_class(task_spec(config.data.task)).build(config, backbone)
-    return _MAKERS[config.data.task](_Model(config=config, backbone=backbone, task=task, device=device))
+    maker = Conversation if is_conversation(config) else _MAKERS[config.data.task]
+    return maker(_Model(config=config, backbone=backbone, task=task, device=device))
 
 
 def _image(path: str) -> ImageFile:

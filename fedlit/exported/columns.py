@@ -2,8 +2,13 @@
 
 from fedlit.config import RunConfig
 from fedlit.data.columns import text_columns
-from fedlit.data.prompts import prompt_template, required_columns, template_columns
 from fedlit.errors import UserError
+from fedlit.tasks.causal_lm.forms import form_of
+
+
+def is_conversation(config: RunConfig) -> bool:
+    """Tell whether a person talks with the model, which remembers what was said before."""
+    return config.data.task == "causal_lm" and config.data.messages is not None
 
 
 def asked_columns(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -14,8 +19,7 @@ def asked_columns(config: RunConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     data = config.data
     if data.task == "causal_lm":
-        columns = tuple(template_columns(prompt_template(data, test=True)))
-        return columns, tuple(name for name in required_columns(data) if name in columns)
+        return form_of(data).asked(data)
     known = {"sequence_classification": tuple(text_columns(data)), "image_classification": (data.image,)}
     if data.task not in known:
         raise UserError(f"data.task={data.task} is of a plugin, which nobody can ask here; merge the run instead")

@@ -55,7 +55,7 @@ class Backbone:
     """A pretrained model, all of it frozen, with its tokenizer (text) or its image processor (images).
 
     notices: lines that a person should read about it. unwritten: tokens that the model has no row for, with their ids;
-    no text may hold them.
+    no text may hold them. end_ids: tokens that end a generation by the settings that came with the model.
     """
 
     model: nn.Module
@@ -64,6 +64,7 @@ class Backbone:
     projections: Projections
     notices: tuple[str, ...] = ()
     unwritten: Mapping[str, int] = field(default_factory=dict)
+    end_ids: tuple[int, ...] = ()
 
     def require_readable(self, texts: Iterable[str]) -> None:
         """Refuse texts in which a token stands that the model cannot read.

@@ -99,7 +99,9 @@ def as_backbone(
         UserError: as load_backbone, of all that is known once the model is there.
     """
     model.requires_grad_(False)
+    end_ids: tuple[int, ...] = ()
     if purpose.spec.generates:
+        end_ids = _end_ids(model)
         # A checkpoint may come with generation settings, a repetition penalty say, under which decoding is not greedy.
         model.generation_config = GenerationConfig()
     unwritten: Mapping[str, int] = {}
@@ -123,7 +125,14 @@ def as_backbone(
         projections=_projections(config, model),
         notices=tuple(notices(config, purpose, model, tokenizer, unwritten)),
         unwritten=unwritten,
+        end_ids=end_ids,
     )
+
+
+def _end_ids(model: Any) -> tuple[int, ...]:
+    """Return the tokens that end a generation by the settings that came with a model, such as a chat's end of turn."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return tuple(ids) if isinstance(ids, list | tuple) else () if ids is None else (ids,)
 
 
 def _load_model(config: ModelConfig, purpose: Purpose, *, weights: bool) -> Any:

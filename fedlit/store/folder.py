@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
 from fedlit.config.record import why_no_more_rounds
+from fedlit.data.chat_template import given_template
 from fedlit.data.json_files import parse_json
 from fedlit.errors import UserError
 from fedlit.outside.record import (
@@ -40,10 +41,20 @@ PARTITION = "partition.json"
 ENVIRONMENT = "environment.json"
 _PART_LABELS = ("train_labels", "test_labels", "validation_labels")
 _PART_SIZES = ("num_train", "num_test", "num_validation")
+CHAT_TEMPLATE = "chat_template.jinja"
+"""The file of `data.chat_template` as the run began with it, in the run's folder."""
 
 
 class DamagedPartition(UserError):
     """A run's partition.json is no JSON, or no object."""
+
+
+def with_own_template(config: RunConfig, run: Path) -> RunConfig:
+    """Return a run's configuration with the chat template that lies in its folder, if it has one there."""
+    stored = run / CHAT_TEMPLATE
+    if config.data.chat_template is None or not stored.is_file():
+        return config
+    return replace(config, data=replace(config.data, chat_template=str(stored)))
 
 
 def read_partition(folder: Path) -> dict[str, Any] | None:
@@ -153,6 +164,12 @@ class RunFolder:
             if reason is not None:
                 raise UserError(f"{self.path} cannot go on from num_rounds={old} to {new}: {reason}")
         self._require_same_plugins()
+        stored = self.path / CHAT_TEMPLATE
+        if stored.is_file() and read_text(stored) != given_template(self.config.data):
+            raise UserError(
+                f"{self.path} began with another text of data.chat_template={self.config.data.chat_template}; bring it "
+                f"back from {stored}, or choose another run.name"
+            )
 
     def _require_same_plugins(self) -> None:
         before = from_json(stored_environment(self.path).get("plugins"))
@@ -208,8 +225,8 @@ class RunFolder:
             return None
 
     def prepare(self, partition: Mapping[str, Any], device: str) -> None:
-        """Write config.yaml, environment.json and partition.json unless the folder has them whole; a run that is given
-        more rounds (`require_same_run`) gets their number into its config.yaml.
+        """Write config.yaml, environment.json, partition.json and the chat template that was given unless the folder
+        has them whole; a run that is given more rounds (`require_same_run`) gets their number into its config.yaml.
         """
         make_folder(self.path)
         contents: dict[str, Callable[[], str]] = {
@@ -218,6 +235,9 @@ class RunFolder:
             ENVIRONMENT: lambda: json.dumps(self._told_environment(device), indent=2) + "\n",
             PARTITION: lambda: json.dumps(partition) + "\n",
         }
+        template = given_template(self.config.data)
+        if template is not None:
+            contents[CHAT_TEMPLATE] = lambda: str(template)
         is_whole = _same_shape(self._partition(), _without_names(partition))
         for name, content in contents.items():
             if not (self.path / name).exists() or (name == PARTITION and not is_whole):

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedlit.errors import UserError
 
 FILES = (
-    *("config.yaml", "environment.json", "partition.json", "status.json", "lock.json"),
+    *("config.yaml", "environment.json", "partition.json", "chat_template.jinja", "status.json", "lock.json"),
     *("metrics.jsonl", "samples.jsonl", "metrics.csv", "wandb/run_id"),
 )
 FOLDERS = ("checkpoints", "checkpoints/clients", "plots", "adapter", "examples", "wandb")

@@ -93,6 +93,13 @@ class Task(ABC, Generic[ExampleT, BatchT]):
         """
         return None
 
+    def check_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse rows of which no example can be made, as far as their own check could not know it.
+
+        Raises:
+            UserError: the row and what is wrong with it.
+        """
+
     @abstractmethod
     def collate(self, examples: Sequence[ExampleT]) -> BatchT:
         """Return the training batch of `examples`, on the CPU."""

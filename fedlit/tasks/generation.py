@@ -69,8 +69,10 @@ def generate(
     *,
     pad_id: int,
     device: torch.device,
+    end_ids: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """Return what follows each prompt, at most settings.max_new_tokens tokens, padded after its end-of-text token.
+    """Return what follows each prompt, at most settings.max_new_tokens tokens, padded after the token that ends it: the
+    tokenizer's end-of-text token or, where they are given, one of `end_ids`.
 
     Under greedy decoding a row ends at a stop text as well, which saves time and changes nothing before it. A beam
     search goes on: ending a beam there would change which one wins.
@@ -94,7 +96,7 @@ def generate(
         num_beams=settings.num_beams,
         # A backbone configured for training has use_cache=False, which generation would silently copy: 11 times slower.
         use_cache=True,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id if end_ids is None else list(end_ids),
         pad_token_id=pad_id,
         **extra,
     )

@@ -6,12 +6,12 @@ the options true and false comes "the correct answer is false", as in the data o
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedlit.config import DataConfig
-from fedlit.data.prompts import render
+from fedlit.data.prompts import Row, render
 from fedlit.errors import UserError
 from fedlit.metrics.answers import final_answer, find_option, options_in
 
@@ -22,7 +22,7 @@ class Question:
 
     references: the right responses in row order, at least one. group: the value of `data.score_by`. options: the valid
     answers in the prompt's order. candidates: the response that each of them would make, of which the one at
-    right_option is the first reference.
+    right_option is the first reference. row: place of the first row of its prompt.
     """
 
     prompt: str
@@ -31,15 +31,21 @@ class Question:
     options: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     right_option: int = 0
+    row: int = 0
 
 
 def evaluation_questions(
-    rows: Sequence[Mapping[str, Any]], data: DataConfig, *, by_options: bool = False
+    rows: Sequence[Mapping[str, Any]],
+    data: DataConfig,
+    *,
+    by_options: bool = False,
+    texts: Callable[[Row], tuple[str, str]] | None = None,
 ) -> list[Question]:
     """Return test rows as questions: one for each, or by `data.multiple_references` one for each prompt.
 
     A question stands where the first row of its prompt does, and has that row's group; equal references are kept, as
-    in the published scripts. by_options: with candidates too.
+    in the published scripts. by_options: with candidates too. texts: prompt and reference of a row, where these are not
+    those of the template.
 
     Raises:
         UserError: a row without a reference or without the column of `data.score_by`, a reference without a word for a
@@ -48,10 +54,10 @@ def evaluation_questions(
     """
     merged: dict[Any, list[tuple[int, str, str]]] = {}
     for number, row in enumerate(rows):
-        prompt, reference = render(dict(row), data, test=True)
+        prompt, reference = render(dict(row), data, test=True) if texts is None else texts(dict(row))
         if not reference.strip():
             raise UserError(
-                f"test row {number}: no reference, column {data.response!r} (data.response) is empty; fill it in, "
+                f"test row {number}: no reference, {_response(data)} is empty; fill it in, "
                 "or leave such rows out with data.drop_empty=true"
             )
         key = prompt if data.multiple_references else number
@@ -61,7 +67,7 @@ def evaluation_questions(
             prompt=members[0][1],
             references=tuple(reference for _, _, reference in members),
             row=rows[members[0][0]],
-            place=f"test row {members[0][0]}",
+            number=members[0][0],
             data=data,
             by_options=by_options,
         )
@@ -70,9 +76,9 @@ def evaluation_questions(
 
 
 def _question(
-    *, prompt: str, references: tuple[str, ...], row: Mapping[str, Any], place: str, data: DataConfig, by_options: bool
+    *, prompt: str, references: tuple[str, ...], row: Mapping[str, Any], number: int, data: DataConfig, by_options: bool
 ) -> Question:
-    group = None
+    group, place = None, f"test row {number}"
     if data.score_by is not None:
         if row.get(data.score_by) is None:
             raise UserError(
@@ -83,7 +89,7 @@ def _question(
     options = () if data.options is None else find_options(prompt, data.options, place)
     _require_answers(references, options, place, data)
     if data.options is None:
-        return Question(prompt=prompt, references=references, group=group)
+        return Question(prompt=prompt, references=references, group=group, row=number)
     candidates, right = exchange_option(references[0], options, place) if by_options else ((), 0)
     return Question(
         prompt=prompt,
@@ -92,7 +98,14 @@ def _question(
         options=options,
         candidates=candidates,
         right_option=right,
+        row=number,
     )
+
+
+def _response(data: DataConfig) -> str:
+    if data.messages is not None:
+        return f"the last turn of {data.messages} (data.messages)"
+    return f"column {data.response!r} (data.response)"
 
 
 def _require_answers(references: Sequence[str], options: Sequence[str], place: str, data: DataConfig) -> None:

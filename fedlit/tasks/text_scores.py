@@ -30,9 +30,10 @@ PROTOCOL_SCORES: Mapping[str, tuple[str, ...]] = {
     "generate": (*TEXT_SCORES, "exact_match"),
     "teacher_forced": tuple(TEXT_SCORES),
     "options": ("accuracy",),
+    "loss": (),
 }
 """What a protocol computes: nothing is generated under `options`, and the argmax of `teacher_forced` has seen the
-reference, so that it is no answer."""
+reference, so that it is no answer. Under `loss`, that of plain text, nothing is compared."""
 
 
 def computed_scores(data: DataConfig, protocol: str) -> tuple[str, ...]:
@@ -43,6 +44,8 @@ def computed_scores(data: DataConfig, protocol: str) -> tuple[str, ...]:
         UserError: none of them can be computed, or exact_match lacks `data.answer`.
     """
     possible = PROTOCOL_SCORES[protocol]
+    if not possible:
+        return ()
     if protocol != "options":
         possible += tuple(name for name in data.scores or () if name in registered("score"))
     if data.scores is None:

@@ -1,8 +1,9 @@
-"""Causal language modelling: the response follows its prompt, and only the response is scored."""
+"""Causal language modelling: the response follows its prompt, or what was said, and only the response is scored."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -12,14 +13,17 @@ from torchmetrics import Metric
 
 from fedlit.config import DataConfig, EvalConfig, RunConfig
 from fedlit.data.collation import Batch, Example, collate
-from fedlit.data.prompts import render
 from fedlit.errors import UserError
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample, Task
+from fedlit.tasks.causal_lm.chats import ChatEncoder
+from fedlit.tasks.causal_lm.encoder import Encoder
+from fedlit.tasks.causal_lm.forms import form_of
+from fedlit.tasks.causal_lm.prompts import PromptEncoder
+from fedlit.tasks.causal_lm.texts import TextEncoder
 from fedlit.tasks.generation import cut_at_stop, generate
 from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest
-from fedlit.tasks.questions import Question, evaluation_questions
 from fedlit.tasks.text_scores import computed_scores, make_metric, signatures, update_texts
 
 
@@ -28,7 +32,8 @@ class CausalLM(Task[Example, Batch]):
     """A decoder fine-tuned on prompt and response.
 
     max_length_tokens: of prompt and response together, at least 2. max_positions: tokens that the model can read, the
-    generated ones included; None if it has no limit.
+    generated ones included; None if it has no limit. end_ids: tokens that end an answer by the settings that came with
+    the model.
 
     Raises:
         UserError: a length that leaves no room, or scores that the protocol does not compute.
@@ -41,6 +46,7 @@ class CausalLM(Task[Example, Batch]):
     loss_on: str
     label_smoothing: float = 0.0
     max_positions: int | None = None
+    end_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_length_tokens < 2:
@@ -53,12 +59,12 @@ class CausalLM(Task[Example, Batch]):
                 f"eval.max_new_tokens={self.eval.max_new_tokens} leaves no room for a prompt: "
                 f"{self.max_positions} tokens are all that the model reads; lower it"
             )
-        computed_scores(self.data, self.eval.protocol)
+        computed_scores(self.data, self.protocol)
 
     @classmethod
     def build(cls, config: RunConfig, backbone: Backbone) -> Self:
         """Return the task of a configuration."""
-        return cls(
+        task = cls(
             tokenizer=backbone.tokenizer,
             data=config.data,
             eval=config.eval,
@@ -66,7 +72,15 @@ class CausalLM(Task[Example, Batch]):
             loss_on=config.local.loss_on,
             label_smoothing=config.local.label_smoothing,
             max_positions=getattr(backbone.model.config, "max_position_embeddings", None),
+            end_ids=backbone.end_ids,
         )
+        backbone.require_readable(task.encoder.own_texts())
+        return task
+
+    @property
+    def protocol(self) -> str:
+        """How a test set is scored: `eval.protocol`, or of plain text the loss alone."""
+        return self.eval.protocol if form_of(self.data).generates else "loss"
 
     @property
     def longest_test_prompt(self) -> int:
@@ -75,18 +89,31 @@ class CausalLM(Task[Example, Batch]):
             return self.max_length_tokens
         return min(self.max_length_tokens, self.max_positions - self.eval.max_new_tokens)
 
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What makes examples of rows of the configuration's form."""
+        common: dict[str, Any] = {
+            "tokenizer": self.tokenizer,
+            "data": self.data,
+            "longest": self.max_length_tokens,
+            "longest_prompt": self.longest_test_prompt,
+            "by_options": self.protocol == "options",
+        }
+        if self.data.messages is not None:
+            return ChatEncoder(model_end_ids=self.end_ids, **common)
+        return PromptEncoder(**common) if self.data.text is None else TextEncoder(**common)
+
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
-        """Return rows as token sequences that end with the end-of-text token.
+        """Return rows as token sequences that end with the end-of-text token, or as the chat template writes them.
 
         A row longer than max_length_tokens loses the start of its prompt down to half of that length, then the end of
-        its response; the beginning-of-text token stays. An empty prompt becomes that token, or the end-of-text token.
+        its response; the beginning-of-text token stays. A plain text loses its end.
         """
-        texts = [render(dict(row), self.data) for row in rows]
-        questions = [Question(prompt=prompt, references=(response,)) for prompt, response in texts]
-        return self._examples(questions, self.max_length_tokens)
+        return self.encoder.encode(rows)
 
     def evaluation_examples(self, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
-        """Return test rows as examples, by `data.test_template`; see `evaluation_questions` for what becomes one.
+        """Return test rows as examples, by `data.test_template` or by the chat template that asks for the last answer;
+        see `evaluation_questions` for what becomes one. A plain text is one example.
 
         Of several references the first is the one whose loss is measured: it costs one row in a batch, and every
         prompt weighs alike. A prompt is cut at its start so that it leaves room for what is generated; the candidates
@@ -95,55 +122,15 @@ class CausalLM(Task[Example, Batch]):
         Raises:
             UserError: as evaluation_questions.
         """
-        questions = evaluation_questions(rows, self.data, by_options=self.eval.protocol == "options")
-        return self._examples(questions, self.longest_test_prompt)
+        return self.encoder.evaluation_examples(rows)
 
-    def prompt_example(self, prompt: str) -> Example:
-        """Return a prompt without a reference as an example, to be continued."""
-        return self._examples([Question(prompt=prompt, references=("",))], self.longest_test_prompt)[0]
+    def asked_example(self, row: Mapping[str, Any]) -> Example:
+        """Return what a person has filled in, by the form's `asked`, as an example to be continued."""
+        return self.encoder.asked(row)
 
-    def _examples(self, questions: Sequence[Question], longest_prompt: int) -> list[Example]:
-        if not questions:
-            return []
-        prompts = self.tokenizer([question.prompt for question in questions], verbose=False)["input_ids"]
-        responses = [question.candidates or question.references[:1] for question in questions]
-        # Candidates are a few texts, many times over.
-        texts = list(dict.fromkeys(response for alternatives in responses for response in alternatives))
-        ids = dict(zip(texts, self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True))
-        return [
-            self._example(question, prompt_ids, [ids[text] for text in alternatives], longest_prompt)
-            for question, prompt_ids, alternatives in zip(questions, prompts, responses, strict=True)
-        ]
-
-    def _example(
-        self, question: Question, prompt_ids: list[int], responses: list[list[int]], longest_prompt: int
-    ) -> Example:
-        """Return the example of a question, whose `responses` are its candidates or its first reference."""
-        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if len(prompt_ids) > 1 and prompt_ids[-1] == end:  # some tokenizers close every text
-            prompt_ids = prompt_ids[:-1]
-        if not prompt_ids:  # there must be something to go on from
-            prompt_ids = [end if begin is None else begin]
-        longest = self.max_length_tokens
-        most = max(longest - len(prompt_ids), longest // 2)
-        kept = [(*response, end)[:most] for response in responses]
-        room = min(longest - max(map(len, kept)), longest_prompt)
-        truncated = len(prompt_ids) > room or any(map(lambda old, new: len(old) >= len(new), responses, kept))
-        if len(prompt_ids) > room:
-            head = prompt_ids[:1] if prompt_ids[0] == begin else []
-            prompt_ids = [*head, *prompt_ids[len(prompt_ids) - room + len(head) :]]
-        return Example(
-            token_ids=(*prompt_ids, *kept[question.right_option]),
-            num_prompt_tokens=len(prompt_ids),
-            prompt=question.prompt,
-            response=question.references[0],
-            truncated=truncated,
-            other_references=question.references[1:],
-            group=question.group,
-            options=question.options,
-            candidates=tuple(kept) if question.candidates else (),
-            right_option=question.right_option,
-        )
+    def check_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse conversations that the chat template refuses."""
+        self.encoder.check_rows(rows)
 
     def identity(self, example: Example) -> str:
         """Return the prompt and its right responses."""
@@ -172,12 +159,12 @@ class CausalLM(Task[Example, Batch]):
 
     def metrics(self) -> dict[str, Metric]:
         """Return fresh metrics: loss (nats per response token, not smoothed) and the scores of `computed_scores`."""
-        names = computed_scores(self.data, self.eval.protocol)
+        names = computed_scores(self.data, self.protocol)
         return {"loss": FixedPointMean()} | {name: make_metric(name, self.data) for name in names}
 
     def notes(self) -> dict[str, str]:
         """Return the signatures of the scores that compare texts."""
-        return signatures(self.data, self.eval.protocol)
+        return signatures(self.data, self.protocol)
 
     @torch.no_grad()
     def evaluate(
@@ -188,14 +175,15 @@ class CausalLM(Task[Example, Batch]):
         generate: continuation of the prompt, greedy or by beam search, up to the first stop text, against the
         references. teacher_forced: the argmax at each position of one pass over prompt and response, against the whole
         text, as in FedFTG's released code; its numbers are far higher. options: the likeliest candidate against the
-        right one.
+        right one. Of plain text the loss alone.
         """
         protocols = {
             "generate": self._evaluate_generated,
             "teacher_forced": self._evaluate_forced,
             "options": self._evaluate_options,
+            "loss": self._evaluate_loss,
         }
-        references, predictions = protocols[self.eval.protocol](model, examples, metrics, device)
+        references, predictions = protocols[self.protocol](model, examples, metrics, device)
         return [
             Sample(
                 prompt=example.prompt,
@@ -211,8 +199,18 @@ class CausalLM(Task[Example, Batch]):
     def responses(self, model: nn.Module, examples: Sequence[Example], device: torch.device) -> list[str]:
         """Return what the model generates after each prompt, up to the first stop text."""
         prompts = [example.prompt_ids for example in examples]
-        sequences = generate(model, self.tokenizer, prompts, self.eval, pad_id=self.pad_id, device=device)
-        return self._decode(sequences, self.eval.stop)
+        ends = self.encoder.end_ids
+        sequences = generate(
+            model, self.tokenizer, prompts, self.eval, pad_id=self.pad_id, device=device, end_ids=ends or None
+        )
+        return self._decode([_before(sequence, ends) for sequence in sequences], self.eval.stop)
+
+    def _evaluate_loss(
+        self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
+    ) -> tuple[list[str], list[str]]:
+        batch = collate(examples, self.pad_id, loss_on="response").to(device)
+        _update_loss(metrics["loss"], label_losses(label_logits(model, batch), batch))
+        return [example.response for example in examples], [""] * len(examples)
 
     def _evaluate_generated(
         self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
@@ -261,6 +259,11 @@ class CausalLM(Task[Example, Batch]):
     def _decode(self, sequences: Sequence[list[int]], stop: Sequence[str] = ()) -> list[str]:
         texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         return [cut_at_stop(text, stop).strip() for text in texts]
+
+
+def _before(sequence: list[int], ends: Sequence[int]) -> list[int]:
+    """Return the tokens up to the first that ends an answer, which need not be one that decoding skips."""
+    return sequence[: next((place for place, number in enumerate(sequence) if number in ends), len(sequence))]
 
 
 def _update_loss(metric: Metric, losses: Sequence[Tensor]) -> None:
