@@ -39,7 +39,7 @@ FLOORS = (
     {"arguments", "caller", "process", "algebra"},
     {"rules", "store.folder", "store.status"},
     {"data.own_rows", "data.sources", "metrics", "models"},
-    {"partition", "machine"},
+    {"cards", "partition", "machine"},
     {"adapters", "inputs", "tasks"},
     {"round.payload"},
     {"round.server"},
