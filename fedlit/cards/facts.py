@@ -42,12 +42,12 @@ def result_facts(
         environment: what environment.json holds.
         client_id: whose model it is, where every client has its own.
     """
-    record = next((record for record in reversed(records) if record["round"] == round_number), {})
+    record: Mapping[str, Any] = next((each for each in reversed(records) if each["round"] == round_number), {})
     until = [record for record in records if 0 < record["round"] <= round_number]
     clients = (partition or {}).get("clients", [])
     packages = (environment or {}).get("packages", {})
     facts = {
-        "run": config.run.name or f"{config.method.name}-{config.data.name}-{config.model.name}-seed{config.seed}",
+        "name": f"{Path(config.model.name).name}-{Path(config.data.name).name}-{config.method.name}",
         "task": config.data.task,
         "base": base_facts(config.model),
         "method": _method(config),
@@ -169,7 +169,7 @@ def _client_name(clients: Sequence[Mapping[str, Any]], client_id: int) -> str:
 
 def _partition(config: RunConfig, partition: Mapping[str, Any]) -> Facts:
     chosen = config.partition
-    own = {
+    own: dict[str, Facts] = {
         "dirichlet": {"alpha": chosen.alpha},
         "quantity": {"alpha": chosen.alpha},
         "topics": {"alpha": chosen.alpha, "num_topics": chosen.num_topics},

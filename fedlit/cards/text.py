@@ -47,7 +47,7 @@ def card_text(facts: Facts, *, ranks: tuple[int, int] | None, name: str | None =
     }
     told = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items() if text)
     front = _front_matter(facts, is_adapter=ranks is not None)
-    return f"---\n{front}\n---\n\n# {_cell(facts['run'])}\n\n{_lead(facts, ranks)}\n\n{told}\n"
+    return f"---\n{front}\n---\n\n# {_cell(facts['name'])}\n\n{_lead(facts, ranks)}\n\n{told}\n"
 
 
 def _front_matter(facts: Facts, *, is_adapter: bool) -> str:
@@ -62,7 +62,7 @@ def _front_matter(facts: Facts, *, is_adapter: bool) -> str:
         tags=["federated-learning", "fedlit", facts["method"]["name"], *(["lora"] if is_adapter else [])],
         datasets=[data["hub_id"]] if data["hub_id"] else None,
         metrics=sorted({result.metric_type for result in results}) or None,
-        model_name=facts["run"] if results else None,
+        model_name=facts["name"] if results else None,
         eval_results=results or None,
     )
     return str(card.to_yaml(line_break="\n")).rstrip("\n")

@@ -26,42 +26,6 @@ from fedlit.round.server import ServerState
 from fedlit.store.folder import DamagedPartition, RunFolder, read_partition, stored_environment
 
 
-def export_result(
-    *,
-    adapter: Adapter,
-    model: nn.Module,
-    server: ServerState,
-    folder: Path,
-    form: str,
-    reload: Callable[[], Backbone],
-    head: Mapping[str, Tensor] | None = None,
-    client_id: int | None = None,
-) -> None:
-    """Write the trained model into `folder`, which appears, or takes an older one's place, only when it is complete.
-
-    Args:
-        adapter: of the method. Without LoRA layers, or with trained tensors beside them, the result is a whole model.
-        model: the adapted model with the tensors of the server, or of a client, in it.
-        server: the final state, with all that was folded into weights.
-        folder: where to.
-        form: `adapter` for a PEFT adapter, `merged` for a whole model.
-        reload: loads the pretrained backbone once more, without an adapter.
-        head: a trained classification head by parameter name, which makes the result a whole model.
-        client_id: whose model it is, where tensors are private; None for the server's.
-    """
-    with replacing(folder) as partial:
-        write_weights(
-            adapter=adapter,
-            model=model,
-            server=server,
-            folder=partial,
-            form=form,
-            reload=reload,
-            head=head,
-            client_id=client_id,
-        )
-
-
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """Give a folder to fill, which becomes `folder`, or takes its place, at the end and not after an error."""
@@ -85,7 +49,18 @@ def write_weights(
     head: Mapping[str, Tensor] | None = None,
     client_id: int | None = None,
 ) -> None:
-    """Write the trained model into an empty folder; for the arguments see export_result."""
+    """Write the trained model into an empty folder.
+
+    Args:
+        adapter: of the method. Without LoRA layers, or with trained tensors beside them, the result is a whole model.
+        model: the adapted model with the tensors of the server, or of a client, in it.
+        server: the final state, with all that was folded into weights.
+        folder: where to; see `replacing`.
+        form: `adapter` for a PEFT adapter, `merged` for a whole model.
+        reload: loads the pretrained backbone once more, without an adapter.
+        head: a trained classification head by parameter name, which makes the result a whole model.
+        client_id: whose model it is, where tensors are private; None for the server's.
+    """
     assert form in ("adapter", "merged")
     layers = adapter.layers(model)
     server = replace(server, layers=layers)
@@ -118,7 +93,7 @@ def fits_peft(adapter: Adapter, model: nn.Module, head: Mapping[str, Tensor] | N
 class Exporter:
     """Writes the results of one run.
 
-    form: see export_result. head: the live classification head. reload: loads the pretrained backbone anew. run: its
+    form: see write_weights. head: the live classification head. reload: loads the pretrained backbone anew. run: its
     folder. reader: its tokenizer or image processor.
     """
 
