@@ -221,16 +221,15 @@ def _scores(record: Mapping[str, Any], client_id: int | None) -> list[Facts]:
     """Return the scores of a record: those of all together and, of a client's own model, its own first."""
     keys = dict.fromkeys(key for key in record if number(record[key]) is not None)
     found: dict[str, str] = {}
-    if client_id is not None:
-        for key in keys:
-            name = key.removeprefix(f"client/{client_id}/")
-            if name != key and name in SCORES:
-                found[key] = f"this client's {SCORES[name].heading}"
-    known = headings(keys)
-    found |= {
-        key: f"validation {SCORES[key[11:]].heading}" for key in keys if key[:11] == "validation/" and _known(key)
-    }
-    found |= known
+    for name in SCORES if client_id is not None else ():
+        key = f"client/{client_id}/own/{name}"
+        if key in keys:
+            found[key] = f"this client's {SCORES[name].heading}"
+    for key in keys:
+        if key.startswith("validation/") and _known(key):
+            found[key] = f"validation {SCORES[key.partition('/')[2]].heading}"
+    for key, heading in headings(keys).items():
+        found[key] = f"{heading} (mean of the clients)" if heading.startswith("own ") else heading
     return [{"key": key, "heading": heading, "value": float(record[key])} for key, heading in found.items()]
 
 
