@@ -39,7 +39,7 @@ def test_the_python_of_the_page_prints_nothing(tmp_path: Path) -> None:
 
 def test_the_commands_of_the_page_of_results_run_one_after_the_other(tmp_path: Path) -> None:
     first, *others = (line.split(" ", 1)[1] for line in blocks("results.md", "bash")[0].splitlines())
-    run("-m", "fedlit", *shlex.split(first), *SMALL, "num_rounds=1", folder=tmp_path)
+    run("-m", "fedlit", *shlex.split(first), *SMALL, folder=tmp_path)
     said = [run("-m", "fedlit", *shlex.split(line), folder=tmp_path).stdout for line in others]
     assert [line.split()[0] for line in others] == ["chat", "merge", "push"]
     assert "nothing was sent (--dry-run)" in said[-1]
