@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from fedlit.adapters import Calibration
 from fedlit.algebra.tensors import num_parameters
+from fedlit.cards.folder import Reader, given_chat_template
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
+from fedlit.models import Backbone
 from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
 from fedlit.process import communication
 from fedlit.registry import option_names, registered
@@ -185,6 +187,8 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             form=config.run.export,
             head=method.head(backbone.model),
             reload=plan.backbone,
+            run=folder,
+            reader=_reader(folder, backbone, task),
         ),
         rows=rows,
         server=server,
@@ -196,6 +200,17 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     )
     trainer.on_step = federation.on_step
     return federation, replace(_summary(plan, federation, traffic), notices=backbone.notices)
+
+
+def _reader(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Reader:
+    """Return what reads the run's texts or images, as its results keep it."""
+    is_tokenizer = backbone.tokenizer is not None
+    return Reader(
+        reader=backbone.tokenizer if is_tokenizer else backbone.image_processor,
+        is_tokenizer=is_tokenizer,
+        end_ids=tuple(getattr(getattr(task, "encoder", None), "end_ids", ())),
+        chat_template=given_chat_template(folder.config, folder.path),
+    )
 
 
 def make_schedule(plan: Plan, host: ModelHost) -> Schedule:

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "the table of a sweep or of run folders",
     "page": "one HTML page about a sweep or run folders",
     "merge": "a run's result as one model folder that transformers loads alone",
+    "push": "a run's result to the Hugging Face hub",
     "chat": "ask a run's result on the terminal",
     "aggregate": "one-shot aggregation of LoRA adapters, wherever they were trained",
     "fetch": "download models and data for compute nodes",

@@ -1,14 +1,14 @@
-"""What two runs must have in common to be the same run: tensors byte for byte, records but for their times."""
+"""What two runs must have in common to be the same run: results byte for byte, records but for their times."""
 
 import json
 from pathlib import Path
 
 
 def run_result(folder: Path) -> tuple[dict[str, bytes], list[str]]:
-    """Return a run's final tensors and its server's, file by file, and its records without the times."""
+    """Return a run's result and its server's tensors, file by file, and its records without the times."""
     newest = max(folder.glob("checkpoints/round-????"))
-    paths = sorted(folder.glob("adapter/**/*.safetensors"))
-    assert paths, f"{folder} has no result"
+    paths = sorted(path for path in folder.glob("adapter/**/*") if path.is_file())
+    assert any(path.suffix == ".safetensors" for path in paths), f"{folder} has no result"
     paths += sorted(newest.glob("*.safetensors"))
     tensors = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     lines = (folder / "metrics.jsonl").read_text().splitlines()

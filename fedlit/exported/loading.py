@@ -12,8 +12,13 @@ from fedlit.models import Backbone, Purpose, load_backbone
 
 
 def load_base(result: Result) -> Backbone:
-    """Return the pretrained backbone under an adapter, as the run loaded it."""
-    return load_backbone(result.config.model, _purpose(result, {}))
+    """Return the pretrained backbone under an adapter, as the run loaded it, with the tokenizer beside the adapter: the
+    one that it was trained with. An older run's adapter has none.
+    """
+    model = result.config.model
+    if (result.folder / "tokenizer_config.json").is_file():
+        model = replace(model, tokenizer=str(result.folder.absolute()))
+    return load_backbone(model, _purpose(result, {}))
 
 
 def load_whole(result: Result, *, dtype: str | None = None) -> Backbone:

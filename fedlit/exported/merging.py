@@ -10,7 +10,9 @@ import torch
 from fedlit.adapters.targets import is_conv1d
 from fedlit.algebra.merging import added
 from fedlit.algebra.tensors import TensorDict, first_not_finite
+from fedlit.cards.files import read_facts
 from fedlit.errors import UserError
+from fedlit.exported.beside import write_beside
 from fedlit.exported.found import Result
 from fedlit.exported.loading import load_base, load_whole
 from fedlit.models import Backbone
@@ -32,7 +34,7 @@ class Merged:
 
 
 def merge_result(result: Result, output: Path, dtype: str | None = None) -> Merged:
-    """Write a result into a new folder as one model, with its tokenizer or image processor.
+    """Write a result into a new folder as one model, with all that lies beside a result.
 
     Every merged weight is base + scaling * B @ A, computed in float64 and rounded once. The base is the backbone as the
     run had it: one that ran in bfloat16 is rounded to that first.
@@ -52,6 +54,8 @@ def merge_result(result: Result, output: Path, dtype: str | None = None) -> Merg
     if not result.is_adapter and dtype is None:
         with new_folder(output, "--output") as folder:
             shutil.copytree(result.folder, folder, dirs_exist_ok=True)
+            if read_facts(folder) is None:
+                write_beside(result, load_whole(result), folder)
         return Merged(num_layers=0, dtype="the type of its files", loads=_loads(result, output))
     wanted, merged = dtype or "float32", TensorDict()
     adapter = read_adapter_folder(result.folder) if result.is_adapter else None
@@ -60,6 +64,7 @@ def merge_result(result: Result, output: Path, dtype: str | None = None) -> Merg
         if adapter is not None:
             merged = _merged_weights(adapter, backbone, DTYPES[wanted])
         write_merged_model(folder, lambda: backbone, merged, dtype=DTYPES[wanted])
+        write_beside(result, backbone, folder)
     return Merged(num_layers=len(merged), dtype=wanted, loads=_loads(result, output))
 
 

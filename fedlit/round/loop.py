@@ -302,13 +302,15 @@ class Federation:
                     f"run.result=best: the checkpoint of round {self.best.number} is gone; give run.result=last"
                 )
             self._load(path)
+        records = communication.gather_objects(self.folder.records() if communication.process_index() == 0 else [])[0]
         if not self.host.has_private:
             if communication.process_index() == 0:
-                self.exporter.write(self.server, self.folder.adapter)
+                self.exporter.write(self.server, self.folder.adapter, records)
         else:
             for client_id in self.clients or {}:
                 self.load_client(client_id)
-                self.exporter.write(self.server, self.folder.adapter / f"client-{client_id:05d}")
+                folder = self.folder.adapter / f"client-{client_id:05d}"
+                self.exporter.write(self.server, folder, records, client_id)
         communication.barrier()
 
     def export_newest(self, folder: Path, client_id: int | None = None) -> int | None:
@@ -324,7 +326,7 @@ class Federation:
         self._load(path)
         if client_id is not None:
             self.load_client(client_id)
-        self.exporter.write(self.server, folder)
+        self.exporter.write(self.server, folder, self.folder.records(), client_id)
         return self.server.round_idx
 
     def on_step(self) -> None:

@@ -5,7 +5,8 @@ becomes part of the adapter, whose rank grows by that of the change.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -18,11 +19,26 @@ from fedlit.adapters import Adapter
 from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import copy_into
+from fedlit.cards.facts import result_facts
+from fedlit.cards.folder import Reader, complete
 from fedlit.models import Backbone, untie
 from fedlit.round.server import ServerState
+from fedlit.store.folder import DamagedPartition, RunFolder, read_partition, stored_environment
 
 
-def export_result(
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `folder`, or takes its place, at the end and not after an error."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    _let_others_read(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def write_weights(
     *,
     adapter: Adapter,
     model: nn.Module,
@@ -33,13 +49,13 @@ def export_result(
     head: Mapping[str, Tensor] | None = None,
     client_id: int | None = None,
 ) -> None:
-    """Write the trained model into `folder`, which appears, or takes an older one's place, only when it is complete.
+    """Write the trained model into an empty folder.
 
     Args:
         adapter: of the method. Without LoRA layers, or with trained tensors beside them, the result is a whole model.
         model: the adapted model with the tensors of the server, or of a client, in it.
         server: the final state, with all that was folded into weights.
-        folder: where to.
+        folder: where to; see `replacing`.
         form: `adapter` for a PEFT adapter, `merged` for a whole model.
         reload: loads the pretrained backbone once more, without an adapter.
         head: a trained classification head by parameter name, which makes the result a whole model.
@@ -49,18 +65,12 @@ def export_result(
     layers = adapter.layers(model)
     server = replace(server, layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     if form == "adapter" and fits_peft(adapter, model, head):
         path = str(getattr(model, "name_or_path", ""))
-        write_peft_adapter(partial, layers, tensors, server.changes(), backbone_path=path, client_id=client_id)
+        write_peft_adapter(folder, layers, tensors, server.changes(), backbone_path=path, client_id=client_id)
     else:
         merged = adapter.merged(model) | merged_weights(layers, tensors, server.changes(), client_id) | dict(head or {})
-        write_merged_model(partial, reload, merged, pad_token_id=_pad_token_id(model) if head else None)
-    _let_others_read(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+        write_merged_model(folder, reload, merged, pad_token_id=_pad_token_id(model) if head else None)
 
 
 def _let_others_read(folder: Path) -> None:
@@ -83,7 +93,8 @@ def fits_peft(adapter: Adapter, model: nn.Module, head: Mapping[str, Tensor] | N
 class Exporter:
     """Writes the results of one run.
 
-    form: see export_result. head: the live classification head. reload: loads the pretrained backbone anew.
+    form: see write_weights. head: the live classification head. reload: loads the pretrained backbone anew. run: its
+    folder. reader: its tokenizer or image processor.
     """
 
     adapter: Adapter
@@ -91,18 +102,39 @@ class Exporter:
     form: str
     head: Mapping[str, Tensor]
     reload: Callable[[], Backbone]
+    run: RunFolder
+    reader: Reader
 
-    def write(self, server: ServerState, folder: Path) -> None:
-        """Write the model as it stands."""
-        export_result(
-            adapter=self.adapter,
-            model=self.model,
-            server=server,
-            folder=folder,
-            form=self.form,
-            reload=self.reload,
-            head=self.head,
+    def write(
+        self, server: ServerState, folder: Path, records: Sequence[Mapping[str, Any]], client_id: int | None = None
+    ) -> None:
+        """Write the model as it stands, and beside it what the run's records and its folder tell of it. `client_id`:
+        whose it is, where every client has its own.
+        """
+        try:
+            partition = read_partition(self.run.path)
+        except DamagedPartition:
+            partition = None
+        facts = result_facts(
+            self.run.config,
+            round_number=server.round_idx,
+            records=records,
+            partition=partition,
+            environment=stored_environment(self.run.path),
+            client_id=client_id,
         )
+        with replacing(folder) as partial:
+            write_weights(
+                adapter=self.adapter,
+                model=self.model,
+                server=server,
+                folder=partial,
+                form=self.form,
+                reload=self.reload,
+                head=self.head,
+            )
+            complete(partial, facts, self.reader)
+        self.reader.lies_in(folder)
 
 
 def _pad_token_id(model: nn.Module) -> int | None:

@@ -1,6 +1,7 @@
 """What the pages of docs/ show is run: the Python of one, the module and the commands of another, the configuration."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_the_python_of_the_page_prints_nothing(tmp_path: Path) -> None:
     (code,) = blocks("python.md", "python")
     done = run("-c", code.replace("num_rounds=2", 'num_rounds=1, logging={"wandb": "disabled"}'), folder=tmp_path)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_commands_of_the_page_of_results_run_one_after_the_other(tmp_path: Path) -> None:
+    first, *others = (line.split(" ", 1)[1] for line in blocks("results.md", "bash")[0].splitlines())
+    run("-m", "fedlit", *shlex.split(first), *SMALL, folder=tmp_path)
+    said = [run("-m", "fedlit", *shlex.split(line), folder=tmp_path).stdout for line in others]
+    assert [line.split()[0] for line in others] == ["chat", "merge", "push"]
+    assert "nothing was sent (--dry-run)" in said[-1]
+    (code,) = blocks("results.md", "python")
+    assert run("-c", code, folder=tmp_path).stdout == said[0]
+    page = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    files = [path.name for name in ("adapter", "merged") for path in (tmp_path / "runs" / "mine" / name).iterdir()]
+    assert [name for name in files if f"`{name}`" not in page and not name.startswith("tokenizer")] == []
 
 
 def test_the_part_of_the_page_has_help_and_runs(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from fedlit.methods import Method, build_method
 from fedlit.models import Backbone, head_parameters, load_backbone
 from fedlit.round.server import ServerState
 from fedlit.seeding import torch_stream
-from fedlit.store.export import export_result
+from fedlit.store.export import replacing, write_weights
 
 METHODS = {
     "lora": "fedit",
@@ -109,15 +109,16 @@ def test_a_method_trains_an_encoder_and_its_result_loads_without_this_package(
     server = ServerState(shared=method.shared(model), layers=layers, round_idx=1)
     merged = adapter.merged(model) | method.head(model)
     assert merged.keys() <= dict(load(kind, folders(kind)).model.named_parameters()).keys()
-    export_result(
-        adapter=adapter,
-        model=model,
-        server=server,
-        folder=tmp_path / "adapter",
-        form="adapter",
-        reload=lambda: load(kind, folders(kind)),
-        head=method.head(model),
-    )
+    with replacing(tmp_path / "adapter") as partial:
+        write_weights(
+            adapter=adapter,
+            model=model,
+            server=server,
+            folder=partial,
+            form="adapter",
+            reload=lambda: load(kind, folders(kind)),
+            head=method.head(model),
+        )
     same_model(model, kind, tmp_path / "adapter", exact=name == "full")
 
 
@@ -172,15 +173,16 @@ def test_the_result_of_a_random_model_is_built_on_the_same_random_model(
     model = backbone.model.eval()
     train(method, model, kind)
     torch.manual_seed(123)
-    export_result(
-        adapter=method.adapter,
-        model=model,
-        server=ServerState(shared=method.shared(model), layers=method.adapter.layers(model)),
-        folder=tmp_path / "adapter",
-        form="adapter",
-        reload=lambda: load(kind, folder, weights="random"),
-        head=method.head(model),
-    )
+    with replacing(tmp_path / "adapter") as partial:
+        write_weights(
+            adapter=method.adapter,
+            model=model,
+            server=ServerState(shared=method.shared(model), layers=method.adapter.layers(model)),
+            folder=partial,
+            form="adapter",
+            reload=lambda: load(kind, folder, weights="random"),
+            head=method.head(model),
+        )
     same_model(model, kind, tmp_path / "adapter", exact=False)
 
 

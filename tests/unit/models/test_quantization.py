@@ -21,7 +21,7 @@ from fedlit.models.quantization import (
     require_quantization_fits,
 )
 from fedlit.round.server import ServerState
-from fedlit.store.export import export_result
+from fedlit.store.export import replacing, write_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 TOKENS = torch.arange(3, 33).view(3, 10)
@@ -100,7 +100,8 @@ def test_lora_trains_beside_weights_in_4_bits_and_leaves_as_an_adapter(quantized
     def reload() -> Backbone:
         raise AssertionError("the backbone is not needed")
 
-    export_result(adapter=lora, model=model, server=server, folder=tmp_path / "adapter", form="adapter", reload=reload)
+    with replacing(tmp_path / "adapter") as partial:
+        write_weights(adapter=lora, model=model, server=server, folder=partial, form="adapter", reload=reload)
     expected = loss_of(model).item()
     again = load_backbone(ModelConfig(quantization="nf4", dtype="bfloat16")).model
     assert float(loss_of(PeftModel.from_pretrained(again, tmp_path / "adapter"))) == pytest.approx(expected, abs=5e-3)

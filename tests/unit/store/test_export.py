@@ -25,7 +25,7 @@ from fedlit.algebra.tensors import TensorDict
 from fedlit.client.folded import FoldedChanges
 from fedlit.models import PROJECTIONS, Backbone
 from fedlit.round.server import ServerState
-from fedlit.store.export import export_result, write_merged_model
+from fedlit.store.export import replacing, write_merged_model, write_weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False but the target module is `Conv1D`"),
@@ -69,15 +69,16 @@ class Result:
         return Backbone(model=model, tokenizer=self.tokenizer, projections=PROJECTIONS[model.config.model_type])
 
     def export(self, folder: Path, form: str = "adapter", client_id: int | None = None) -> None:
-        export_result(
-            adapter=self.adapter,
-            model=self.model,
-            server=self.server,
-            folder=folder,
-            form=form,
-            reload=self.reload,
-            client_id=client_id,
-        )
+        with replacing(folder) as partial:
+            write_weights(
+                adapter=self.adapter,
+                model=self.model,
+                server=self.server,
+                folder=partial,
+                form=form,
+                reload=self.reload,
+                client_id=client_id,
+            )
 
 
 @pytest.fixture

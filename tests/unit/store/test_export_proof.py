@@ -27,7 +27,7 @@ from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import PACKAGED, Backbone, Purpose, head_parameters, load_backbone
 from fedlit.round.server import ServerState
-from fedlit.store.export import export_result
+from fedlit.store.export import replacing, write_weights
 from fedlit.store.export_proof import pretrained_shapes, require_exportable
 
 CLASSES = ("no tumour", "glioma", "meningioma")
@@ -137,9 +137,10 @@ def test_a_classifier_is_proved_and_leaves_with_the_logits_of_the_run(
     server = ServerState(shared=adapter.shared(model), layers=adapter.layers(model))
     for form in ("adapter", "merged"):
         folder = tmp_path / "result"
-        export_result(
-            adapter=adapter, model=model, server=server, folder=folder, form=form, reload=given.load, head=head
-        )
+        with replacing(folder) as partial:
+            write_weights(
+                adapter=adapter, model=model, server=server, folder=partial, form=form, reload=given.load, head=head
+            )
         auto = AutoModelForImageClassification if kind == "vit" else AutoModelForSequenceClassification
         loaded, report = auto.from_pretrained(folder, output_loading_info=True)
         assert not any(report.values())

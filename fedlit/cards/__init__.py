@@ -1,0 +1,1 @@
+"""What lies beside the weights of a result, so that somebody else can use it: its facts, its prompt, its model card."""
