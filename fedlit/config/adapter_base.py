@@ -27,8 +27,13 @@ def base_of(key: str, folder: Path, config: Mapping[str, Any]) -> str:
             f"{key} is an adapter whose {CONFIG} names no base; write the model that it belongs to {remedy}"
         )
     here = Path(base).expanduser()
-    places = (here, folder / here)
-    there = next((place for place in places if place.is_dir()), None)
+    places = {place.resolve(): place for place in (folder / here, here) if place.is_dir()}
+    if len(places) > 1:
+        raise UserError(
+            f"{key} is an adapter over the base {base}, which is one folder seen from here and another seen from the "
+            f"adapter; write its whole path {remedy}"
+        )
+    there = next(iter(places.values()), None)
     if there is None:
         if base.startswith((".", "/", "~")):
             raise UserError(

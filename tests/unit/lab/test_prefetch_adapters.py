@@ -25,9 +25,9 @@ def needs(folder: Path) -> list[object]:
 def test_the_base_of_a_local_adapter(tmp_path: Path) -> None:
     one = adapter(tmp_path / "one", "owner/base")
     assert needs(one) == [LocalPath("model.path", str(one)), HubModel("owner/base", weights=True)]
-    (tmp_path / "base").mkdir()
-    adapter(one, "../base")
-    assert needs(one)[1] == LocalPath("model.path (base)", str((one / "../base").absolute()))
+    (tmp_path / "its_base").mkdir()
+    adapter(one, "../its_base")
+    assert needs(one)[1] == LocalPath("model.path (base)", str((one / "../its_base").absolute()))
     assert needs(adapter(one, "tiny")) == [LocalPath("model.path", str(one))]
 
 
