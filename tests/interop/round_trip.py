@@ -2,8 +2,8 @@
 
     train (fedlit) -> merge, chat -> peft, transformers' pipeline, lm-eval -> train on (TRL) -> train on (fedlit)
 
-Every loss is over the same rows: the mean over rows of the mean negative log likelihood of a response's tokens, the
-end-of-text token among them, as fedlit's global/loss. `ours` is computed by this file from nothing but a model's logits.
+Every loss is over the same rows: the mean negative log likelihood of all responses' tokens, those at their ends among
+them, as fedlit's global/loss. `ours` is computed by this file from nothing but a model's logits.
 One table tells both sides; a difference above the tolerance ends with exit code 1, a tool that is not installed is a
 line that says so and exit code 0.
 """
@@ -110,20 +110,15 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def mean_of_rows(losses: Sequence[Sequence[float]]) -> float:
-    """Return the mean over rows of each row's mean: fedlit's global/loss."""
-    return mean([mean(row) for row in losses])
-
-
 def mean_of_tokens(losses: Sequence[Sequence[float]]) -> float:
-    """Return the mean over all tokens: the loss of one batch of all rows."""
+    """Return the mean over all tokens: fedlit's global/loss, and the loss of one batch of all rows."""
     return mean([loss for row in losses for loss in row])
 
 
 def greedy(pipe: Any, row: dict[str, str]) -> str:
     """Return what transformers' pipeline answers, as a person would call it."""
     [found] = pipe(PROMPT.format(**row), max_new_tokens=8, do_sample=False, return_full_text=False)
-    return str(found["generated_text"])
+    return str(found["generated_text"]).strip()
 
 
 def result_of_fedlit(work: Path, base: Path, table: Table) -> float:
@@ -139,21 +134,21 @@ def result_of_fedlit(work: Path, base: Path, table: Table) -> float:
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run / "adapter").eval()
     whole = AutoModelForCausalLM.from_pretrained(run / "merged").eval()
     table.losses(
-        "fedlit's last round | peft.PeftModel of its adapter", loss, mean_of_rows(row_losses(adapted, tokenizer))
+        "fedlit's last round | peft.PeftModel of its adapter", loss, mean_of_tokens(row_losses(adapted, tokenizer))
     )
     own = AutoTokenizer.from_pretrained(run / "merged")
-    table.losses("fedlit's last round | its merged model in transformers", loss, mean_of_rows(row_losses(whole, own)))
+    table.losses("fedlit's last round | its merged model in transformers", loss, mean_of_tokens(row_losses(whole, own)))
     row = TESTED[3]
-    said = fedlit("chat", str(run), "--prompt", row["prompt"]).rstrip("\n")
+    said = fedlit("chat", str(run), "--prompt", row["prompt"]).strip()
     table.texts(
         "fedlit chat | pipeline of the merged model",
         said,
-        greedy(pipeline("text-generation", str(run / "merged")), row).rstrip("\n"),
+        greedy(pipeline("text-generation", str(run / "merged")), row),
     )
     table.texts(
         "fedlit chat | pipeline of the adapter over its base",
         said,
-        greedy(pipeline("text-generation", model=adapted.merge_and_unload(), tokenizer=tokenizer), row).rstrip("\n"),
+        greedy(pipeline("text-generation", model=adapted.merge_and_unload(), tokenizer=tokenizer), row),
     )
     return loss
 
@@ -213,18 +208,18 @@ def trl_trains_on(work: Path, base: Path, loss: float, table: Table) -> float:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    # TRL puts the end-of-text token behind a completion as text, which must then be read as that token.
+    tokenizer = AutoTokenizer.from_pretrained(base, split_special_tokens=False)
     model = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base), work / "runs" / "first" / "adapter", is_trainable=True
     )
     rows = [{"prompt": PROMPT.format(**row), "completion": row["response"]} for row in TESTED]
-    tokens = mean_of_tokens(row_losses(model.eval(), tokenizer))
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(work / "sft"),
             per_device_train_batch_size=len(rows),
-            per_device_eval_batch_size=1,
+            per_device_eval_batch_size=len(rows),
             max_steps=3,
             learning_rate=1e-2,
             logging_steps=1,
@@ -243,7 +238,7 @@ def trl_trains_on(work: Path, base: Path, loss: float, table: Table) -> float:
     table.losses("fedlit's last round | TRL before its first step", loss, trainer.evaluate()["eval_loss"])
     trainer.train()
     steps = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    table.losses("ours, mean of tokens | TRL's first training loss", tokens, steps[0], 1e-3)
+    table.losses("fedlit's last round | TRL's first training loss", loss, steps[0])
     after: float = trainer.evaluate()["eval_loss"]
     assert after < loss, f"TRL did not train: {loss} before, {after} after"
     trainer.save_model(str(work / "sft"))
@@ -261,7 +256,7 @@ def fedlit_goes_on(work: Path, base: Path, adapter: Path, what: str, loss: float
     described = json.loads((work / "runs" / name / "adapter" / "adapter_config.json").read_text())
     table.texts("the base | the base that the new adapter names", str(base), described["base_model_name_or_path"])
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), work / "runs" / name / "adapter")
-    again = mean_of_rows(row_losses(adapted.eval(), AutoTokenizer.from_pretrained(base)))
+    again = mean_of_tokens(row_losses(adapted.eval(), AutoTokenizer.from_pretrained(base)))
     table.losses("fedlit's round 1 | peft.PeftModel of that", records[1]["global/loss"], again)
 
 

@@ -21,7 +21,9 @@ from fedlit.models import PROJECTIONS
 from fedlit.models.adapter_folder import AdapterStart
 from fedlit.rules import read_adapter_folder
 
-TESTED = [{"prompt": f"twice {number} is", "response": f"{2 * number}, of course"} for number in range(7)]
+TESTED = [
+    {"prompt": f"twice {number} is", "response": f"{2 * number}" + ", of course" * (number % 3)} for number in range(7)
+]
 
 
 def small_gpt2() -> GPT2LMHeadModel:
@@ -51,15 +53,15 @@ def write_adapter(folder: Path, model: Any, base: Path, **options: Any) -> None:
 
 @torch.no_grad()
 def peft_loss(folder: Path, base: Path, tokenizer: Any, dtype: torch.dtype) -> float:
-    """Return the mean over TESTED of a response's mean loss, as nothing but peft and transformers compute it."""
+    """Return the mean loss of the responses' tokens, as nothing but peft and transformers compute it."""
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder).eval()
     losses = []
     for row in TESTED:
         prompt = tokenizer(row["prompt"] + "\n")["input_ids"]
         ids = [*prompt, *tokenizer(row["response"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         logits: Tensor = model(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1 : -1].float()
-        losses.append(functional.cross_entropy(logits, torch.tensor(ids[len(prompt) :])).double())
-    return float(torch.stack(losses).mean())
+        losses.append(functional.cross_entropy(logits, torch.tensor(ids[len(prompt) :]), reduction="none"))
+    return float(torch.cat(losses).double().mean())
 
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
