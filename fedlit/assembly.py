@@ -148,7 +148,9 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
     inputs, config, method = plan.inputs, plan.inputs.config, plan.method
     rehearse(plan)
-    backbone = plan.backbone()
+    backbone, folder = plan.backbone(), RunFolder(config)
+    if backbone.start is not None:
+        folder.begin_from(backbone.start.record())
     task = make_task(plan, backbone)
     layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
     host = ModelHost(backbone.model, method, layers)
@@ -156,7 +158,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     module.configure_optimizers()  # its mistakes are told before the first evaluation
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
     rows = [[inputs.rows[row] for row in shard.train] for shard in plan.clients]
-    folder, schedule = RunFolder(config), make_schedule(plan, host)
+    schedule = make_schedule(plan, host)
     server = host.first_server(method.parts, len(rows))
     host.load_server(server)
     trainer = SerialTrainer(

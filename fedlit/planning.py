@@ -88,13 +88,16 @@ def make_task(plan: Plan, backbone: Backbone) -> Task[Any, Any]:
 def attach_adapter(
     plan: Plan, backbone: Backbone, calibration: Calibration | None = None
 ) -> tuple[tuple[LoraLayer, ...], dict[str, float]]:
-    """Put the method's adapter into the backbone, initialised from one named stream, the same everywhere.
+    """Put the method's adapter into the backbone, initialised from one named stream, the same everywhere, or as the
+    adapter has it that `model.path` names.
 
     Returns:
         Its LoRA layers, and what the record should hold of the initialisation.
     """
     with torch_stream(plan.inputs.config.seed, "adapter"):
         facts = plan.method.attach(backbone.model, backbone.projections, calibration)
+    if backbone.start is not None:
+        plan.method.adapter.start_from(backbone.model, backbone.start)
     return plan.method.adapter.layers(backbone.model), facts
 
 

@@ -90,6 +90,8 @@ def restore(config: RunConfig, backbone: OwnBackbone) -> Trained:
     path = _checkpoint(config, folder, checkpoints)
     plan = make_plan(Inputs(config=config, rows=[], shards=[], classes=_classes(config, folder.path)), backbone.load)
     loaded = plan.backbone()
+    if loaded.start is not None:
+        folder.begin_from(loaded.start.record())  # what of it is frozen is in no checkpoint
     make_task(plan, loaded)  # which may give the model its padding
     # What an adapter makes of data is in the checkpoint, and replaces what it makes of these.
     layers, _ = attach_adapter(plan, loaded, partial(_stand_ins, loaded.model, task_spec(config.data.task).reads_text))

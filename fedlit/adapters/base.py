@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import TensorDict
-from fedlit.models import Projections
+from fedlit.errors import UserError
+from fedlit.models import AdapterStart, Projections
 
 Calibration = Callable[[], Iterator[Tensor]]
 """Yields the mean loss of the model on a few training batches, one after the other: with hooks on its layers an adapter
@@ -53,6 +54,19 @@ class Adapter(ABC):
         Returns:
             What the record should hold of the initialisation, by name.
         """
+
+    def start_from(self, model: nn.Module, start: AdapterStart) -> None:
+        """Make the factors of an adapter's files the first state of the modules that `attach` has put into `model`.
+
+        On the meta device it is only told whether they can be.
+
+        Raises:
+            UserError: this adapter has no place for them, as by default, or other ones.
+        """
+        raise UserError(
+            f"{start.key} is a LoRA adapter, and {type(self).__name__}, what this method trains, has no place for its "
+            f"factors; {start.merge}"
+        )
 
     @abstractmethod
     def shared(self, model: nn.Module) -> TensorDict:

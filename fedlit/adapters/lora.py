@@ -14,12 +14,13 @@ from torch import nn
 from fedlit.adapters.base import Adapter, Calibration
 from fedlit.adapters.options import LoraOptions
 from fedlit.adapters.peft_import import LoraConfig, PeftLayer, get_peft_model, without_bitsandbytes
+from fedlit.adapters.starting import start_layers
 from fedlit.adapters.targets import is_conv1d, linear_targets
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
-from fedlit.models import Projections
+from fedlit.models import AdapterStart, Projections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,14 @@ class Lora(LoraOptions, Adapter):
             factor = _factor(name)
             parameter.requires_grad_(factor is not None and factor in self.trains)
         return {}
+
+    def start_from(self, model: nn.Module, start: AdapterStart) -> None:
+        """Start from an adapter's factors, those that stay frozen among them.
+
+        Raises:
+            UserError: as start_layers.
+        """
+        start_layers(model, self.layers(model), self, start)
 
     def shared(self, model: nn.Module) -> TensorDict:
         """Return the factors that travel."""

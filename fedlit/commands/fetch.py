@@ -64,21 +64,24 @@ def prefetch(words: Sequence[str], *, dry_run: bool) -> int:
 
 def _look_up_all(needs: "Sequence[Need]", *, dry_run: bool) -> "list[Item]":
     """Return how every need stands; a dry run goes on without a network."""
-    from fedlit.lab.prefetch import HubUnreachableError, Item, LocalPath, look_up  # noqa: PLC0415  as above
+    from fedlit.lab.prefetch import HubUnreachableError, Item, LocalPath, base_need, look_up  # noqa: PLC0415  as above
 
     found: list[Item] = []
     unreachable = False
     for need in needs:
         item = Item(need=need, state="unknown")
+        base = None
         if not unreachable or isinstance(need, LocalPath):
             try:
-                item = look_up(need)
+                item, base = look_up(need), base_need(need)
             except HubUnreachableError as error:
                 if not dry_run:
                     raise
                 tell(f"warning: {error}")
                 unreachable = True
         found.append(item)
+        if base is not None and base not in needs:
+            found.append(look_up(base))
     return found
 
 

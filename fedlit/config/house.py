@@ -25,7 +25,9 @@ def with_house_rules(settings: Sequence[Setting], picks: Mapping[str, Pick]) -> 
         if setting.value != MISSING:
             continue
         if key == "model.name" and path is not None and path.value != MISSING:
-            given.append(Setting(key, Path(str(path.value)).name, f"the last part of model.path; {path.origin}"))
+            given.append(
+                Setting(key, _short_name(Path(str(path.value))), f"the last part of model.path; {path.origin}")
+            )
         elif key != "model.name":
             raise UserError(f"{key} is not given and {setting.origin} leaves it to you; add {key}=<value>")
     for group in ("data", "model"):
@@ -35,6 +37,15 @@ def with_house_rules(settings: Sequence[Setting], picks: Mapping[str, Pick]) -> 
     if "partition.name" not in last and "data.label" in last and last["data.label"].value is None:
         given.append(Setting("partition.name", "iid", "because data.label=null"))
     return given
+
+
+def _short_name(path: Path) -> str:
+    """Return the last part of a path; of a run's result the run's name too, since all results are called `adapter`."""
+    of_client = path.name.startswith("client-") and path.parent.name == "adapter"
+    result = path.parent if of_client else path
+    if result.name != "adapter" or not result.parent.name:
+        return path.name
+    return "-".join([result.parent.name, *path.parts[len(result.parent.parts) :]])
 
 
 def refuse_hidden_template(layers: Sequence[Mapping[str, Setting]], *, starts_whole: bool) -> None:

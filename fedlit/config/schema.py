@@ -19,7 +19,8 @@ class ModelConfig:
     name: str = "tiny"
     """name of the backbone, as it stands in the run's name and its record"""
     path: str = "tiny"
-    """Hugging Face model id, a local folder, or a model inside the package, such as `tiny`"""
+    """Hugging Face model id, a local folder, or a model inside the package, such as `tiny`; where it is a LoRA adapter,
+    its base is loaded, and a method that trains LoRA factors starts from the adapter's"""
     weights: str = option("pretrained", values=("pretrained", "random"))
     """`pretrained`, or `random`: drawn from the run's seed for the architecture that config.json describes"""
     tokenizer: str | None = None

@@ -1,5 +1,6 @@
 """Pretrained backbones: loading them, and the names of what is inside."""
 
+from fedlit.models.adapter_folder import AdapterStart
 from fedlit.models.backbone import MEMORY, PACKAGED, Backbone, Purpose
 from fedlit.models.loading import load_backbone, load_tokenizer
 from fedlit.models.own import OwnBackbone
@@ -11,6 +12,7 @@ __all__ = [
     "MEMORY",
     "PACKAGED",
     "PROJECTIONS",
+    "AdapterStart",
     "Backbone",
     "OwnBackbone",
     "Projections",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,6 +13,9 @@ from fedlit.models.projections import Projections
 from fedlit.models.vocabulary import require_unwritten
 from fedlit.tasks.registry import task_spec
 from fedlit.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from fedlit.models.adapter_folder import AdapterStart
 
 _PACKAGE = Path(__file__).parents[1]
 MEMORY = "memory"
@@ -55,7 +58,7 @@ class Backbone:
     """A pretrained model, all of it frozen, with its tokenizer (text) or its image processor (images).
 
     notices: lines that a person should read about it. unwritten: tokens that the model has no row for, with their ids;
-    no text may hold them. end_ids: tokens that end a generation by the settings that came with the model.
+    no text may hold them. end_ids: tokens that end a generation by the settings that came with the model. start: the adapter that `model.path` names, whose base this is; None for a model.
     """
 
     model: nn.Module
@@ -65,6 +68,7 @@ class Backbone:
     notices: tuple[str, ...] = ()
     unwritten: Mapping[str, int] = field(default_factory=dict)
     end_ids: tuple[int, ...] = ()
+    start: "AdapterStart | None" = None
 
     def require_readable(self, texts: Iterable[str]) -> None:
         """Refuse texts in which a token stands that the model cannot read.

@@ -32,15 +32,10 @@ def require_files(path: str, key: str) -> None:
         key: how messages name it, such as `model.path=x`.
 
     Raises:
-        UserError: pointers of Git LFS in place of files, an adapter, or a missing shard.
+        UserError: pointers of Git LFS in place of files, or a missing shard.
     """
     folder = Path(path)
     require_no_pointers(path, key, "*.safetensors", "*.bin", "*.index.json")
-    if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{key} holds adapter_config.json, a PEFT adapter and no model of its own; give the model that it belongs "
-            "to, or merge the two first (peft: merge_and_unload)"
-        )
     _require_shards(folder, key)
 
 

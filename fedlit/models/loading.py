@@ -1,6 +1,7 @@
 """Load a pretrained backbone with its tokenizer or image processor, or build it without weights."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from transformers.utils import is_flash_attn_2_available
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import folder, vocabulary
+from fedlit.models.adapter_folder import with_base
 from fedlit.models.backbone import LANGUAGE_MODEL, Backbone, Purpose, location, tokenizer_key
 from fedlit.models.notices import notices, quiet
 from fedlit.models.projections import HEADS, PROJECTIONS, Projections, head_parameters
@@ -25,7 +27,8 @@ from fedlit.seeding import torch_stream
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """Return the tokenizer of a backbone."""
+    """Return the tokenizer of a backbone; of an adapter its own or, where it has none, its base's."""
+    config, _ = with_base(config)
     key = tokenizer_key(config)
     path = location(config.tokenizer or config.path, key)
     folder.require_no_pointers(path, key, "*.json", "*.txt", "*.model", "*.jinja")
@@ -45,13 +48,15 @@ def load_backbone(
     for: sizes can be computed on any machine.
 
     Code that comes with a model is never run and nobody is asked to allow it. `reader` is a tokenizer, or an image
-    processor, in place of the one that would be loaded.
+    processor, in place of the one that would be loaded. Where `config.path` is an adapter, the backbone is its base,
+    and its factors are the backbone's `start`.
 
     Raises:
         UserError: the model, its tokenizer or its image processor cannot be loaded or needs code of its own, its
             weights lack more than a head, its tokenizer has more tokens than it, its projections are not known, or the
             device cannot do what the configuration asks for.
     """
+    config, start = with_base(config)
     path, key = location(config.path), f"model.path={config.path}"
     pretrained = config.weights == "pretrained"
     folder.require_no_pointers(path, key, "config.json")
@@ -67,7 +72,10 @@ def load_backbone(
         if pretrained and not weights:
             folder.require_weights_fit(path, key, model)
 
-    return as_backbone(config, purpose, model, reader, check_files)
+    backbone = as_backbone(config, purpose, model, reader, check_files)
+    if start is None:
+        return backbone
+    return replace(backbone, start=start, notices=(*start.notices(), *backbone.notices))
 
 
 def require_end(config: ModelConfig, purpose: Purpose, reader: Any) -> None:

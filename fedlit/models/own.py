@@ -97,7 +97,8 @@ def _require_model(model: Any) -> None:
     if hasattr(model, "peft_config"):
         raise UserError(
             f"model= is a {type(model).__name__} with an adapter of PEFT in it, and the run brings its own; give the "
-            "model below it, or merge the two first (merge_and_unload)"
+            "model below it, merge the two first (merge_and_unload), or go on from it: save_pretrained(<folder>) "
+            'and model={"path": <folder>}'
         )
     if not isinstance(model, transformers.PreTrainedModel):
         raise UserError(

@@ -124,6 +124,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.plots = self.path / "plots"
         self.adapter = self.path / "adapter"
+        self._start: Mapping[str, str] = {}
 
     def require_place(self) -> None:
         """Raise a UserError if the folder cannot be made or written, or its W&B run is not known."""
@@ -210,6 +211,20 @@ class RunFolder:
                     f"for); give eval.{name}={old}, choose another run.name, or move the folder away"
                 )
 
+    def begin_from(self, start: Mapping[str, str]) -> None:
+        """Take up what environment.json is to tell of the adapter that the run starts from (`AdapterStart.record`).
+
+        Raises:
+            UserError: the folder's run began with another one.
+        """
+        self._start = dict(start)
+        before = stored_environment(self.path).get("start")
+        if isinstance(before, dict) and before.get("sha256") != start["sha256"]:
+            raise UserError(
+                f"{self.path} began with another adapter than model.path={start['adapter']} is today; bring its files "
+                "back, or choose another run.name"
+            )
+
     def notices(self) -> list[str]:
         """Return a line where partition.json is there and cannot be understood."""
         stored = self.path / PARTITION
@@ -251,7 +266,8 @@ class RunFolder:
         sync(self.path)
 
     def _told_environment(self, device: str) -> dict[str, Any]:
-        return environment(device, plugin_records(self.config), described(self.config.data.scores or ()))
+        told = environment(device, plugin_records(self.config), described(self.config.data.scores or ()))
+        return {**told, "start": self._start} if self._start else told
 
     def records(self) -> list[Record]:
         """Return the records so far."""

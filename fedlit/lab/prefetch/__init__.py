@@ -7,6 +7,7 @@ however many cells of a sweep name it. Neither torch nor transformers is importe
 from fedlit.lab.prefetch.hub import (
     HubUnreachableError,
     Item,
+    base_need,
     cache_home,
     compute_node_variables,
     fetch,
@@ -22,6 +23,7 @@ __all__ = [
     "Item",
     "LocalPath",
     "Need",
+    "base_need",
     "cache_home",
     "compute_node_variables",
     "fetch",

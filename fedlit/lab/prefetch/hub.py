@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlit.config.adapter_base import CONFIG, stored_base
 from fedlit.data.paths import DATA_PATHS
 from fedlit.data.table_paths import places
 from fedlit.errors import UserError
-from fedlit.lab.prefetch.needs import HubData, HubModel, LocalPath, Need
+from fedlit.lab.prefetch.needs import HubData, HubModel, LocalPath, Need, model_need
 from fedlit.units import readable_bytes
 
 _BESIDE_WEIGHTS = re.compile(r"[^/]+\.(json|jinja|txt|model|tiktoken)")
@@ -27,6 +28,8 @@ _WEIGHTS = (
     re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json"),
 )
 """The names that transformers reads, the better form first."""
+_ADAPTER = (re.compile(r"adapter_model\.safetensors"),)
+"""The name of an adapter's factors, where the repository has adapter_config.json."""
 
 
 class HubUnreachableError(UserError):
@@ -119,9 +122,11 @@ def _look_up_path(need: LocalPath) -> Item:
 
 
 def model_files(names: Iterable[str], *, weights: bool) -> list[str]:
-    """Return the files of a model's repository that are read: its weights once, safetensors if there are any."""
+    """Return the files of a model's repository that are read: its weights once, safetensors if there are any, or an
+    adapter's factors.
+    """
     names = list(names)
-    forms = [[name for name in names if form.fullmatch(name)] for form in _WEIGHTS]
+    forms = [[name for name in names if form.fullmatch(name)] for form in _forms(names)]
     chosen = next((form for form in forms if form), []) if weights else []
     others = {name for form in forms for name in form}
     return [name for name in names if name in chosen or (_BESIDE_WEIGHTS.fullmatch(name) and name not in others)]
@@ -155,11 +160,41 @@ def _fetch_model(need: HubModel) -> Path:
 def _patterns(need: HubModel, siblings: Sequence[Any] | None) -> list[str]:
     """Return the names of a model's files as patterns."""
     chosen = model_files([file.rfilename for file in siblings or ()], weights=need.weights)
-    if need.weights and not any(form.fullmatch(name) for form in _WEIGHTS for name in chosen):
+    forms = _forms([file.rfilename for file in siblings or ()])
+    if need.weights and not any(form.fullmatch(name) for form in forms for name in chosen):
+        if forms is _ADAPTER:
+            raise UserError(
+                f"model {need.repo_id} is an adapter without adapter_model.safetensors; choose one that was saved as "
+                "safetensors: a pickle may run code when it is read"
+            )
         raise UserError(
             f"model {need.repo_id} has neither model.safetensors nor pytorch_model.bin; choose a model with weights"
         )
     return [glob.escape(name) for name in chosen]
+
+
+def _forms(names: Sequence[str]) -> tuple[re.Pattern[str], ...]:
+    return _ADAPTER if CONFIG in names else _WEIGHTS
+
+
+def base_need(need: Need) -> Need | None:
+    """Return what an adapter of the hub stands on; None of a model, and of a base inside the package.
+
+    Raises:
+        HubUnreachableError, UserError: as look_up, and a base that is not named or not there.
+    """
+    if not isinstance(need, HubModel) or not need.weights:
+        return None
+    with _told(need):
+        from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415  as above
+
+        info = HfApi().model_info(need.repo_id)
+        if CONFIG not in {file.rfilename for file in info.siblings or ()}:
+            return None
+        with _no_progress():
+            described = Path(hf_hub_download(need.repo_id, CONFIG, revision=info.sha))
+        base = stored_base(str(described.parent), need.repo_id)
+    return None if base is None else model_need(base)
 
 
 def _look_up_data(need: HubData) -> Item:

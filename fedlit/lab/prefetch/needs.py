@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_config, load_sweep
+from fedlit.config.adapter_base import stored_base
 from fedlit.config.keys import nearest, show
 from fedlit.config.layers import is_sweep
 from fedlit.config.places import is_file_name, list_choices, read_path
@@ -16,6 +17,9 @@ from fedlit.errors import UserError
 _PACKAGE = Path(__file__).parents[2]
 _READS = ("data", "model", "partition")
 """The groups of options on which it depends what a run reads."""
+
+BASE_KEY = "model.path (base)"
+"""How the model that an adapter stands on is called, which no key of the configuration names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ def needs_of(configs: Iterable[RunConfig]) -> list[Need]:
         parts = {"model.path": (config.model.path, config.model.weights == "pretrained")}
         if config.model.tokenizer is not None:
             parts["model.tokenizer"] = (config.model.tokenizer, False)
+        base = stored_base(config.model.path) if _is_local(config.model.path) else None
+        if base is not None:
+            parts[BASE_KEY] = (base, True)
         for key, (path, weights) in parts.items():
             if _is_local(path):
                 local[LocalPath(key, path)] = None
@@ -147,6 +154,13 @@ def _hub_data(config: RunConfig) -> Iterator[tuple[str, str | None, str]]:
 
 def _configurations(given: str | list[str] | None) -> list[str | None]:
     return [None] if given is None else [*given_paths(given)]
+
+
+def model_need(path: str) -> HubModel | LocalPath | None:
+    """Return the need of an adapter's base; None of what is inside the package."""
+    if _is_local(path):
+        return LocalPath(BASE_KEY, path)
+    return None if _is_packaged(path) else HubModel(path, weights=True)
 
 
 def _is_packaged(path: str) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from fedlit.config import RunConfig, load_config, to_yaml
 from fedlit.config.explain import explain, explanation, explanation_json
+from fedlit.config.house import _short_name
 from fedlit.config.loading import Resolved, resolve_words
 from fedlit.config.record import flat_values
 from fedlit.recipes import options_taken
@@ -91,3 +92,17 @@ def test_the_json_form_says_the_same(config_dir: Path) -> None:
     }
     assert content["groups"]["experiment"]["value"] == "both"
     assert content["folder"] == "runs/nested-questions-tiny-seed0"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/first/adapter", "first-adapter"),
+        ("/x/first/adapter/client-00001", "first-adapter-client-00001"),
+        ("adapter", "adapter"),
+        ("/models/adapter/llama", "llama"),
+        ("owner/llama-adapter", "llama-adapter"),
+    ],
+)
+def test_a_backbone_is_called_by_its_path(path: str, name: str) -> None:
+    assert _short_name(Path(path)) == name

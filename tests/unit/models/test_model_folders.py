@@ -168,11 +168,6 @@ def test_a_missing_shard(folder: Path, small_llama: Callable[..., Any]) -> None:
     assert "names no files" in message(folder)
 
 
-def test_an_adapter_is_no_model(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "x"}')
-    assert "adapter_config.json, a PEFT adapter and no model of its own" in message(folder)
-
-
 TINY = {"vocab_size": 2048, "d_model": 16}
 ENCODER_DECODERS: Mapping[str, Callable[[], Any]] = {
     "t5": lambda: T5Config(**TINY, d_kv=4, d_ff=32, num_layers=1, num_heads=2),

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedlit.adapters import trainable
 from fedlit.adapters.lora import Lora
+from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.client.folded import FoldedChanges
 from fedlit.config import ModelConfig, RunConfig, load_config
 from fedlit.errors import UserError
@@ -66,6 +67,22 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> Backbone:
 
 def loss_of(model: Any) -> torch.Tensor:
     return model(input_ids=TOKENS, labels=TOKENS).loss
+
+
+def test_a_run_in_4_bits_starts_from_an_adapter(quantized: Backbone, tmp_path: Path) -> None:
+    """Each layer adds to its packed base what peft's layer with the stored factors adds."""
+    lora = Lora(lora_rank=4, lora_alpha=6.0, target_modules="all")
+    lora.attach(quantized.model, quantized.projections)
+    for parameter in trainable(quantized.model).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    layers, tensors = lora.layers(quantized.model), dict(quantized.model.named_parameters())
+    write_peft_adapter(tmp_path, layers, tensors, {}, backbone_path="tiny")
+    again = load_backbone(ModelConfig(path=str(tmp_path), quantization="nf4", dtype="bfloat16"))
+    lora.attach(again.model, again.projections)
+    assert again.start is not None
+    before = loss_of(again.model).item()
+    lora.start_from(again.model, again.start)
+    assert loss_of(again.model).item() == loss_of(quantized.model).item() != before
 
 
 def test_lora_trains_beside_weights_in_4_bits_and_leaves_as_an_adapter(quantized: Backbone, tmp_path: Path) -> None:
