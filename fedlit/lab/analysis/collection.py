@@ -13,7 +13,7 @@ from fedlit.config.loading import list_choices
 from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint
 from fedlit.errors import UserError
-from fedlit.lab.sweeps.cells import cell_runs
+from fedlit.lab.sweeps.cells import STALE, CellRun, cell_runs
 from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
@@ -119,8 +119,24 @@ def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collecti
     sweep = load_sweep(name, config_dir)
     kept = remembered(sweep, overrides)
     runs = cell_runs(sweep, [*kept, *overrides])
-    entries = [_entry(run.cell.name, run.cell.folder, run.cell.settings, run.status) for run in runs]
+    entries = [_of_cell(run) for run in runs]
     return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept, notes=tuple(told(runs)))
+
+
+def _of_cell(run: CellRun) -> Entry:
+    """Return a cell's run; of a stale one nothing but its state, whatever lies in its folder."""
+    cell = run.cell
+    if run.status.state != STALE:
+        return _entry(cell.name, cell.folder, cell.settings, run.status)
+    return Entry(
+        name=cell.name,
+        folder=cell.folder,
+        settings=cell.settings,
+        status=run.status,
+        config=None,
+        records=(),
+        partition=None,
+    )
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.series import Column, Curve, Outcome, Points, costs, curve, outcome, points_of, scored_rounds
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
+from fedlit.lab.sweeps.cells import STALE
 from fedlit.scores import SCORES, headings, is_lower_better, main_key
 from fedlit.store.status import STATES
 
@@ -101,7 +102,7 @@ def page_data(collection: Collection) -> PageData:
     protocols = _distinct(str(record["eval/protocol"]) for record in records if "eval/protocol" in record)
     return PageData(
         name=collection.name,
-        states=[(state, states[state]) for state in ("done", *STATES[:-1], "unknown") if states[state]],
+        states=[(state, states[state]) for state in ("done", STALE, *STATES[:-1], "unknown") if states[state]],
         facts=_facts(collection, groups, protocols),
         warnings=_warnings(collection, protocols),
         runs=runs,
