@@ -253,7 +253,7 @@ def submit_command(options: argparse.Namespace) -> int:
         return 0
     request = Request(
         sweep=options.sweep,
-        name=sweep.name,
+        name=sweep.runs_name,
         indices=tuple(run.index for run in chosen),
         cells=tuple(run.cell for run in runs),
         overrides=tuple(overrides),

@@ -51,7 +51,7 @@ class Collection:
     name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
     tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
     `seed`. remembered: arguments that nobody gave, those with which the sweep was last started. notes: lines about
-    what is left out.
+    what is left out. best: axes of which a table shows the best value, by the sweep's file.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Collection:
     varied: tuple[str, ...]
     remembered: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    best: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +121,8 @@ def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collecti
     kept = remembered(sweep, overrides)
     runs = cell_runs(sweep, [*kept, *overrides])
     entries = [_of_cell(run) for run in runs]
-    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept, notes=tuple(told(runs)))
+    found = _named(sweep.name, entries[0].folder.parent, entries)
+    return replace(found, remembered=kept, notes=tuple(told(runs)), best=sweep.best)
 
 
 def _of_cell(run: CellRun) -> Entry:
