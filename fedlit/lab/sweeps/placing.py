@@ -117,7 +117,15 @@ def other_settings(folder: Path, asked: RunConfig) -> dict[str, str]:
     Raises:
         UserError: the folder's configuration cannot be read.
     """
-    stored = read_stored(read_file(folder / "config.yaml", str(folder / "config.yaml")), str(folder / "config.yaml"))
+    return _changes(folder, _stored(folder), asked)
+
+
+def _stored(folder: Path) -> RunConfig:
+    path = folder / "config.yaml"
+    return read_stored(read_file(path, str(path)), str(path))
+
+
+def _changes(folder: Path, stored: RunConfig, asked: RunConfig) -> dict[str, str]:
     old, new = stored.num_rounds, asked.num_rounds
     before = fingerprint(replace(stored, num_rounds=new) if new > old else stored)
     after = fingerprint(asked)
@@ -186,22 +194,22 @@ def _placed(cell: Cell, configs: dict[tuple[str, ...], RunConfig | UserError]) -
     if isinstance(config, UserError):
         others = [Other(folder=folder, changes={"": f"cannot be compared: {config}"}) for folder in candidates]
         return Placed(cell=cell, name=cell.name, others=tuple(others))
-    others, found = [], None
+    others, found, fewer = [], None, None
     for folder in candidates:
         try:
-            changes = other_settings(folder, config)
+            stored = _stored(folder)
+            changes = _changes(folder, stored, config)
         except UserError as error:
             changes = {"": str(error)}
         if not changes and found is None:
             found = folder
+            fewer = stored.num_rounds if stored.num_rounds < config.num_rounds else None
         elif changes:
             others.append(Other(folder=folder, changes=changes))
     if found is None:
         free = cell.folder not in candidates
         found = cell.folder if free else cell.folder.with_name(f"{cell.name}-{settings_checksum(config)}")
         return Placed(cell=_moved(cell, found), name=cell.name, others=tuple(others))
-    stored = read_stored((found / "config.yaml").read_text(encoding="utf-8"), str(found))
-    fewer = stored.num_rounds if stored.num_rounds < config.num_rounds else None
     return Placed(cell=_moved(cell, found), name=cell.name, num_rounds=fewer, others=tuple(others))
 
 
