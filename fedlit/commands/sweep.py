@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from fedlit.arguments import CommandParser, integer, positive, require_words, writing
 from fedlit.commands.endings import is_first_process, without_traceback
-from fedlit.commands.sweep_end import cancel_command, clean_command
+from fedlit.commands.sweep_end import add_ends
 from fedlit.commands.sweep_run import arguments_of, pick, run_command, tell_others
 from fedlit.config import load_sweep
 from fedlit.config.keys import nearest
@@ -39,6 +39,10 @@ Without key=value arguments those of the last 'submit' or 'run --local' hold, wh
 --as-in-file takes the sweep as it stands in its file.
 """
 
+
+HELD = """\
+Runs are compared with their cells under the arguments of the last start; key=value picks cells by the values of axes.
+"""
 
 REMEMBERING = ("status", "submit", "run", "cancel", "clean")
 """Commands for which the arguments of the last start hold."""
@@ -141,29 +145,10 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     run.add_argument(
         "--cold", action="store_true", help="every cell of several imports everything itself, as with FEDLIT_WARM=0"
     )
-    cancel = add(
-        "cancel",
-        cancel_command,
-        "end what runs or waits: this sweep's jobs in SLURM's queue, and its runs on this machine, which save first",
-        "cancel demo seed=1",
-    )
-    clean = add(
-        "clean",
-        clean_command,
-        "remove run folders: those that are stale or failed, or those that are named; it lists them and asks",
-        "clean demo --stale --dry-run",
-    )
-    for each in (cancel, clean):
-        each.add_argument(
-            "cells", metavar="CELL", nargs="*", help="numbers of cells, such as 0-3,7, or names of run folders"
-        )
-        each.add_argument("--yes", action="store_true", help="do not ask")
-    clean.add_argument("--stale", action="store_true", help="runs of another configuration than their cell's")
-    clean.add_argument("--failed", action="store_true", help="runs that failed, diverged, were killed or timed out")
-    clean.add_argument("--all", action="store_true", help="every run folder, those that are done too")
-    clean.add_argument("--dry-run", action="store_true", help="list them only")
+    add_ends(add)
     for name in REMEMBERING:
-        parsers[name].description = f"{parsers[name].description} {REMEMBERED}"
+        held = HELD if name in ("cancel", "clean") else REMEMBERED
+        parsers[name].description = f"{parsers[name].description}\n{held}"
     return parsers
 
 

@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fedlit.arguments import CommandParser
 from fedlit.commands.sweep_run import tell_arguments
 from fedlit.config import load_sweep
 from fedlit.config.loading import split_arguments
@@ -16,6 +18,31 @@ if TYPE_CHECKING:
     from fedlit.config import Sweep
     from fedlit.lab.sweeps.cells import CellRun
     from fedlit.lab.sweeps.cleaning import Leftover
+
+
+def add_ends(add: Callable[[str, Callable[[argparse.Namespace], int], str, str], CommandParser]) -> None:
+    """Add both commands to those of `fedlit sweep`."""
+    cancel = add(
+        "cancel",
+        cancel_command,
+        "end what runs or waits: this sweep's jobs in SLURM's queue, and its runs on this machine, which save first",
+        "cancel demo seed=1",
+    )
+    clean = add(
+        "clean",
+        clean_command,
+        "remove run folders: those that are stale or failed, or those that are named; it lists them and asks",
+        "clean demo --stale --dry-run",
+    )
+    for each in (cancel, clean):
+        each.add_argument(
+            "cells", metavar="CELL", nargs="*", help="numbers of cells, such as 0-3,7, or names of run folders"
+        )
+        each.add_argument("--yes", action="store_true", help="do not ask")
+    clean.add_argument("--stale", action="store_true", help="runs of another configuration than their cell's")
+    clean.add_argument("--failed", action="store_true", help="runs that failed, diverged, were killed or timed out")
+    clean.add_argument("--all", action="store_true", help="every run folder, those that are done too")
+    clean.add_argument("--dry-run", action="store_true", help="list them only")
 
 
 def cancel_command(options: argparse.Namespace) -> int:
