@@ -18,6 +18,7 @@ examples:
   fedlit report scl_table2
   fedlit report fedex_glue data=glue/cola --round=best --output=tables/cola
   fedlit report runs/medquad --score rouge_l --score loss
+  fedlit report own.yaml --best local.lr --round=best
 """
 
 
@@ -28,6 +29,14 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output", type=user_path, metavar="FOLDER", help="default: report/ beside the runs")
     parser.add_argument("--score", action="append", default=[], metavar="NAME", help="a score to show; may be repeated")
     parser.add_argument("--round", default="last", metavar="last|best", help="round that is shown (default: last)")
+    parser.add_argument(
+        "--best",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="show the best value of this axis only, such as local.lr, chosen on validation over seeds in the round "
+        "that is shown; may be repeated (default: 'best' in the sweep's file; none: all values)",
+    )
     parser.add_argument("--no-figures", action="store_true", help="tables only")
     return without_traceback(lambda: _report(parser.parse(words)))
 
@@ -38,15 +47,21 @@ def _report(options: argparse.Namespace) -> int:
     targets, overrides = split_targets(options.targets)
     if options.output and options.output.exists() and not options.output.is_dir():
         raise UserError(f"--output={options.output} is a file; give a folder")
-    from fedlit.lab.analysis.collection import collect  # noqa: PLC0415  so that --help comes at once
+    from fedlit.lab.analysis.best_axis import at_best  # noqa: PLC0415  so that --help comes at once
+    from fedlit.lab.analysis.collection import collect  # noqa: PLC0415
     from fedlit.lab.report.layout import check_scores  # noqa: PLC0415
 
     collection = collect(targets, overrides)
     if collection.remembered:
         tell(f"with the arguments of the last start: {shlex.join(collection.remembered)}")
+    check_scores(collection, options.score)
+    axes = [axis for axis in options.best if axis != "none"]
+    if not options.best:  # those of the file, where more than one value is picked
+        axes = [axis for axis in collection.best if axis in collection.varied]
+    if axes:
+        collection, _ = at_best(collection, axes, options.round)
     for note in collection.notes:
         tell(note)
-    check_scores(collection, options.score)
     from fedlit.lab.report.writing import write_report  # noqa: PLC0415  scipy and matplotlib: seconds, after all mistakes
 
     folder = options.output or collection.folder / "report"

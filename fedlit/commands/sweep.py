@@ -1,4 +1,5 @@
-"""The cells of a sweep, each one run: list them, run them on this machine or as a SLURM array, and see how they stand.
+"""The cells of a sweep, each one run: list them, run them on this machine or as a SLURM array, see how they stand, end
+them and clean up.
 
 SWEEP is the name of a file in configs/sweep, or in sweep/ of a folder of your own, or the path of a YAML file;
 configs/README.md tells what is in it. After it stand key=value arguments: for the key of an axis they pick cells
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from fedlit.arguments import CommandParser, integer, positive, require_words, writing
 from fedlit.commands.endings import is_first_process, without_traceback
+from fedlit.commands.sweep_end import add_ends
 from fedlit.commands.sweep_run import arguments_of, pick, run_command, tell_others
 from fedlit.config import load_sweep
 from fedlit.config.keys import nearest
@@ -28,12 +30,22 @@ examples:
   fedlit sweep submit scl_table2 --max-parallel 8 --sbatch=--time=12:00:00
   fedlit sweep status scl_table2
   fedlit sweep submit scl_table2 --only-unfinished
+  fedlit sweep cancel scl_table2
+  fedlit sweep clean scl_table2 --dry-run   # what is stale or failed
 """
 
 REMEMBERED = """\
 Without key=value arguments those of the last 'submit' or 'run --local' hold, which runs/SWEEP/sweep.json keeps;
 --as-in-file takes the sweep as it stands in its file.
 """
+
+
+HELD = """\
+Runs are compared with their cells under the arguments of the last start; key=value picks cells by the values of axes.
+"""
+
+REMEMBERING = ("status", "submit", "run", "cancel", "clean")
+"""Commands for which the arguments of the last start hold."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -62,6 +74,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         )
     if others and others[0] in parsers:
         parsers[others[0]].refuse_unknown_options(others)
+    if others and others[0] in ("cancel", "clean"):  # their words, of which there may be none, stand before the options
+        others.sort(key=lambda word: word.startswith("-"))
     options = parser.parse_args(others)
     options.overrides = overrides
     return options
@@ -78,7 +92,7 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
             parser.add_argument(
                 "sweep", metavar="SWEEP", help="name of a file in configs/sweep, or path of a YAML file"
             )
-        if name in ("status", "submit", "run"):
+        if name in REMEMBERING:
             parser.add_argument("--as-in-file", action="store_true", help="no arguments of the last start")
         parsers[name] = parser
         return parser
@@ -131,8 +145,10 @@ def add_commands(commands: "argparse._SubParsersAction[CommandParser]") -> dict[
     run.add_argument(
         "--cold", action="store_true", help="every cell of several imports everything itself, as with FEDLIT_WARM=0"
     )
-    for name in ("status", "submit", "run"):
-        parsers[name].description = f"{parsers[name].description} {REMEMBERED}"
+    add_ends(add)
+    for name in REMEMBERING:
+        held = HELD if name in ("cancel", "clean") else REMEMBERED
+        parsers[name].description = f"{parsers[name].description}\n{held}"
     return parsers
 
 
@@ -210,7 +226,7 @@ def submit_command(options: argparse.Namespace) -> int:
     elif at_work:
         raise UserError(
             f"{counts([run.status.state for run in at_work])} of {len(runs)} cells of {sweep.name} have a job already; "
-            "give --only-unfinished, or end those jobs (scancel)"
+            "give --only-unfinished, or end those jobs (fedlit sweep cancel)"
         )
     elif busy:
         print(f"{len(busy)} cells are done and will end at once; --only-unfinished leaves them out")
@@ -222,7 +238,7 @@ def submit_command(options: argparse.Namespace) -> int:
         return 0
     request = Request(
         sweep=options.sweep,
-        name=sweep.name,
+        name=sweep.runs_name,
         indices=tuple(run.index for run in chosen),
         cells=tuple(run.cell for run in runs),
         overrides=tuple(overrides),

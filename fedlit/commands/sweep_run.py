@@ -40,6 +40,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 def run_local(options: argparse.Namespace) -> int:
     """Run the cells on this machine."""
+    from fedlit.lab.sweeps.cancelling import Cancelled  # noqa: PLC0415
     from fedlit.lab.sweeps.local import EARLY, device_masks, local_runs, run_locally, visible_gpus  # noqa: PLC0415
     from fedlit.lab.sweeps.placing import placed  # noqa: PLC0415
     from fedlit.lab.sweeps.records import remember  # noqa: PLC0415
@@ -63,7 +64,12 @@ def run_local(options: argparse.Namespace) -> int:
     masks = device_masks(options.jobs, options.devices, [] if on_cpu else visible_gpus(os.environ))
     remember(sweep, overrides)
     outcomes = run_locally(
-        runs, masks, options.devices, lambda line: print(printable(line), flush=True), warm=not options.cold
+        runs,
+        masks,
+        options.devices,
+        lambda line: print(printable(line), flush=True),
+        warm=not options.cold,
+        cancelled=Cancelled(sweep.folder(overrides)),
     )
     states = [outcome.state for outcome in outcomes]
     print(f"{number_of(runs)}: {counts(states)}")
@@ -119,13 +125,20 @@ def tell_others(cells: "Sequence[CellRun | Placed]") -> None:
 
 def arguments_of(sweep: Sweep, options: argparse.Namespace) -> list[str]:
     """Return the key=value arguments of a command, those of the last start where it has none."""
-    from fedlit.lab.sweeps.records import arguments_path, remembered  # noqa: PLC0415
+    from fedlit.lab.sweeps.records import remembered  # noqa: PLC0415
 
     kept = () if options.as_in_file else remembered(sweep, options.overrides)
-    if kept:
-        path = arguments_path(sweep, options.overrides)
-        print(f"with the arguments in {path}: {shlex.join(kept)}", file=sys.stderr)
+    tell_arguments(sweep, options.overrides, kept)
     return [*kept, *options.overrides]
+
+
+def tell_arguments(sweep: Sweep, overrides: Sequence[str], kept: Sequence[str]) -> None:
+    """Tell of arguments that nobody gave, if there are any."""
+    from fedlit.lab.sweeps.records import arguments_path  # noqa: PLC0415
+
+    if kept:
+        path = arguments_path(sweep, overrides)
+        print(f"with the arguments in {path}: {shlex.join(kept)}", file=sys.stderr)
 
 
 def pick(cells: Sequence[Cell], index: int, sweep: Sweep) -> Cell:

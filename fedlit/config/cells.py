@@ -49,10 +49,11 @@ class Cell:
 class Sweep:
     """A parsed file.
 
-    name: of the file, that of its runs' folder. origin: the file in messages. place: its folder, from which the paths
+    name: of the file. origin: the file in messages. place: its folder, from which the paths
     of configurations in it are seen. comment: its first sentence. experiment: what every cell starts from; None for the
     defaults. base: what all cells change of the experiment. exclude: combinations of the grids that are no cells.
-    extra: grids of one cell each. keys: those of a run and what each accepts, the groups among them.
+    extra: grids of one cell each. keys: those of a run and what each accepts, the groups among them. best: axes whose
+    best value a report shows. version: of the file; each has a folder of runs of its own.
     """
 
     name: str
@@ -65,6 +66,13 @@ class Sweep:
     exclude: tuple[Settings, ...]
     extra: tuple[Grid, ...]
     keys: Mapping[str, Hint]
+    best: tuple[str, ...] = ()
+    version: int = 1
+
+    @property
+    def runs_name(self) -> str:
+        """What its runs' folder, their group and their jobs are called: `own`, of a later version `own-v2`."""
+        return self.name if self.version == 1 else f"{self.name}-v{self.version}"
 
     def settings(self) -> list[Settings]:
         """Return the settings of every cell in the order of the file."""
@@ -120,7 +128,7 @@ class Sweep:
         runs = self.folder(overrides)
         logging = {**self.base, **texts}
         has_group = "logging.group" in logging or logging.get("logging.wandb") == "disabled"
-        group = {} if has_group else {"logging.group": self.name}
+        group = {} if has_group else {"logging.group": self.runs_name}
         others = {key: text for key, text in texts.items() if key not in known and key != "run.dir"}
         return [
             Cell(
@@ -133,8 +141,10 @@ class Sweep:
         ]
 
     def folder(self, overrides: Sequence[str] = ()) -> Path:
-        """Return the folder that holds the cells' run folders: `runs/<sweep>`, or what the user's `run.dir` says."""
-        return user_path(split_arguments(overrides).get("run.dir", f"runs/{self.name}"))
+        """Return the folder that holds the cells' run folders: `runs/<sweep>`, of a later version
+        `runs/<sweep>-v2`, or what the user's `run.dir` says.
+        """
+        return user_path(split_arguments(overrides).get("run.dir", f"runs/{self.runs_name}"))
 
     @cached_property
     def _naming_keys(self) -> list[str]:

@@ -82,12 +82,14 @@ class Resolved:
     picks: tuple[Pick, ...]
 
 
-def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> RunConfig:
+def load_config(arguments: Sequence[str], config_dir: Path = CONFIG_DIR, *, checked: bool = True) -> RunConfig:
     """Return the configuration of a run from its arguments, such as `my.yaml`, `data=medquad` or `local.steps=10`.
+
+    checked: without it values may be out of range and files missing, as where a run is only looked at.
 
     Raises UserError, one line, for anything that is not known, of the wrong type or out of range.
     """
-    return resolve_words(arguments, config_dir).config
+    return resolve_words(arguments, config_dir, checked=checked).config
 
 
 def load_config_from(
@@ -125,13 +127,14 @@ def _mapping(value: object, named: str) -> Mapping[str, Any]:
     return value
 
 
-def resolve_words(arguments: Sequence[str], config_dir: Path = CONFIG_DIR) -> Resolved:
+def resolve_words(arguments: Sequence[str], config_dir: Path = CONFIG_DIR, *, checked: bool = True) -> Resolved:
     """Return the configuration of a command line, and where every value came from; raises as `load_config`."""
     words = list(arguments)
     for word in words:
         _refuse_name(word, config_dir)
     texts = split_arguments(word for word in words if not is_file_name(word))
-    return resolve(own_files(words, COMMAND_LINE), Given(COMMAND_LINE, texts, is_text=True), config_dir)
+    given = Given(COMMAND_LINE, texts, is_text=True)
+    return resolve(own_files(words, COMMAND_LINE), given, config_dir, checked=checked)
 
 
 def _refuse_name(word: str, config_dir: Path) -> None:
@@ -144,7 +147,7 @@ def _refuse_name(word: str, config_dir: Path) -> None:
         raise UserError(f"{cut(word)!r} is no key=value and no YAML file; write {meant}")
 
 
-def resolve(own: Sequence[GroupFile], given: Given, config_dir: Path) -> Resolved:
+def resolve(own: Sequence[GroupFile], given: Given, config_dir: Path, *, checked: bool = True) -> Resolved:
     """Return the configuration of a user's own files, in their order, and of what is given above them."""
     files, experiments = chain(own, given, config_dir)
     picks = group_picks(files, given)
@@ -182,7 +185,8 @@ def resolve(own: Sequence[GroupFile], given: Given, config_dir: Path) -> Resolve
     settings = with_house_rules([setting for layer in layers for setting in layer.values()], last)
     defaults = option_defaults(method, method_file.content, {setting.key for setting in settings})
     config = assemble(settings, keys, defaults)
-    check(config, {setting.key: setting.origin for setting in settings})
+    if checked:
+        check(config, {setting.key: setting.origin for setting in settings})
     return Resolved(config, tuple(settings), (*picks, *experiments))
 
 

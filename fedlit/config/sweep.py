@@ -16,6 +16,8 @@
       - {data: dolly, model: roberta-large}
     extra:                        # cells beside the grids, each with these values and no axis
       - {method: local_only, data: medquad, seed: 0}
+    best: [local.lr]              # axes of which 'fedlit report' shows the best value only, chosen on validation
+    version: 2                    # of a changed sweep: its runs go to runs/<sweep>-v2, and those of before stay
 
 An experiment, a data set, a model or a method may be the path of a YAML file, seen from the sweep's own folder.
 
@@ -44,7 +46,7 @@ from fedlit.recipes import all_options
 
 __all__ = ["Cell", "Sweep", "load_sweep", "load_sweeps"]
 
-SWEEP_KEYS = ("experiment", "overrides", "axes", "grids", "exclude", "extra")
+SWEEP_KEYS = ("experiment", "overrides", "axes", "grids", "exclude", "extra", "best", "version")
 
 
 def load_sweep(name: str, config_dir: Path = CONFIG_DIR) -> Sweep:
@@ -117,7 +119,10 @@ def _load(name: str, files: _Files) -> Sweep:
         exclude=tuple(_settings_list(content, "exclude", keys, origin)),
         extra=tuple(single(settings) for settings in _settings_list(content, "extra", keys, origin)),
         keys=keys,
+        best=_best(content, origin),
+        version=_version(content, origin),
     )
+    _require_best(sweep)
     _require_choices(sweep, files)
     _require_distinct(sweep)
     _require_exclusions(sweep)
@@ -206,6 +211,33 @@ def _entry(name: str, value: Any, keys: Mapping[str, Hint], origin: str) -> Sett
     for key in (setting.key for setting in settings if setting.key in ("run.name", "run.dir")):
         raise UserError(f"{key} ({origin}) is set by the sweep: every cell has a folder of its own; leave it out")
     return {setting.key: setting.value for setting in settings}
+
+
+def _best(content: Mapping[str, Any], origin: str) -> tuple[str, ...]:
+    """Return the axes whose best value a report shows."""
+    value = content.get("best") or []
+    axes = [value] if isinstance(value, str) else value
+    if not isinstance(axes, list) or not all(isinstance(axis, str) for axis in axes):
+        raise UserError(f"{origin}: best={show(value)} is no list of axes; write best: [local.lr]")
+    return tuple(dict.fromkeys(axes))
+
+
+def _version(content: Mapping[str, Any], origin: str) -> int:
+    value = content.get("version", 1)
+    if type(value) is not int or not 1 <= value < 10**6:
+        raise UserError(f"{origin}: version={show(value)} is no version; write 1, 2, 3 ...")
+    return value
+
+
+def _require_best(sweep: Sweep) -> None:
+    """Refuse an axis to choose on that has nothing to choose from."""
+    known = {key: values for key, values in values_by_key([*sweep.grids, *sweep.extra]).items() if key != "seed"}
+    for axis in sweep.best:
+        if len(known.get(axis, ())) < 2:
+            raise UserError(
+                f"{sweep.origin}: best={show(axis)} is no axis with several values{nearest(axis, known)} "
+                f"Keys that vary: {', '.join(key for key, values in known.items() if len(values) > 1) or 'none'}"
+            )
 
 
 def _require_choices(sweep: Sweep, files: _Files) -> None:

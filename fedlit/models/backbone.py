@@ -58,7 +58,9 @@ class Backbone:
     """A pretrained model, all of it frozen, with its tokenizer (text) or its image processor (images).
 
     notices: lines that a person should read about it. unwritten: tokens that the model has no row for, with their ids;
-    no text may hold them. end_ids: tokens that end a generation by the settings that came with the model. start: the adapter that `model.path` names, whose base this is; None for a model.
+    no text may hold them.
+    end_ids: tokens that end a generation by the settings that came with the model. start: the adapter that `model.path`
+    names, whose base this is; None for a model.
     """
 
     model: nn.Module

@@ -173,8 +173,7 @@ class RunFolder:
             )
 
     def _require_same_plugins(self) -> None:
-        before = from_json(stored_environment(self.path).get("plugins"))
-        if before is not None and (reason := why_another_run(before, plugin_records(self.config))) is not None:
+        if (reason := why_other_plugins(self.path, self.config)) is not None:
             raise UserError(f"{self.path} {reason}")
 
     def require_same_rows(self, key: str, checksum: str | None) -> None:
@@ -323,6 +322,12 @@ def _stored_config(path: Path) -> RunConfig:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not the configuration of a run; mend it, or move the folder away") from error
+
+
+def why_other_plugins(folder: Path, config: RunConfig) -> str | None:
+    """Return why a folder's run cannot go on with the code that its parts from outside have now; None if it can."""
+    before = from_json(stored_environment(folder).get("plugins"))
+    return None if before is None else why_another_run(before, plugin_records(config))
 
 
 def stored_environment(folder: Path) -> dict[str, Any]:

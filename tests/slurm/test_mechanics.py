@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,34 @@ def test_a_cancelled_job_ends_by_itself(checkout: Checkout, script: str) -> None
         "1",
     ]
     assert checkout.cluster.state(job) == "CANCELLED"
+
+
+def test_a_cancelled_sweep_ends_its_own_elements_and_no_other(checkout: Checkout) -> None:
+    """The one at work gets SIGTERM and ends by itself, the waiting one never begins, another sweep's goes on."""
+    job_script = checkout.folder / "slurm" / "job.sh"
+    job_script.write_text(job_script.read_text().replace("task.py)", "task.py mode=wait)"))
+    assert "mode=wait" in job_script.read_text()
+    (checkout.folder / "own.yaml").write_text("experiment: demo\naxes:\n  seed: [0, 1]\n")
+    other = checkout.submit("--array=0", *SHAPE, "slurm/array.sbatch", "other.yaml")
+
+    def fedlit(*words: str) -> str:
+        done = checkout.cluster.run(sys.executable, "-m", "fedlit", "sweep", *words, cwd=checkout.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    job = fedlit("submit", "own.yaml", "--max-parallel=1", "--sbatch=--ntasks-per-node=2").split()[1].rstrip(":")
+    checkout.wait_for_start(f"{job}_0", 2)
+    checkout.wait_for_start(f"{other}_0", 2)
+    told = fedlit("cancel", "own.yaml", "--yes")
+    assert f"job {job}_0, RUNNING: own-seed0\njob {job}_1, PENDING: own-seed1\n" in told
+    assert "2 jobs cancelled" in told
+    checkout.cluster.wait(job)
+    assert set(checkout.cluster.states(job).values()) == {"CANCELLED"}
+    assert {event["name"] for event in checkout.events(job, "signal")} == {"SIGTERM"}
+    assert {event["job"] for event in checkout.events(job, "start")} == {f"{job}_0"}
+    assert checkout.cluster.state(f"{other}_0") == "RUNNING"
+    checkout.cluster.run("scancel", other)
+    checkout.cluster.wait(other)
 
 
 def test_a_job_put_back_by_slurm_goes_on_in_the_same_log(checkout: Checkout) -> None:

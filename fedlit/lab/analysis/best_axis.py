@@ -125,7 +125,7 @@ def _best(group: Sequence[Entry], axes: Sequence[str], order: Mapping[str, int],
     scored = [candidate for candidate in candidates if candidate.score is not None]
     # The first of equals: max keeps it.
     chosen = max(scored, key=lambda candidate: goodness(key or "", candidate.score), default=None)
-    missing = [f"{_written(each.values)}: {each.remark}" for each in candidates if each.remark]
+    missing = [f"{words(each.values)}: {each.remark}" for each in candidates if each.remark]
     common = {name: value for name, value in group[0].settings.items() if name not in (*axes, "seed")}
     reached = {seed_of(entry): chosen_score(entry, key, which) for entry in chosen.entries} if chosen and key else {}
     return Best(
@@ -205,7 +205,8 @@ def _word(settings: Mapping[str, Any], without: Sequence[str] = ()) -> str:
     return repr(sorted((key, repr(value)) for key, value in settings.items() if key not in without))
 
 
-def _written(values: Mapping[str, Any]) -> str:
+def words(values: Mapping[str, Any]) -> str:
+    """Return chosen values as a person reads them: `lr 0.01, steps 4`."""
     return ", ".join(f"{axis.rsplit('.', maxsplit=1)[-1]} {show(value)}" for axis, value in values.items())
 
 
@@ -234,10 +235,10 @@ def _told(found: Sequence[Best], axes: Sequence[str]) -> list[str]:
     over = f", mean over {seeds} seeds" if seeds > 1 else ""
     lines = [f"{names}: the best of each row by {' and '.join(keys)}{over}"] if keys else []
     if any(best.values and best.chosen_on == TEST for best in found):
-        lines.append(f"{names} is chosen on the test set, which flatters the rows; give a validation set to choose on")
+        lines.append(f"{names} is chosen on the test set (†), which flatters; give a validation set to choose on")
     missing = [best for best in found if best.remark]
     for best in missing[:3]:
-        label = _written(best.settings) or "all"
+        label = words(best.settings) or "all"
         what = "took no part" if best.values else "nothing is chosen"
         lines.append(f"{names}, {label}: {what} ({best.remark})")
     if len(missing) > 3:

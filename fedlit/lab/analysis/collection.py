@@ -13,7 +13,7 @@ from fedlit.config.loading import list_choices
 from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint
 from fedlit.errors import UserError
-from fedlit.lab.sweeps.cells import cell_runs
+from fedlit.lab.sweeps.cells import STALE, CellRun, cell_runs
 from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
@@ -51,7 +51,7 @@ class Collection:
     name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
     tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
     `seed`. remembered: arguments that nobody gave, those with which the sweep was last started. notes: lines about
-    what is left out.
+    what is left out. best: axes of which a table shows the best value, by the sweep's file.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Collection:
     varied: tuple[str, ...]
     remembered: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    best: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,8 +120,25 @@ def _of_sweep(name: str, overrides: Sequence[str], config_dir: Path) -> Collecti
     sweep = load_sweep(name, config_dir)
     kept = remembered(sweep, overrides)
     runs = cell_runs(sweep, [*kept, *overrides])
-    entries = [_entry(run.cell.name, run.cell.folder, run.cell.settings, run.status) for run in runs]
-    return replace(_named(sweep.name, entries[0].folder.parent, entries), remembered=kept, notes=tuple(told(runs)))
+    entries = [_of_cell(run) for run in runs]
+    found = _named(sweep.name, entries[0].folder.parent, entries)
+    return replace(found, remembered=kept, notes=tuple(told(runs)), best=sweep.best)
+
+
+def _of_cell(run: CellRun) -> Entry:
+    """Return a cell's run; of a stale one nothing but its state, whatever lies in its folder."""
+    cell = run.cell
+    if run.status.state != STALE:
+        return _entry(cell.name, cell.folder, cell.settings, run.status)
+    return Entry(
+        name=cell.name,
+        folder=cell.folder,
+        settings=cell.settings,
+        status=run.status,
+        config=None,
+        records=(),
+        partition=None,
+    )
 
 
 def _runs_in(folder: Path) -> list[Path]:

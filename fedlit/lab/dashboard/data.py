@@ -26,6 +26,7 @@ from fedlit.lab.dashboard.series import (
 )
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
 from fedlit.lab.report.published import load_published, scales_of
+from fedlit.lab.sweeps.cells import STALE
 from fedlit.scores import CHOSEN_LEGEND, SCORES, choice_key, chosen_mark, headings, is_lower_better, main_key
 from fedlit.store.status import STATES
 
@@ -133,7 +134,7 @@ def page_data(collection: Collection) -> PageData:
     protocols = _distinct(str(record["eval/protocol"]) for record in records if "eval/protocol" in record)
     return PageData(
         name=collection.name,
-        states=[(state, states[state]) for state in ("done", *STATES[:-1], "unknown") if states[state]],
+        states=[(state, states[state]) for state in ("done", STALE, *STATES[:-1], "unknown") if states[state]],
         facts=_facts(collection, groups, protocols),
         warnings=_warnings(collection, protocols),
         runs=runs,

@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "pending": "idle",
     "stopped": "wait",
     "requeued": "wait",
+    "stale": "wait",
     "unknown": "wait",
     "timed_out": "bad",
     "out_of_memory": "bad",

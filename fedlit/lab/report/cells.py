@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from fedlit.lab.analysis.best_axis import words as chosen_words
 from fedlit.lab.report.layout import Layout, Line
 from fedlit.lab.report.measures import Measure, measure
 from fedlit.lab.report.published import Column
@@ -108,8 +109,16 @@ def our_cells(layout: Layout, measures: Measures, footnotes: Footnotes) -> list[
             notes = [found.remark, f"answers by {', '.join(sorted(others))}" if others else ""]
             marks = (*footnotes.chosen(found), *(footnotes.ours(note) for note in notes if note))
             is_best = found.complete and best[j].get(line.conditions) == mean_text(found, column)
-            cells[-1].append(Cell(text, marks, best=is_best))
+            cells[-1].append(Cell(text, (*marks, *_choice(line, j, layout, footnotes)), best=is_best))
     return cells
+
+
+def _choice(line: Line, j: int, layout: Layout, footnotes: Footnotes) -> tuple[str, ...]:
+    """Return the mark of what was chosen for a cell, in the paper's layout, where a row has no place for it."""
+    if layout.published is None or j >= len(line.places):
+        return ()
+    entries = [entry for entry in line.places[j].entries if entry.chosen][:1]
+    return tuple(footnotes.ours(f"{chosen_words(entry.chosen)}{' †' * bool(entry.chosen_note)}") for entry in entries)
 
 
 def published_cells(line: Line, layout: Layout, footnotes: Footnotes) -> list[Cell]:

@@ -51,8 +51,10 @@ def _row(collection: Collection, group: Group, score: str, found: tuple[Place, C
     settings = {key: as_argument(group.settings[key]) if key in group.settings else "" for key in collection.varied}
     deciders = dict.fromkeys(key for entry in group.entries if (key := deciding_key(entry)))
     published, column = (found[0].published, found[1]) if found else (None, None)
+    chosen = {axis: as_argument(value) for axis, value in group.entries[0].chosen.items()}
     return {
         **settings,
+        **chosen,
         "score": score,
         "key": " ".join(sorted({value.key for value in values})),
         "protocol": " ".join(sorted({value.protocol for value in values if value.protocol})),

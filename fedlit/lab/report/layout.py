@@ -199,11 +199,12 @@ def _by_setting(collection: Collection, scores: Sequence[str]) -> Layout:
     keys = naming_keys(groups, collection.varied)
     keys = [*(key for key in keys if key not in contenders), *(key for key in keys if key in contenders)]
     columns = [Column(heading=heading(score), scores=(score,), settings={}, scale=1.0, decimals=3) for score in scores]
-    lines = []
+    lines, axes = [], list(dict.fromkeys(axis for entry in collection.entries for axis in entry.chosen))
     for group in groups:
+        labels = tuple(_label(group.settings, key) for key in keys) or (collection.name,)
         lines.append(
             Line(
-                labels=tuple(_label(group.settings, key) for key in keys) or (collection.name,),
+                labels=(*labels, *(_chosen_label(group, axis) for axis in axes)),
                 places=(Place(entries=group.entries),) * len(columns),
                 contender=group.label([key for key in keys if key in contenders]),
                 conditions=conditions_of(group.settings, contenders),
@@ -211,9 +212,9 @@ def _by_setting(collection: Collection, scores: Sequence[str]) -> Layout:
         )
     order = list(dict.fromkeys(line.conditions for line in lines))
     leaves = [key.rsplit(".", 1)[-1] for key in keys]
+    headings = tuple(key if leaves.count(leaf) > 1 else leaf for key, leaf in zip(keys, leaves, strict=True))
     return Layout(
-        headings=tuple(key if leaves.count(leaf) > 1 else leaf for key, leaf in zip(keys, leaves, strict=True))
-        or ("runs",),
+        headings=(*(headings or ("runs",)), *(f"best {axis.rsplit('.', 1)[-1]}" for axis in axes)),
         columns=tuple(columns),
         lines=tuple(sorted(lines, key=lambda line: order.index(line.conditions))),
         published=None,
@@ -226,6 +227,12 @@ def heading(score: str) -> str:
     stem = base.removesuffix("_macro") if base not in SCORES else base
     name = SCORES[stem].heading if stem in SCORES else stem
     return f"{name} {part}".strip() if stem == base else f"{name}, mean of groups"
+
+
+def _chosen_label(group: Group, axis: str) -> str:
+    """Return the value of an axis that was chosen for a row, marked where that was on the test set."""
+    entry = group.entries[0]
+    return f"{_label(entry.chosen, axis)}{' †' if entry.chosen_note else ''}" if axis in entry.chosen else ""
 
 
 def _label(settings: Mapping[str, Any], key: str) -> str:

@@ -43,7 +43,7 @@ def notes_of(
         notes += layout.published.notes
     if any(found.mean is None for row in measures for found in row):
         notes.append("–: no value of ours yet, or no published one.")
-    return [*notes, *_state_notes(collection)]
+    return [*notes, *_state_notes(collection), *collection.notes]
 
 
 def _round_words(collection: Collection, which: str) -> str:

@@ -108,6 +108,7 @@ def run_locally(
     say: Callable[[str], None],
     *,
     warm: bool = True,
+    cancelled: Callable[[str], bool] = lambda _: False,
 ) -> list[Outcome]:
     """Run federations to their ends, as many at a time as there are masks, and return how each ended, in their order.
 
@@ -120,6 +121,7 @@ def run_locally(
         num_devices: processes of each run.
         say: gets a line whenever a run begins or ends.
         warm: fork the runs from one process that has imported everything, where that can be done.
+        cancelled: tells by name whether a run is not wanted any more: it is not begun, or stopped at its next step.
     """
     waiting = deque(enumerate(runs))
     free, active = list(masks), list[_Active]()
@@ -133,7 +135,7 @@ def run_locally(
             while waiting and free and not asked:
                 place, run = waiting.popleft()
                 title = f"[{place + 1}/{len(runs)}] {run.name}"
-                if settled := _settled(run):
+                if settled := _not_wanted(run, cancelled) or _settled(run):
                     outcomes[place] = settled
                     say(f"{title}: {settled.reason}")
                     continue
@@ -144,6 +146,9 @@ def run_locally(
             while num_passed_on < len(asked):
                 num_passed_on += 1
                 _pass_on(num_passed_on, active, say)
+            for entry in [entry for entry in active if not entry.cancelled and cancelled(entry.run.name)]:
+                entry.cancelled = True
+                entry.send(signal.SIGTERM)  # as often as one likes: whoever cancelled may have sent it too
             for ended in [entry for entry in active if entry.poll() is not None]:
                 active.remove(ended)
                 free.append(ended.mask)
@@ -166,6 +171,7 @@ class _Active:
     mask: str | None
     processes: list[Process]
     console_start: int
+    cancelled: bool = False
     started_s: float = field(default_factory=time.monotonic)
     failed_s: float | None = None
 
@@ -195,12 +201,17 @@ class _Active:
         if code == 0:
             say(f"{self.title}: done in {length}")
             return Outcome(run=self.run, state="done")
-        if asked or status.state == "stopped":
+        if asked or self.cancelled or status.state == "stopped":
             say(f"{self.title}: stopped; {status.num_finished_rounds} finished rounds are saved")
             return Outcome(run=self.run, state="stopped", reason="stopped by a signal")
         reason = _last_error(self.run.log, self.console_start) or status.reason or f"exit code {code}"
         say(f"{self.title}: failed after {length} (exit code {code}): {reason}; see {self.run.log}")
         return Outcome(run=self.run, state="failed", reason=reason)
+
+
+def _not_wanted(run: LocalRun, cancelled: Callable[[str], bool]) -> Outcome | None:
+    """Return the outcome of a run that was cancelled before it began."""
+    return Outcome(run=run, state="not begun", reason="was cancelled, not begun") if cancelled(run.name) else None
 
 
 def _settled(run: LocalRun) -> Outcome | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedlit.lab.sweeps.cells import CellRun
+from fedlit.lab.sweeps.cells import STALE, CellRun
 from fedlit.lab.sweeps.records import Submission
 
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED")
@@ -30,7 +30,11 @@ def with_queue(
         submissions: the oldest first.
         jobs: of slurm.jobs_in_queue; None changes nothing.
     """
-    return list(runs) if jobs is None else [_settled(run, submissions, jobs) for run in runs]
+    return (
+        list(runs)
+        if jobs is None
+        else [_queued_before(_settled(run, submissions, jobs), submissions, jobs) for run in runs]
+    )
 
 
 def _settled(run: CellRun, submissions: Sequence[Submission], jobs: Mapping[str, str]) -> CellRun:
@@ -40,7 +44,7 @@ def _settled(run: CellRun, submissions: Sequence[Submission], jobs: Mapping[str,
     own = [submission for submission in submissions if name in submission.cells]
     elements = [element for element in (status.job, *(submission.element(name) for submission in own)) if element]
     shared = {submission.element(name) for submission in own if submission.cells_per_task > 1}
-    before = "" if status.state in ("pending", "requeued") else f"{status.state} before"
+    before = "" if status.state in ("pending", "requeued", STALE) else f"{status.state} before"
     for names, state in ((ALIVE, "starting"), (WAITING, "queued")):
         if job := next((element for element in elements if jobs.get(element) in names), None):
             if state == "starting" and job in shared:
@@ -50,9 +54,20 @@ def _settled(run: CellRun, submissions: Sequence[Submission], jobs: Mapping[str,
     found = any(element in jobs for element in elements)
     if status.state == "requeued" and not found:
         return _now(run, state="stopped", reason="its job has left the queue")
-    if status.state == "pending" and own and not found:
+    if status.state in ("pending", STALE) and own and not found:
         return _never_began(run, own[-1], elements[-1])
     return run
+
+
+def _queued_before(run: CellRun, submissions: Sequence[Submission], jobs: Mapping[str, str]) -> CellRun:
+    """Return a stale cell as `queued` where an element waits that was submitted before the sweep was changed: it reads
+    the sweep's file when its turn comes, and runs what the cell is then.
+    """
+    if run.status.state != STALE:
+        return run
+    elements = [submission.element(run.name) for submission in submissions if run.name in submission.cells]
+    job = next((element for element in elements if element and jobs.get(element) in WAITING), None)
+    return run if job is None else _now(run, state="queued", job=job, reason=f"stale before, {run.status.reason}")
 
 
 def _behind_others(run: CellRun, job: str, before: str) -> CellRun:

@@ -11,7 +11,7 @@ from rich.text import Text
 from fedlit.config import Cell, Sweep, load_config
 from fedlit.config.keys import show
 from fedlit.errors import UserError
-from fedlit.lab.sweeps.cells import CellRun
+from fedlit.lab.sweeps.cells import STALE, CellRun
 from fedlit.lines import printable
 from fedlit.scores import SCORES, main_keys, number
 from fedlit.store.records import newest_first
@@ -20,9 +20,9 @@ from fedlit.store.status import STATES, RunStatus
 LONGEST_VALUE = 32
 """Characters of a value in the table of cells; a prompt template is longer."""
 
-ORDER = ("done", "running", "starting", "queued", *STATES, "not begun")
-"""In which order states are counted; `starting` and `queued` are those of fedlit.lab.sweeps.queue, `not begun` that of
-fedlit.lab.sweeps.local."""
+ORDER = ("done", "running", "starting", "queued", STALE, *STATES, "not begun")
+"""In which order states are counted; `starting` and `queued` are those of fedlit.lab.sweeps.queue, `stale` that of
+fedlit.lab.sweeps.cells, `not begun` that of fedlit.lab.sweeps.local."""
 
 STYLES: Mapping[str, str] = {
     "done": "green",
@@ -32,6 +32,7 @@ STYLES: Mapping[str, str] = {
     "requeued": "blue",
     "pending": "dim",
     "stopped": "yellow",
+    STALE: "yellow",
 }
 """Colours of states; the others are failures."""
 

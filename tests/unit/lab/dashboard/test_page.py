@@ -17,6 +17,7 @@ from fedlit.lab.analysis.collection import Collection
 from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.dashboard.page import KINDS, render, write_page
 from fedlit.lab.report.table import build_table
+from fedlit.lab.sweeps.cells import STALE
 from fedlit.store.status import STATES
 
 MADE_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -137,7 +138,7 @@ def test_controls_have_names_and_tables_have_heads(plain: tuple[str, PageData]) 
 
 
 def test_every_state_has_a_mark() -> None:
-    assert KINDS.keys() == {*STATES, "unknown"}
+    assert KINDS.keys() == {*STATES, "unknown", STALE}
 
 
 def test_a_page_about_nothing_says_so() -> None:

@@ -27,7 +27,8 @@ words = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = Path(words["folder"])
 folder.mkdir(parents=True, exist_ok=True)
 signals = []
-signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, lambda number, frame: signals.append(number))
 names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS", "FEDLIT_JOB_LOG")
 rank = os.environ.get("RANK", "0")
 folder.joinpath(f"rank{rank}").write_text("\\n".join(os.environ.get(name, "") for name in names))
@@ -259,3 +260,19 @@ def test_a_lost_process_is_not_the_reason_of_another_s_failure(tmp_path: Path) -
     assert local._last_error(log, 0) == "ValueError: a bug"
     log.write_text("lost: process 0 of 2: another process of the run is gone\n")
     assert local._last_error(log, 0).startswith("lost: process 0 of 2")
+
+
+def test_a_cancelled_run_is_stopped_once_and_no_cancelled_one_begins(
+    make: Callable[..., LocalRun], said: list[str]
+) -> None:
+    runs = [make("a", "wait"), make("b"), make("c")]
+    masks = device_masks(1, 2, [])
+
+    def cancelled(name: str) -> bool:
+        return name in "ab" and all((runs[0].folder / f"rank{rank}").exists() for rank in (0, 1))
+
+    outcomes = run_locally(runs, masks, 2, said.append, cancelled=cancelled)
+    assert states(outcomes) == ["stopped", "not begun", "done"]
+    assert [(runs[0].folder / f"stopped{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
+    assert not runs[1].folder.exists()
+    assert "[2/3] b: was cancelled, not begun" in said

@@ -11,7 +11,8 @@ from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import collect
 from fedlit.lab.sweeps.cells import cell_runs
 from fedlit.lab.sweeps.local import local_runs
-from fedlit.lab.sweeps.placing import place, placed, told
+from fedlit.lab.sweeps.placing import _change, place, placed, told
+from fedlit.outside.record import PluginRecord
 
 OWN = "experiment: demo\noverrides:\n  local.lr: {lr}\naxes:\n  method: [fedit, ffa_lora]\n  seed: [0, 1]\n"
 
@@ -63,17 +64,22 @@ def test_a_changed_sweep_shows_no_old_run_as_done_and_loses_none(own: Callable[.
         Path("own.yaml").write_text(OWN.format(lr="0.1").replace("overrides:", "overrides:\n  partition.alpha: 7"))
         changed = load_sweep("own.yaml")
     runs = cell_runs(changed, overrides)
-    assert [run.status.state for run in runs] == ["pending"] * 4
+    assert [run.status.state for run in runs] == [*["stale"] * 3, "pending"]
+    key, values = {"lr": ("local.lr", "0.1 → 0.2"), "base": ("partition.alpha", "0.5 → 7.0")}.get(
+        change, ("local.batch_size", "16 → 3")
+    )
+    assert runs[0].status.reason.startswith(f"{key}: ") and values.split()[2] in runs[0].status.reason
     assert [run.cell.name[:-9] for run in runs[:3]] == before and runs[3].cell.name == "own-ffa_lora-seed1"
     assert [run.cell.folder.name for run in runs] == [run.cell.name for run in runs]
     assert all(f"run.name={run.cell.name}" in run.cell.arguments for run in runs)
     (line,) = told(runs)
-    assert line.startswith("3 runs of other settings are left as they are: runs/own/own-fedit-seed0 (")
+    assert line.startswith(f"3 stale runs are left out, of other {key}: runs/own/own-fedit-seed0 ({key}: ")
+    assert len(line) <= 400
     for run in runs:
         finish(run.cell)
     assert [run.status.state for run in cell_runs(changed, overrides)] == ["done"] * 4
     assert {*before} < {path.name for path in Path("runs/own").iterdir()}
-    assert states(own()) == ["done", "done", "done", "pending"]
+    assert states(own()) == ["done", "done", "done", "stale"], "the last has a run of the change under its name"
 
 
 def test_one_cell_and_all_of_them_have_the_same_folder(own: Callable[..., Sweep]) -> None:
@@ -98,15 +104,15 @@ def test_a_run_that_is_done_and_is_given_more_rounds_goes_on(own: Callable[..., 
     assert "now given more" in runs[0].status.reason
     assert not local_runs([runs[0].cell])[0].is_done()
     fewer = cell_runs(sweep, ["num_rounds=1"])
-    assert [run.status.state for run in fewer] == ["pending"] * 4, "a run of more rounds is another"
+    assert [run.status.state for run in fewer] == ["stale"] * 4, "a run of more rounds is another"
 
 
 def test_a_run_that_cannot_go_on_is_left_and_the_reason_told(own: Callable[..., Sweep]) -> None:
     cells = own().cells(["local.schedule=linear", "local.schedule_over=run", "num_rounds=2"])
     finish(cells[0])
     longer = cell_runs(own(), ["local.schedule=linear", "local.schedule_over=run", "num_rounds=4", "seed=0"])[0]
-    assert longer.status.state == "pending" and longer.cell.folder != cells[0].folder
-    assert "learning rate of every step depends on num_rounds=2" in longer.others[0]
+    assert longer.status.state == "stale" and longer.cell.folder != cells[0].folder
+    assert "learning rate of every step depends on num_rounds=2" in longer.others[0].why
 
 
 def test_other_data_are_other_settings_and_a_moved_file_is_none(own: Callable[..., Sweep]) -> None:
@@ -122,10 +128,10 @@ def test_other_data_are_other_settings_and_a_moved_file_is_none(own: Callable[..
     assert states(sweep, *data, f"data.path={Path('a.jsonl').absolute()}") == ["done", "pending"]
     assert states(sweep, *data, "data.path=copy/a.jsonl") == ["done", "pending"]
     other = cell_runs(sweep, [*data, "data.path=b.jsonl"])[0]
-    assert other.status.state == "pending" and "data.path: a.jsonl in the folder" in other.others[0]
+    assert other.status.state == "stale" and other.others[0].changes == {"data.path": "data.path: a.jsonl → b.jsonl"}
     Path("a.jsonl").unlink()
     assert states(sweep, *data, "data.path=copy/a.jsonl") == ["done", "pending"]
-    assert states(sweep, *data, "data.path=b.jsonl") == ["pending", "pending"]
+    assert states(sweep, *data, "data.path=b.jsonl") == ["stale", "pending"]
 
 
 def test_a_spoilt_configuration_is_nobodys(own: Callable[..., Sweep]) -> None:
@@ -133,17 +139,62 @@ def test_a_spoilt_configuration_is_nobodys(own: Callable[..., Sweep]) -> None:
     finish(sweep.cells()[0])
     (sweep.cells()[0].folder / "config.yaml").write_text("local: [")
     run = cell_runs(sweep)[0]
-    assert run.status.state == "pending" and "config.yaml" in run.others[0]
+    assert run.status.state == "stale" and "config.yaml" in run.others[0].why
 
 
-def test_a_cell_that_does_not_load_here_keeps_its_folder(own: Callable[..., Sweep]) -> None:
+def test_a_cell_whose_data_are_not_here_is_compared_all_the_same(own: Callable[..., Sweep]) -> None:
+    sweep = own()
+    Path("a.jsonl").write_text(json.dumps({"prompt": "p", "response": "r"}))
+    data = ["data=jsonl", "data.path=a.jsonl", "num_clients=2", "partition.name=iid"]
+    finish(sweep.cells(data)[0])
+    Path("a.jsonl").unlink()
+    with pytest.raises(UserError):
+        load_config(sweep.cells(data)[0].arguments)
+    assert states(sweep, *data)[0] == "done"
+    assert states(sweep, *data, "local.lr=0.3")[0] == "stale"
+
+
+def test_a_run_whose_cell_does_not_load_any_more_counts_for_nothing(own: Callable[..., Sweep]) -> None:
     sweep = own()
     cell = sweep.cells()[0]
     finish(cell)
-    broken = [*cell.arguments, "data.path=nowhere.jsonl", "data=jsonl"]
-    with pytest.raises(UserError):
-        load_config(broken)
-    assert place(Cell(cell.name, broken, cell.settings, cell.folder)).folder == cell.folder
+    Path("own.yaml").write_text(OWN.format(lr="0.1").replace("overrides:", "overrides:\n  plugins: [nowhere]"))
+    broken = [*cell.arguments, "plugins=[nowhere]"]
+    (entry,) = placed([Cell(cell.name, broken, cell.settings, cell.folder)])
+    assert entry.cell.folder == cell.folder
+    assert "cannot be compared: plugins: the module nowhere" in entry.others[0].why
+
+
+def test_a_folder_that_says_done_and_has_no_configuration_is_stale(own: Callable[..., Sweep]) -> None:
+    sweep = own()
+    finish(sweep.cells()[0])
+    (sweep.cells()[0].folder / "config.yaml").unlink()
+    assert states(sweep)[0] == "stale"
+    (entry, *_) = collect(["own.yaml"]).entries
+    assert (entry.status.state, entry.records) == ("stale", ())
+
+
+def test_other_code_of_a_plugin_is_another_run(
+    own: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sweep = own()
+    for cell in sweep.cells()[:2]:
+        finish(cell)
+    environments = {0: {"plugins": []}, 1: {"plugins": [dict.fromkeys(PluginRecord.__dataclass_fields__, "x")]}}
+    for place_, content in environments.items():
+        (sweep.cells()[place_].folder / "environment.json").write_text(json.dumps(content))
+    runs = cell_runs(sweep)
+    assert [run.status.state for run in runs[:2]] == ["done", "stale"]
+    assert "parts of the plugin x" in runs[1].status.reason and "plugins" in runs[1].others[0].changes
+    assert not local_runs([sweep.cells()[1]])[0].is_done()
+
+
+def test_a_long_value_is_cut_where_the_two_part() -> None:
+    (old, new) = ("x" * 50 + "a" + "y" * 50, "x" * 50 + "b" + "y" * 50)
+    assert _change("data.template", {"data.template": old}, {"data.template": new}) == (
+        f"data.template: …xxa{'y' * 19}… → …xxb{'y' * 19}…"
+    )
+    assert _change("seed", {"seed": 1}, {}) == "seed: 1 → absent"
 
 
 def test_table_and_page_are_about_the_cells_own_runs(own: Callable[..., Sweep]) -> None:
@@ -151,9 +202,12 @@ def test_table_and_page_are_about_the_cells_own_runs(own: Callable[..., Sweep]) 
         finish(cell)
     own("0.2")
     collection = collect(["own.yaml"])
-    assert [entry.status.state for entry in collection.entries] == ["pending"] * 4
+    assert [entry.status.state for entry in collection.entries] == ["stale"] * 4
     assert all(entry.records == () for entry in collection.entries)
-    assert "4 runs of other settings" in collection.notes[0]
+    (note,) = collection.notes
+    assert note.startswith(
+        "4 stale runs are left out, of other local.lr: runs/own/own-fedit-seed0 (local.lr: 0.1 → 0.2"
+    )
 
 
 def test_the_folder_of_other_settings_resumes_as_its_own(own: Callable[..., Sweep]) -> None:
