@@ -197,6 +197,7 @@ def test_clients_with_names_are_told_with_their_rows_and_scores(summary: RunSumm
     text = stream.getvalue()
     assert "scores of each client after round 3" in text
     rows = {line.split("│")[1].strip(): line.split("│")[2:] for line in text.splitlines() if line.startswith("│")}
+    assert r"[red]\x1b[2J" in rows, "no markup of rich"
     assert [cell.strip() for cell in rows["north (0)"]] == ["40", "1.5000", "0.1250", ""]
     assert [cell.strip() for cell in rows["north (2)"]] == ["41", "2.5000", "", ""]
     assert "\x1b" not in text
