@@ -105,7 +105,7 @@ def run(
     ...     partition={"min_test_rows": 2}, eval={"max_new_tokens": 2}, logging={"wandb": "disabled"})
     >>> result.status, len(result.records), result.frame["global/loss"].notna().tolist()
     ('done', 2, [True, True])
-    >>> sorted(path.name for path in result.adapter.iterdir())
+    >>> sorted(path.name for path in result.adapter.glob("adapter*"))
     ['adapter_config.json', 'adapter_model.safetensors']
     >>> type(result.model).__name__, result.server.round_idx
     ('LlamaForCausalLM', 1)

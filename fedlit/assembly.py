@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from fedlit.adapters import Calibration
 from fedlit.algebra.tensors import num_parameters
-from fedlit.cards.folder import Reader, given_chat_template
+from fedlit.cards.folder import Reader
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import RunConfig
+from fedlit.data.chat_template import given_template
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone
@@ -34,7 +35,7 @@ from fedlit.round.step import ServerStep
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
-from fedlit.store.folder import RunFolder
+from fedlit.store.folder import RunFolder, with_own_template
 from fedlit.tasks import Task
 
 NUM_CALIBRATION_BATCHES = 4
@@ -211,7 +212,7 @@ def _reader(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Read
         reader=backbone.tokenizer if is_tokenizer else backbone.image_processor,
         is_tokenizer=is_tokenizer,
         end_ids=tuple(getattr(getattr(task, "encoder", None), "end_ids", ())),
-        chat_template=given_chat_template(folder.config, folder.path),
+        chat_template=given_template(with_own_template(folder.config, folder.path).data),
     )
 
 

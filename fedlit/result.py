@@ -13,7 +13,7 @@ from fedlit.data.values import shown
 from fedlit.errors import UserError
 from fedlit.scores import choice_key, chosen_on
 from fedlit.store.example_scores import read as read_examples
-from fedlit.store.folder import read_partition
+from fedlit.store.partition import read_partition
 from fedlit.store.records import best_record, read_records, trained
 from fedlit.store.samples import read_samples
 from fedlit.store.status import read_status

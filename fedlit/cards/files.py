@@ -11,7 +11,6 @@ FACTS = "fedlit.json"
 CARD = "README.md"
 PROMPT = "prompt_template.json"
 GENERATION = "generation_config.json"
-CHAT_TEMPLATE = "chat_template.jinja"
 ADAPTER = "adapter_config.json"
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from fedlit.cards.files import CARD, CHAT_TEMPLATE, FACTS, PROMPT, Facts, adapter_ranks, as_json
+from fedlit.cards.files import CARD, FACTS, PROMPT, Facts, adapter_ranks, as_json
 from fedlit.cards.text import card_text
-from fedlit.config import RunConfig
-from fedlit.errors import UserError
+from fedlit.data.chat_template import CHAT_TEMPLATE
 
 _CONFIGS = {True: "tokenizer_config.json", False: "preprocessor_config.json"}
 
@@ -83,25 +82,6 @@ class Reader:
             "eos_token_id": ends,
             "pad_token_id": end if pad is None else pad,
         }
-
-
-def given_chat_template(config: RunConfig, run: Path) -> str | None:
-    """Return the text of `data.chat_template`, which takes the place of the tokenizer's own; None for that.
-
-    The copy in the folder `run` comes first, if the run keeps one.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    if config.data.chat_template is None:
-        return None
-    given = Path(config.data.chat_template).expanduser()
-    path = next((path for path in (run / CHAT_TEMPLATE, given) if path.is_file()), given)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise UserError(f"data.chat_template={path} cannot be read ({reason}); give a file with a template") from None
 
 
 def generation_settings(facts: Facts, ends: dict[str, Any]) -> GenerationConfig:

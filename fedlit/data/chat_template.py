@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from fedlit.config.schema import DataConfig
 
 
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Its copy, in a run's folder as the run began with it, and beside a saved tokenizer."""
+
+
 def given_template(data: DataConfig) -> str | None:
     """Return the chat template of `data.chat_template`, the file's whole text; None for the tokenizer's own.
 

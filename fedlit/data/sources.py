@@ -224,7 +224,7 @@ def _open_source(config: DataConfig, wanted: Wanted, *, by_file: bool = False) -
         "digits": lambda: open_digits(config),
         "table": lambda: _open_tables(config, wanted),
         "jsonl": lambda: _open_tables(config, wanted),
-        "images": lambda: open_images(config, wanted.key, by_file=by_file),
+        "images": lambda: open_images(config, wanted.key, by_file=by_file, classes=wanted.names),
         "hub": lambda: open_hub(config, wanted),
     }
     if config.source not in readers:

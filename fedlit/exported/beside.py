@@ -9,7 +9,8 @@ from fedlit.cards.folder import Reader, complete
 from fedlit.exported.found import Result
 from fedlit.models import Backbone
 from fedlit.round.best_round import BestRound
-from fedlit.store.folder import DamagedPartition, read_partition, stored_environment
+from fedlit.store.environment import stored_environment
+from fedlit.store.partition import DamagedPartition, read_partition
 from fedlit.store.records import read_records
 
 

@@ -23,7 +23,9 @@ from fedlit.cards.facts import result_facts
 from fedlit.cards.folder import Reader, complete
 from fedlit.models import Backbone, untie
 from fedlit.round.server import ServerState
-from fedlit.store.folder import DamagedPartition, RunFolder, read_partition, stored_environment
+from fedlit.store.environment import stored_environment
+from fedlit.store.folder import RunFolder
+from fedlit.store.partition import DamagedPartition, read_partition
 
 
 @contextmanager

@@ -5,26 +5,19 @@ Only process 0 writes; every process may read.
 
 import json
 import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fedlit.config import RunConfig, differences, load_yaml, run_folder, to_yaml
 from fedlit.config.record import why_no_more_rounds
-from fedlit.data.chat_template import given_template
-from fedlit.data.json_files import parse_json
+from fedlit.data.chat_template import CHAT_TEMPLATE, given_template
 from fedlit.errors import UserError
 from fedlit.outside.record import (
-    PluginRecord,
     from_json,
     plugin_records,
     require_named,
-    to_json,
     why_another_run,
 )
 from fedlit.process.storage import sync, write_atomically
@@ -32,21 +25,12 @@ from fedlit.scores import described
 from fedlit.store import example_scores, records
 from fedlit.store.clients import NAME as CLIENTS
 from fedlit.store.clients import append_clients, clients_until
+from fedlit.store.environment import ENVIRONMENT, environment, stored_environment
 from fedlit.store.layout import make_folder, read_run_id, read_text, require_layout, require_place
+from fedlit.store.partition import PARTITION, DamagedPartition, read_partition, same_shape, without_names
 from fedlit.store.records import Record
 from fedlit.store.samples import NAME as SAMPLES
 from fedlit.store.samples import append_samples, samples_until
-
-PARTITION = "partition.json"
-ENVIRONMENT = "environment.json"
-_PART_LABELS = ("train_labels", "test_labels", "validation_labels")
-_PART_SIZES = ("num_train", "num_test", "num_validation")
-CHAT_TEMPLATE = "chat_template.jinja"
-"""The file of `data.chat_template` as the run began with it, in the run's folder."""
-
-
-class DamagedPartition(UserError):
-    """A run's partition.json is no JSON, or no object."""
 
 
 def with_own_template(config: RunConfig, run: Path) -> RunConfig:
@@ -55,63 +39,6 @@ def with_own_template(config: RunConfig, run: Path) -> RunConfig:
     if config.data.chat_template is None or not stored.is_file():
         return config
     return replace(config, data=replace(config.data, chat_template=str(stored)))
-
-
-def read_partition(folder: Path) -> dict[str, Any] | None:
-    """Return what a run's partition.json holds (`fedlit.partition.shards.partition_record`); None if there is none.
-
-    Raises:
-        DamagedPartition: it is not what a run writes.
-        UserError: there is a folder in its place.
-    """
-    path = folder / PARTITION
-    if path.is_dir():
-        raise UserError(f"{path} is a folder where a run keeps a file; move it away")
-    if not path.is_file():
-        return None
-    remedy = "mend it, or take it away: the run's next start writes it anew"
-    try:
-        content = parse_json(path.read_bytes(), f"{folder} has a damaged {PARTITION}", remedy)
-    except UserError as error:
-        raise DamagedPartition(str(error)) from None
-    if not _is_partition(content):
-        raise DamagedPartition(f"{folder} has a damaged {PARTITION} (not what a run writes there); {remedy}")
-    return cast(dict[str, Any], content)
-
-
-def _is_partition(content: Any) -> bool:
-    """Tell whether a reader may go through clients and their counts; a key that an older run lacks is no damage."""
-    if not isinstance(content, dict) or not isinstance(content.get("heterogeneity", {}), dict):
-        return False
-    clients = content.get("clients", [])
-    if not isinstance(clients, list) or not all(isinstance(client, dict) for client in clients):
-        return False
-    counts = [client.get(key, {}) for client in clients for key in _PART_LABELS]
-    sizes = [client.get(key, 0) for client in clients for key in _PART_SIZES]
-    numbers = [number for count in counts if isinstance(count, dict) for number in count.values()]
-    whole = all(isinstance(count, dict) for count in counts) and all(type(each) is int for each in sizes + numbers)
-    skews = content.get("heterogeneity", {}).values()
-    return whole and all(skew is None or isinstance(skew, int | float) for skew in skews)
-
-
-def _same_shape(value: Any, like: Any) -> bool:
-    """Tell whether JSON holds what it should, as far as names and types tell."""
-    if type(value) is not type(like):
-        return False
-    if isinstance(like, dict):
-        return all(key in value and _same_shape(value[key], entry) for key, entry in like.items())
-    if isinstance(like, list) and like:
-        return all(_same_shape(entry, model) for entry, model in zip(value, like, strict=False))
-    return True
-
-
-def _without_names(partition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a partition without its clients' names: folders of older versions have none, and are not damaged."""
-    clients = [
-        {key: value for key, value in client.items() if key not in ("name", "values")}
-        for client in partition.get("clients", ())
-    ]
-    return {**partition, **({"clients": clients} if clients else {})}
 
 
 class RunFolder:
@@ -252,7 +179,7 @@ class RunFolder:
         template = given_template(self.config.data)
         if template is not None:
             contents[CHAT_TEMPLATE] = lambda: str(template)
-        is_whole = _same_shape(self._partition(), _without_names(partition))
+        is_whole = same_shape(self._partition(), without_names(partition))
         for name, content in contents.items():
             if not (self.path / name).exists() or (name == PARTITION and not is_whole):
                 write_atomically(self.path / name, content())
@@ -328,63 +255,3 @@ def why_other_plugins(folder: Path, config: RunConfig) -> str | None:
     """Return why a folder's run cannot go on with the code that its parts from outside have now; None if it can."""
     before = from_json(stored_environment(folder).get("plugins"))
     return None if before is None else why_another_run(before, plugin_records(config))
-
-
-def stored_environment(folder: Path) -> dict[str, Any]:
-    """Return environment.json; nothing if it is not there or damaged: it is for readers."""
-    try:
-        content = json.loads((folder / ENVIRONMENT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def environment(
-    device: str, plugins: Sequence[PluginRecord] = (), scores: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run: versions, commit, device, the code of parts from outside, and what
-    their scores are called.
-    """
-    packages = (
-        "fedlit",
-        "torch",
-        "lightning",
-        "transformers",
-        "peft",
-        "datasets",
-        "torchmetrics",
-        "wandb",
-        "omegaconf",
-        "numpy",
-    )
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device,
-        "commit": _commit(),
-        "packages": {name: _version(name) for name in packages},
-        "plugins": to_json(plugins),
-        "scores": dict(scores or {}),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """Return the commit of the source tree, marked when files differ from it; None outside a repository."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    result = subprocess.run(
-        [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or None

@@ -39,6 +39,7 @@ FLOORS = (
     {"scores"},
     {"config", "store.clients", "store.example_scores", "store.lock", "store.records", "store.samples"},
     {"arguments", "caller", "process", "algebra"},
+    {"store.environment", "store.partition"},
     {"rules", "store.folder", "store.status"},
     {"data.own_rows", "data.sources", "metrics", "models"},
     {"cards", "partition", "machine"},

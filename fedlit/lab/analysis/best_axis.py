@@ -14,7 +14,7 @@ from fedlit.config.keys import nearest, show
 from fedlit.config.record import flat_values
 from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, varied_keys
-from fedlit.scores import choice_keys, goodness, number
+from fedlit.scores import CHOSEN_ON_TEST, choice_keys, goodness, number
 from fedlit.store.records import Record, best_record, trained
 
 TEST, VALIDATION = "test", "validation"
@@ -235,7 +235,8 @@ def _told(found: Sequence[Best], axes: Sequence[str]) -> list[str]:
     over = f", mean over {seeds} seeds" if seeds > 1 else ""
     lines = [f"{names}: the best of each row by {' and '.join(keys)}{over}"] if keys else []
     if any(best.values and best.chosen_on == TEST for best in found):
-        lines.append(f"{names} is chosen on the test set (†), which flatters; give a validation set to choose on")
+        fact = f"{names} is chosen on the test set ({CHOSEN_ON_TEST}), which flatters"
+        lines.append(f"{fact}; give a validation set to choose on")
     missing = [best for best in found if best.remark]
     for best in missing[:3]:
         label = words(best.settings) or "all"

@@ -18,7 +18,8 @@ from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
 from fedlit.scores import remember
-from fedlit.store.folder import read_partition, stored_environment
+from fedlit.store.environment import stored_environment
+from fedlit.store.partition import read_partition
 from fedlit.store.records import Record, read_records
 from fedlit.store.status import RunStatus, read_status
 

@@ -8,7 +8,7 @@ from fedlit.lab.analysis.best_axis import words as chosen_words
 from fedlit.lab.report.layout import Layout, Line
 from fedlit.lab.report.measures import Measure, measure
 from fedlit.lab.report.published import Column
-from fedlit.scores import CHOSEN_LEGEND, chosen_mark, goodness
+from fedlit.scores import CHOSEN_LEGEND, CHOSEN_ON_TEST, chosen_mark, goodness
 
 MISSING = "–"
 _DAGGERS = "‡§¶‖"
@@ -118,7 +118,8 @@ def _choice(line: Line, j: int, layout: Layout, footnotes: Footnotes) -> tuple[s
     if layout.published is None or j >= len(line.places):
         return ()
     entries = [entry for entry in line.places[j].entries if entry.chosen][:1]
-    return tuple(footnotes.ours(f"{chosen_words(entry.chosen)}{' †' * bool(entry.chosen_note)}") for entry in entries)
+    marks = [f" {CHOSEN_ON_TEST}" if entry.chosen_note else "" for entry in entries]
+    return tuple(footnotes.ours(chosen_words(e.chosen) + mark) for e, mark in zip(entries, marks, strict=True))
 
 
 def published_cells(line: Line, layout: Layout, footnotes: Footnotes) -> list[Cell]:

@@ -13,7 +13,7 @@ from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
 from fedlit.lab.report.contenders import conditions_of, contender_keys
 from fedlit.lab.report.published import Column, Published, Row, matches
-from fedlit.scores import SCORES, chosen_scores
+from fedlit.scores import CHOSEN_ON_TEST, SCORES, chosen_scores
 
 LONGEST_LABEL = 32
 
@@ -232,7 +232,8 @@ def heading(score: str) -> str:
 def _chosen_label(group: Group, axis: str) -> str:
     """Return the value of an axis that was chosen for a row, marked where that was on the test set."""
     entry = group.entries[0]
-    return f"{_label(entry.chosen, axis)}{' †' if entry.chosen_note else ''}" if axis in entry.chosen else ""
+    mark = f" {CHOSEN_ON_TEST}" if entry.chosen_note else ""
+    return f"{_label(entry.chosen, axis)}{mark}" if axis in entry.chosen else ""
 
 
 def _label(settings: Mapping[str, Any], key: str) -> str:

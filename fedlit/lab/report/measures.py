@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedlit.lab.analysis.best_axis import seed_of
 from fedlit.lab.analysis.collection import Entry
 from fedlit.scores import choice_key, chosen_mark, chosen_scores, number
 from fedlit.store.records import best_record, trained
@@ -77,11 +78,6 @@ def progress(entry: Entry) -> str:
         return state
     total = "" if entry.config is None else f" of {entry.config.num_rounds}"
     return f"{state}, round {entry.records[-1]['round']}{total}"
-
-
-def seed_of(entry: Entry) -> Any:
-    """Return the seed of a run; of a cell without a folder whose sweep has one seed only, None."""
-    return entry.settings.get("seed", entry.config.seed if entry.config else None)
 
 
 def deciding_key(entry: Entry) -> str | None:

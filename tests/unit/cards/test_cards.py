@@ -13,11 +13,13 @@ from transformers import AutoTokenizer
 
 from fedlit.cards.facts import base_facts, result_facts
 from fedlit.cards.files import Facts, adapter_ranks, read_facts
-from fedlit.cards.folder import Reader, complete, generation_settings, given_chat_template
+from fedlit.cards.folder import Reader, complete, generation_settings
 from fedlit.cards.loading import loading_code
 from fedlit.cards.text import card_text
 from fedlit.config import DataConfig, EvalConfig, MethodConfig, ModelConfig, PartitionConfig, RunConfig, RunFolderConfig
+from fedlit.data.chat_template import given_template
 from fedlit.errors import UserError
+from fedlit.store.folder import with_own_template
 
 HUB = ModelConfig(name="tinyllama", path="TinyLlama/TinyLlama-1.1B")
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -141,9 +143,8 @@ def test_an_adapter_of_higher_rank_says_so(tmp_path: Path) -> None:
 def test_the_chat_template_that_was_given_is_the_tokenizers(tmp_path: Path, tokenizer: Any) -> None:
     (tmp_path / "mine.jinja").write_text(TEMPLATE)
     config = RunConfig(data=DataConfig(messages="messages", chat_template=str(tmp_path / "mine.jinja")), method=LORA)
-    reader = Reader(
-        reader=tokenizer, is_tokenizer=True, end_ids=(7, 2), chat_template=given_chat_template(config, tmp_path)
-    )
+    template = given_template(with_own_template(config, tmp_path).data)
+    reader = Reader(reader=tokenizer, is_tokenizer=True, end_ids=(7, 2), chat_template=template)
     before = tokenizer.chat_template
     (tmp_path / "result").mkdir()
     complete(tmp_path / "result", facts(config), reader)
@@ -152,10 +153,10 @@ def test_the_chat_template_that_was_given_is_the_tokenizers(tmp_path: Path, toke
     assert json.loads((tmp_path / "result" / "generation_config.json").read_text())["eos_token_id"] == [2, 7]
     assert read_facts(tmp_path / "result") == facts(config)
     (tmp_path / "mine.jinja").unlink()
-    with pytest.raises(UserError, match=r"^data.chat_template=.*mine.jinja cannot be read \(No such file"):
-        given_chat_template(config, tmp_path)
+    with pytest.raises(UserError, match=r"^data.chat_template=.*mine.jinja is not there"):
+        given_template(with_own_template(config, tmp_path).data)
     (tmp_path / "chat_template.jinja").write_text("kept")
-    assert given_chat_template(config, tmp_path) == "kept"
+    assert given_template(with_own_template(config, tmp_path).data) == "kept"
 
 
 def test_the_last_batch_of_a_tokenizer_is_not_saved(tmp_path: Path, tokenizer: Any) -> None:

@@ -16,7 +16,8 @@ from fedlit.outside import record
 from fedlit.outside.faults import note_plugin, plugin_fault
 from fedlit.outside.record import PluginRecord, from_json, plugin_records, to_json, why_another_run
 from fedlit.registry import build_part
-from fedlit.store.folder import RunFolder, environment
+from fedlit.store.environment import environment
+from fedlit.store.folder import RunFolder
 
 
 def of(write_module: WriteModule, text: str, name: str = "mine") -> PluginRecord:

@@ -13,7 +13,7 @@ from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
 from fedlit.config.schema import EvalConfig
 from fedlit.errors import UserError
 from fedlit.process.storage import write_atomically
-from fedlit.store import folder as run_folder
+from fedlit.store import environment as run_environment
 from fedlit.store.folder import RunFolder
 
 PARTITION = {"clients": [{"train": [1, 2], "test": [0]}]}
@@ -274,13 +274,13 @@ def test_a_file_is_old_or_new(target: tuple[Any, str], tmp_path: Path, monkeypat
 
 
 def test_the_environment_without_git_or_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(run_environment.shutil, "which", lambda _name: None)
 
     def missing(name: str) -> str:
-        raise run_folder.PackageNotFoundError(name)
+        raise run_environment.PackageNotFoundError(name)
 
-    monkeypatch.setattr(run_folder, "version", missing)
-    environment = run_folder.environment("cuda:0")
+    monkeypatch.setattr(run_environment, "version", missing)
+    environment = run_environment.environment("cuda:0")
     assert environment["commit"] is None
     assert set(environment["packages"].values()) == {None}
     assert environment["device"] == "cuda:0"

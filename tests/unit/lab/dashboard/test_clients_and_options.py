@@ -38,7 +38,7 @@ RECORDS = (
 
 def test_scores_of_clients_are_columns_by_round_and_carry_names() -> None:
     (run,) = client_curves([entry(records=RECORDS), entry(name="none")], {"rouge_l": 100.0})
-    assert (run.names, run.rounds, run.num_clients) == (["0 north", "client 1"], [0, 1], 2)
+    assert (run.names, run.rounds, run.num_clients) == (["north", "client 1"], [0, 1], 2)
     found = {score.heading: (score.unit, score.lines) for score in run.scores}
     assert found == {
         "own ROUGE-L": ("F1 × 100", [[10.0, None], [None, 25.0]]),

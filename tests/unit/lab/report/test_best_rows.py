@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from fedlit import scores
 from fedlit.config import EvalConfig, RunConfig
 from fedlit.lab.analysis.best_axis import at_best
 from fedlit.lab.analysis.collection import Collection
@@ -49,7 +48,6 @@ def test_a_row_for_each_group_with_the_value_that_validation_chose(
     assert any(note.startswith("local.lr: the best of each row by validation/rouge_l") for note in table.notes)
 
 
-@pytest.mark.skipif(not hasattr(scores, "choice_key"), reason="the report reads the best round of the test set")
 def test_the_score_is_of_the_round_that_chose_the_value(make_collection: Callable[..., Collection]) -> None:
     shown, found = at_best(make_collection(CELLS, scorer), ["local.lr"], "best")
     layout = make_layout(shown, None, ["rouge_l"])
