@@ -155,8 +155,8 @@ def test_the_chat_template_that_was_given_is_the_tokenizers(tmp_path: Path, toke
     (tmp_path / "mine.jinja").unlink()
     with pytest.raises(UserError, match=r"^data.chat_template=.*mine.jinja is not there"):
         given_template(with_own_template(config, tmp_path).data)
-    (tmp_path / "chat_template.jinja").write_text("kept")
-    assert given_template(with_own_template(config, tmp_path).data) == "kept"
+    (tmp_path / "chat_template.jinja").write_text(f"{TEMPLATE}kept")
+    assert given_template(with_own_template(config, tmp_path).data) == f"{TEMPLATE}kept"
 
 
 def test_the_last_batch_of_a_tokenizer_is_not_saved(tmp_path: Path, tokenizer: Any) -> None:
