@@ -1,12 +1,13 @@
 """A configuration as text and back, the part of it that determines the result, and the run folder it belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from fedlit.config.choosing import has_validation
-from fedlit.config.keys import METHOD_FIELDS, SCHEMA, run_keys, show
+from fedlit.config.keys import METHOD_FIELDS, SCHEMA, describe, is_list, is_mapping, parts, run_keys, show
 from fedlit.config.older import modern
 from fedlit.config.options import stored_hints
 from fedlit.config.reading import dump_yaml, parse_yaml
@@ -70,8 +71,11 @@ def load_yaml(text: str, origin: str = "config.yaml") -> RunConfig:
 def read_stored(text: str, origin: str) -> RunConfig:
     """Return the configuration of a finished run to look at, in less time than `load_yaml`.
 
-    For a program that reads hundreds of run folders: the file is trusted to be one that `to_yaml` wrote. A key of
-    another version of the schema is passed over.
+    For a program that reads hundreds of run folders: ranges and combinations are not checked, and a key of another
+    version of the schema is passed over.
+
+    Raises:
+        UserError: it is no configuration, or a value is of a type that its key cannot have.
     """
     content = parse_yaml(text, origin)
     if not isinstance(content, dict) or not isinstance(content.get("method"), dict):
@@ -80,20 +84,42 @@ def read_stored(text: str, origin: str) -> RunConfig:
     method = content["method"]
     options = {key: value for key, value in method.items() if key not in METHOD_FIELDS}
     common = {key: value for key, value in method.items() if key in METHOD_FIELDS}
-    return _filled(RunConfig, {**content, "method": {**common, "options": options}})
+    return _filled(RunConfig, {**content, "method": {**common, "options": options}}, origin)
 
 
 Section = TypeVar("Section")
 
 
-def _filled(section: type[Section], values: Mapping[str, Any]) -> Section:
+def _filled(section: type[Section], values: Any, origin: str) -> Section:
     """Return a dataclass with these values of its fields."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{origin} has {show(values)} in place of a section; mend it, or leave the folder out")
     known: dict[str, Any] = {}
-    for name, hint in get_type_hints(section).items():
+    for name, hint in _hints(cast(Hashable, section)).items():
         if name in values:
             value = values[name]
-            known[name] = _filled(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value
+            if is_dataclass(hint) and isinstance(hint, type):
+                known[name] = _filled(hint, value, origin)
+            elif _fits(value, hint):
+                known[name] = value
+            else:
+                raise UserError(f"{origin}: {name} is {show(value)}, not {describe(hint)}; leave the folder out")
     return section(**known)
+
+
+@cache
+def _hints(section: Any) -> Mapping[str, Any]:
+    return get_type_hints(section)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of the type that its key has, as far as a look at it tells."""
+    accepted = parts(hint)
+    if isinstance(value, list):
+        return any(is_list(each) and all(_fits(entry, get_args(each)[0]) for entry in value) for each in accepted)
+    if isinstance(value, dict):
+        return any(is_mapping(each) for each in accepted)
+    return Any in accepted or type(value) in accepted or (type(value) is int and float in accepted)
 
 
 def fingerprint(config: RunConfig) -> dict[str, Any]:

@@ -82,6 +82,8 @@ KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "partition.num_topics": ("2", "5", ["partition.name=topics"]),
     "partition.test_fraction": ("0.1", "0.5", []),
     "partition.min_test_rows": ("2", "9", []),
+    "partition.validation_fraction": ("0", "0.3", []),
+    "partition.seed": ("1", "2", []),
 }
 """Two values of every key of training and what it needs to be looked at."""
 

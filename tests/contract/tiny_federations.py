@@ -16,7 +16,8 @@ from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
 from fedlit.inputs import Inputs
 from fedlit.models import PACKAGED, Backbone, OwnBackbone, Purpose
-from fedlit.partition.shards import make_shards
+from fedlit.partition.shards import draw_seed, make_shards
+from fedlit.partition.validation import split_off_validation
 from fedlit.round.loop import Federation
 
 WORDS = ("close", "read", "write", "merge", "sort", "open", "compare", "send", "parse", "split", "join", "copy")
@@ -53,7 +54,10 @@ class Builder:
         given = {option.split("=")[0] for option in options}
         defaults = [option for option in DEFAULTS if option.split("=")[0] not in given]
         config = load_config([*defaults, *options, f"run.dir={self.folder}", f"run.name={name}"], self.config_dir)
-        shards = make_shards(ROWS, config.data, config.partition, config.num_clients, config.seed)
+        seed = draw_seed(config)
+        shards = make_shards(ROWS, config.data, config.partition, config.num_clients, seed)
+        if config.partition.validation_fraction:
+            shards = split_off_validation(shards, ROWS, config.data, config.partition, seed)
         plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards), packaged().load)
         fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
         federation, _ = assembly.assemble(plan, fabric)

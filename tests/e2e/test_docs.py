@@ -73,3 +73,27 @@ def test_the_configuration_of_the_page_is_explained_as_it_says(tmp_path: Path, l
     assert line in (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8")
     told = run("-m", "fedlit", "run", "--explain", "my.yaml", "seed=1", folder=tmp_path).stdout
     assert line in [entry.strip() for entry in told.splitlines()]
+
+
+def test_the_hospitals_go_from_files_to_a_chat(tmp_path: Path) -> None:
+    (script,) = blocks("tutorial.md", "python")
+    (tmp_path / "hospitals.py").write_text(script, encoding="utf-8")
+    for name, text in zip(("hospitals.yaml", "hospitals-sweep.yaml"), blocks("tutorial.md", "yaml"), strict=True):
+        for long, short in (
+            ("num_rounds: 8", "num_rounds: 1"),
+            ("steps: 15", "steps: 1"),
+            ("seed: [0, 1]", "seed: [0]"),
+        ):
+            text = text.replace(long, short)
+        (tmp_path / name).write_text(text.replace("0.003, 0.01, 0.03", "0.003, 0.01"), encoding="utf-8")
+    commands = [line for block in blocks("tutorial.md", "bash") for line in block.splitlines()]
+    made, *others = commands
+    run(*made.split()[1:], folder=tmp_path)
+    quick = [line.replace("0.003,0.01,0.03", "0.003,0.01") for line in others]
+    said = {line: run("-m", "fedlit", *shlex.split(line)[1:], folder=tmp_path).stdout for line in quick}
+    assert [line.split()[1] for line in quick] == [
+        *("run", "compare", "sweep", "sweep", "report", "page", "chat", "merge", "push")
+    ]
+    report = next(text for line, text in said.items() if line.startswith("fedlit report"))
+    assert "| method | best lr |" in report
+    assert (tmp_path / "runs" / "hospitals-sweep" / "dashboard.html").is_file()

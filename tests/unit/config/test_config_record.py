@@ -155,3 +155,21 @@ def test_a_stored_option_keeps_its_type_and_one_that_nobody_knows_its_value() ->
     with pytest.raises(UserError, match=r"method\.init_lr=x \(config\.yaml\) has the wrong type"):
         load_yaml(text.replace("init_lr: 1", "init_lr: x"))
     assert load_yaml(text.replace("name: fed_sb", "name: of_a_plugin")).method.options == {**options, "init_lr": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("num_rounds: 5", "num_rounds: null", "num_rounds is null, not integer"),
+        ("  path: null", "  path: [3]", "path is [3], not"),
+        ("local:", "local: 3\nlocals:", "3 in place of a section"),
+        ("  lr: 0.001", "  lr: fast", "lr is fast, not number"),
+    ],
+)
+def test_a_stored_value_of_another_type_is_told(old: str, new: str, words: str) -> None:
+    text = to_yaml(RunConfig())
+    assert old in text
+    with pytest.raises(UserError) as caught:
+        read_stored(text.replace(old, new, 1), "config.yaml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
