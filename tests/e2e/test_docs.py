@@ -82,7 +82,7 @@ def test_the_hospitals_go_from_files_to_a_chat(tmp_path: Path) -> None:
     for name, shown in zip(("hospitals.yaml", "hospitals-sweep.yaml"), blocks("tutorial.md", "yaml"), strict=True):
         text = shown.replace("0.003, 0.01, 0.03", "0.003, 0.01")
         for long, short in shorter:
-            text = text.replace(long, short)  # noqa: PLW2901  one change after the other
+            text = text.replace(long, short)
         (tmp_path / name).write_text(text, encoding="utf-8")
     commands = [line for block in blocks("tutorial.md", "bash") for line in block.splitlines()]
     made, *others = commands
