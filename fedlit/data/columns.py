@@ -43,7 +43,7 @@ def require_column(row: Row, column: str, place: str, key: str) -> None:
 def _remedy(key: str) -> str:
     """Return how to name another column than the one that is not there; '' where the key says it."""
     if key in ("data.template", "data.required"):
-        return "; give data.prompt=<column>, or data.template and data.required"
+        return "; give data.prompt=<column>, or data.template"
     if key == "data.label":
         return "; give data.label=<column>, or data.label=null partition.name=iid where rows have no labels"
     named = ("data.prompt", "data.response", "data.messages", "data.image", "data.target")

@@ -66,7 +66,8 @@ class OwnRows:
                     kept.append(row)
                     places.append(place)
             if not kept:
-                fact = f"all {len(records)} rows have an empty {data.response!r}" if records else "no rows"
+                column = list(spec.columns(data))[-1]
+                fact = f"all {len(records)} rows have an empty {column!r}" if records else "no rows"
                 raise UserError(f"{where}: {fact}; give some")
             parts.append(kept)
         return parts, places

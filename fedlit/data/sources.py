@@ -211,7 +211,8 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
     if not num_read:
         raise UserError(f"{source}: no rows; check data.path or data.hub_split")
     if not rows:
-        raise UserError(f"{source}: all {num_read} rows have an empty {config.response!r}; check data.response")
+        column, key = list(spec.columns(config).items())[-1]
+        raise UserError(f"{source}: all {num_read} rows have an empty {column!r}; check {key}")
     return rows, places
 
 

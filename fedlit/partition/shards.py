@@ -272,9 +272,7 @@ def _too_few_prompts(
 ) -> UserError:
     """Return what to tell of a client whose rows cannot be kept apart; where no two differ, no partition would help."""
     if len(set(prompts)) == 1:
-        key = "data.template" if data.prompt is None else "data.prompt"
-        if not task_spec(data.task).generates:
-            key = next(iter(task_spec(data.task).columns(data).values()))
+        key = next(iter(task_spec(data.task).columns(data).values()))
         return UserError(
             f"all {len(prompts)} rows have one prompt ({key}), and training and test share none; give a test set with "
             f"data.test_path=<file> (and eval.on=global), or another {key}"

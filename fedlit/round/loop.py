@@ -253,7 +253,7 @@ class Federation:
             return {}, []
         record: Record = {"round": round_number}
         if task_spec(self.config.data.task).protocols:
-            record["eval/protocol"] = self.config.eval.protocol
+            record["eval/protocol"] = getattr(self.evaluator.task, "protocol", self.config.eval.protocol)
         models: ClientModels | None = None
         samples: list[Sample] = []
         if self.host.has_private:

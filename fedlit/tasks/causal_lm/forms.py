@@ -61,7 +61,7 @@ class PromptForm(Form):
         key = "data.template" if data.prompt is None else "data.prompt"
         columns = dict.fromkeys(template_columns(prompt_template(data)), key)
         columns |= dict.fromkeys(template_columns(prompt_template(data, test=True)), "data.test_template") | columns
-        required = "data.required" if data.prompt is None else key
+        required = key if data.required is None or data.prompt is not None else "data.required"
         return columns | dict.fromkeys(required_columns(data), required) | {data.response: "data.response"}
 
     def check(self, row: Row, place: str, data: DataConfig) -> bool:
@@ -78,7 +78,8 @@ class PromptForm(Form):
             return _left_out(f"{place}: column {data.response!r} (data.response)", data)
         for column in required_columns(data):
             if not row[column].strip():
-                raise UserError(f"{place}: column {column!r} is blank; fill it in or take it off data.required")
+                rest = "leave the row out" if data.required is None else "take it off data.required"
+                raise UserError(f"{place}: column {column!r} is blank; fill it in, or {rest}")
         if not any(row[column].strip() for column in template_columns(prompt_template(data))):
             raise UserError(f"{place}: every column of the prompt is blank; fill one in, or leave the row out")
         return True
@@ -262,7 +263,7 @@ def _require_text(value: Any, where: str, remedy: str = _TEXT_REMEDY) -> None:
     if isinstance(value, str):
         return
     if isinstance(value, date):
-        remedy = "a reader took the texts for dates: give the file itself, as .jsonl, with data.path"
+        remedy = "a reader took the texts for dates, or they are dates: give them as texts, in a .jsonl file with data.path"
     raise UserError(f"{where} holds {shown(value)}, not a string; {remedy}")
 
 

@@ -140,7 +140,8 @@ def test_column_missing_from_a_later_row_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("blank", ["", " \n", None])
 def test_blank_required_column_and_empty_response(tmp_path: Path, blank: str | None) -> None:
     path = write(tmp_path / "rows.jsonl", [row(), row(prompt=blank)])
-    fails(DataConfig(path=path), "rows.jsonl, line 2: column 'prompt' is blank", "data.required")
+    fails(DataConfig(path=path), "rows.jsonl, line 2: column 'prompt' is blank", "leave the row out")
+    fails(DataConfig(path=path, required=["prompt"]), "take it off data.required")
     path = write(tmp_path / "rows.jsonl", [row(0), row(1, response=blank), row(2)])
     fails(DataConfig(path=path), "rows.jsonl, line 2: column 'response'", "is empty", "data.drop_empty=true")
     assert load_rows(DataConfig(path=path, drop_empty=True), 0) == [row(0), row(2)]
@@ -461,3 +462,11 @@ def test_classes_of_the_hub_keep_their_names_and_their_order(tmp_path: Path) -> 
         assert read.in_order(("x", "spam")) == ("x", "spam")
         given_names = replace(config, classes=["no", "yes", "maybe"])
         assert [row["label"] for row in read_data(given_names).rows] == [1, 0]
+
+
+def test_rows_of_which_nothing_is_left_are_told_by_what_they_lack(tmp_path: Path) -> None:
+    path = write(tmp_path / "chats.jsonl", [{"messages": [{"role": "user", "content": "hi"}]}])
+    chats = DataConfig(path=path, messages="messages", drop_empty=True, label=None)
+    fails(chats, "all 1 rows have an empty 'messages'", "check data.messages")
+    path = write(tmp_path / "texts.jsonl", [{"text": " "}])
+    fails(DataConfig(path=path, text="text", drop_empty=True, label=None), "an empty 'text'", "check data.text")
