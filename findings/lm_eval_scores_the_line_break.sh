@@ -5,7 +5,7 @@
 # Input:    loglikelihood of the answer "it is 5" after the prompt "3 plus 2" with a line break at its end, as prompts of
 #           fine-tuning end; a model with the same probability for each of 8 tokens, so that the number of scored tokens
 #           shows.
-# Expected: log(1/8) for each of the three words of the answer, as for a prompt without the line break.
+# Expected: log(1/8) for each of the three words of the answer, as after a prompt that ends with a word.
 # Seen:     the line break is moved behind the prompt: four tokens are scored, not three. A model that was trained with
 #           the loss on answers alone was never asked to predict it, so its score is lower than its loss says.
 # So:       compare with prompts that end in no white space, or add the line break to what both sides score.
@@ -33,8 +33,8 @@ model = GPT2LMHeadModel(GPT2Config(vocab_size=len(pieces), n_positions=32, n_emb
 with torch.no_grad():
     model.lm_head.weight.zero_()  # every token has the same probability
 scorer = HFLM(pretrained=model, tokenizer=tokenizer, device="cpu", batch_size=1)
-for prompt in ("3 plus 2", "3 plus 2\n"):
-    asked = Instance(request_type="loglikelihood", doc={}, arguments=(prompt, "it is 5"), idx=0)
+for prompt, answer in (("3 plus 2", " it is 5"), ("3 plus 2\n", "it is 5")):
+    asked = Instance(request_type="loglikelihood", doc={}, arguments=(prompt, answer), idx=0)
     [(score, _)] = scorer.loglikelihood([asked], disable_tqdm=True)
     print(repr(prompt), "scored tokens:", round(score / math.log(1 / len(pieces)), 3))
 PYTHON
