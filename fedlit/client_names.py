@@ -46,6 +46,16 @@ def labels(names: Sequence[str], num_clients: int | None = None) -> tuple[str, .
     return tuple(short)
 
 
+def rows_of_each(names: Sequence[str], num_rows: Sequence[int]) -> list[str]:
+    """Return the line that tells the clients' names and training rows; none where they have no names."""
+    if not are_named(names):
+        return []
+    told_each = [f"{label} {num:,}" for label, num in zip(labels(names), num_rows, strict=True)]
+    rest = len(told_each) - MAX_LISTED
+    more = f", and {rest:,} more (partition.json has all)" if rest > 0 else ""
+    return [f"  of each    {', '.join(told_each[:MAX_LISTED])}{more}"]
+
+
 def are_named(names: Sequence[str]) -> bool:
     """Tell whether any client has a name that says more than its number."""
     return any(own_name(client_id, name) for client_id, name in enumerate(names))

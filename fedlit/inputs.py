@@ -1,16 +1,19 @@
 """The rows and who holds them, read before torch is imported: a mistake in a file is reported within a second."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fedlit.config import RunConfig
 from fedlit.config.choosing import has_validation, require_founded
 from fedlit.config.record import flat_values
+from fedlit.config.schema import PartitionConfig
 from fedlit.data.notices import row_notices, validation_notices
 from fedlit.data.own_rows import PARTITION, SOURCE, OwnRows, require_own
 from fedlit.data.prompts import Row
 from fedlit.data.sources import ReadRows, load_test_rows, load_validation_rows, read_data, sample_numbers
 from fedlit.errors import UserError
+from fedlit.lines import printable
 from fedlit.metrics.meteor_jar import require_meteor
 from fedlit.partition.own import OwnData, check_own
 from fedlit.partition.shards import (
@@ -112,6 +115,7 @@ def gather_inputs(
     notices = (
         folder.notices()
         + list(read.notices)
+        + _pooled_files(read.files, config.partition)
         + row_notices(known, tested, config.data, columns=list(spec.columns(config.data)), classes=classes)
     )
     folder.require_same_rows("rows_sha256", rows_checksum(drawn))
@@ -192,3 +196,15 @@ def _validation_notices(inputs: Inputs, folder: RunFolder) -> list[str]:
         columns=list(task_spec(config.data.task).columns(config.data)),
         is_own=bool(inputs.own_validation_rows) or config.data.source == SOURCE,
     )
+
+
+def _pooled_files(files: Sequence[str], partition: PartitionConfig) -> list[str]:
+    """Return a line where several files are dealt as one, which a person who has a file of each site does not want."""
+    names = list(dict.fromkeys(files))
+    if len(names) < 2 or partition.name in ("files", "file") or "file" in (partition.column or ""):
+        return []
+    shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+    return [
+        f"the rows of {len(names)} files ({printable(shown)}) are dealt together by partition.name={partition.name}; "
+        f"partition.name=files num_clients={len(names)} makes each a client"
+    ]

@@ -14,6 +14,7 @@ from torch import nn
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_bytes, num_parameters
 from fedlit.client.host import ModelHost
+from fedlit.client_names import rows_of_each
 from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
@@ -131,6 +132,7 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"  clients    {population}, {plan.cohort_size} in a round; {' + '.join(map(str, shares))} on "
         f"{num_processes} device{'s' if num_processes > 1 else ''}",
         f"  rows       {rows} a client for training, {len(plan.inputs.test_rows):,} for testing{chosen_on}",
+        *rows_of_each(plan.inputs.client_names, [shard.num_examples for shard in plan.inputs.shards]),
         f"  parameters {sizes.num_trainable:,} trainable ({sizes.num_shared:,} shared, {sizes.num_private:,} private), "
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "

@@ -151,7 +151,6 @@ def _chosen(config: RunConfig, round_number: int, records: Sequence[Mapping[str,
 def _data(config: RunConfig, partition: Mapping[str, Any]) -> Facts:
     clients = partition.get("clients", [])
     hub = config.data.hub_id if config.data.path is None and config.data.source == "hub" else None
-    names = [str(client["name"]) for client in clients if client.get("name")]
     return {
         "name": config.data.name,
         "hub_id": hub,
@@ -159,7 +158,6 @@ def _data(config: RunConfig, partition: Mapping[str, Any]) -> Facts:
         "num_rows": partition.get("num_rows"),
         "num_train": [client["num_train"] for client in clients if "num_train" in client][:MOST_NAMES],
         "num_test": [client["num_test"] for client in clients if "num_test" in client][:MOST_NAMES],
-        "client_names": names[:MOST_NAMES],
     }
 
 

@@ -200,7 +200,6 @@ def _data(data: Facts, prompt: Facts) -> str:
     rows = {"name": data["name"], "clients": data["num_clients"], "rows": data["num_rows"]}
     rows["training rows of the clients"] = ", ".join(map(str, data["num_train"]))
     rows["test rows of the clients"] = ", ".join(map(str, data["num_test"])) if any(data["num_test"]) else ""
-    rows["names of the clients"] = ", ".join(data["client_names"])
     columns = [*prompt["columns"], prompt["response"]] if prompt["form"] == "template" else []
     return _table("", "", {**rows, "columns": ", ".join(columns)})
 

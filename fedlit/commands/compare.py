@@ -24,6 +24,7 @@ from fedlit.config.record import flat_values
 from fedlit.errors import UserError
 from fedlit.lab.analysis.comparison import Result, markdown, summarize
 from fedlit.lab.sweeps.local import EARLY, LocalRun, device_masks, run_locally, visible_gpus
+from fedlit.lab.sweeps.placing import other_settings
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.process.storage import user_path, write_atomically
 from fedlit.scores import CHOSEN_ON_TEST, SCORES, choice_key, chosen_mark, chosen_scores, goodness
@@ -61,6 +62,7 @@ def _compare(options: argparse.Namespace) -> int:
     methods = sorted(list_choices(CONFIG_DIR, "method")) if options.methods is None else options.methods.split(",")
     cells = [_cell(method, lr, options.score, options.overrides) for method in methods for lr in lrs]
     _require_distinct(cells)
+    _require_free(cells)
     _require_scored(cells, options.score)  # the scores of plugins are known by now
     if len(lrs) > 1:
         for cell in cells:
@@ -102,6 +104,18 @@ def _cell(method: str, lr: str | None, score: str, overrides: list[str]) -> Cell
     return Cell(method, LocalRun(name=name, arguments=tuple(arguments), config=config, folder=run_folder(config)))
 
 
+def _require_free(cells: list[Cell]) -> None:
+    """Refuse folders with runs of other settings: those are called after method and rate alone."""
+    for cell in cells:
+        if (cell.run.folder / "config.yaml").is_file() and (
+            changes := other_settings(cell.run.folder, cell.run.config)
+        ):
+            raise UserError(
+                f"{cell.run.folder} holds a run of other settings ({next(iter(changes.values()))}); give "
+                "run.dir=<another folder>, or move it away"
+            )
+
+
 def _require_distinct(cells: list[Cell]) -> None:
     """Refuse two runs in one folder."""
     names = [cell.run.name for cell in cells]
@@ -136,6 +150,9 @@ def _show(runs: dict[Cell, list[Record]], options: argparse.Namespace) -> None:
     config = best[0].run.config
     table = markdown(_results(runs, best, options.score), ("loss", *chosen_scores(config.data)))
     print(table)
+    chosen = dict.fromkeys(key for cell in runs if (key := _chooser(cell, runs[cell])))
+    if chosen and len(runs) > len(best):
+        tell(f"each method at the learning rate and the round of its best {' or '.join(chosen)}")
     if options.output:
         with writing(options.output, "--output"):
             write_atomically(options.output, table)

@@ -56,6 +56,10 @@ def stored_base(path: str, name: str | None = None) -> str | None:
     """
     folder = Path(path).expanduser()
     if not (folder / CONFIG).is_file():
+        if not (folder / "config.json").is_file() and (own := next(iter(folder.glob(f"client-*/{CONFIG}")), None)):
+            raise UserError(
+                f"model.path={name or path} holds an adapter of each client; give one, model.path={own.parent}"
+            )
         return None
     config = read_json_file(folder / CONFIG, "adapter", "peft's configuration of an adapter is expected")
     return base_of(f"model.path={name or path}", folder, config if isinstance(config, dict) else {})

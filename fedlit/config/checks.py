@@ -253,6 +253,8 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     model = values["model.path"]
     if model.startswith(("/", "./", "../", "~")) and not is_there(model, Path.is_dir):
         yield "model.path", f"is not a folder (seen from {Path.cwd()}); give a model's folder or its id on the hub"
+    if is_there(str(Path(model) / "config.yaml"), Path.is_file) and is_there(str(Path(model) / "adapter"), Path.is_dir):
+        yield "model.path", f"is a run's folder; give its result, model.path={Path(model) / 'adapter'}"
     for key in ("run.name", "data.name", "model.name"):
         name = values[key]
         if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):

@@ -69,11 +69,12 @@ def _refuse_beside(key: str, layers: Sequence[Mapping[str, Setting]], *, starts_
     reached = False
     for number, layer in enumerate(layers):
         reached = reached or layer.get(key) is column
-        template = layer.get("data.template")
-        if template is None or template.value is None or (starts_whole and number == 0):
-            continue
-        if reached:
-            raise UserError(
-                f"data.template={show(template.value)} ({template.origin}) does nothing beside "
-                f"{key}={show(column.value)} ({column.origin}); leave it out, or give {key}=null"
-            )
+        hidden = ("data.template",) if key == "data.prompt" else ("data.template", "data.response", "data.required")
+        for setting in (layer.get(name) for name in hidden):
+            if setting is None or setting.value is None or (starts_whole and number == 0):
+                continue
+            if reached:
+                raise UserError(
+                    f"{setting.key}={show(setting.value)} ({setting.origin}) does nothing beside "
+                    f"{key}={show(column.value)} ({column.origin}); leave it out, or give {key}=null"
+                )

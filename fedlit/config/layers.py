@@ -7,12 +7,13 @@ read, save one that is picked above it, which takes the place of that section.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path, PurePath
 from types import NoneType
 from typing import Any, get_type_hints
 
 from fedlit.config.keys import SCHEMA, Hint, is_section, parts, show, unknown_key
+from fedlit.config.older import modern
 from fedlit.config.options import PICKED
 from fedlit.config.places import GroupFile, is_file_name, read_choice, read_path
 from fedlit.config.reading import MAX_DEPTH, parse_yaml, require_text
@@ -154,7 +155,7 @@ def chain(files: Sequence[GroupFile], given: Given, config_dir: Path) -> tuple[l
                 f"{file.origin} is the whole configuration of a run, under which nothing of {found[0].origin} counts; "
                 "give it first, or leave one of them out"
             )
-    return found, asked
+    return [replace(file, content=modern(file.content)) if is_whole(file) else file for file in found], asked
 
 
 def is_sweep(file: GroupFile) -> bool:

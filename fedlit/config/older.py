@@ -7,12 +7,12 @@ from typing import Any
 def modern(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored configuration in which keys that have a new meaning stand as today.
 
-    `data.text` was `[text]` under every task; since it may name plain text for causal_lm, it is null there.
+    `data.text` was `[text]` under every task; since it may name plain text, it is null where no text is classified.
     `eval.choose_on` was not there, and rounds and rates were chosen on the test set.
     """
     content = {**content}
     data, evaluation = content.get("data"), content.get("eval")
-    if isinstance(data, Mapping) and "messages" not in data and data.get("task", "causal_lm") == "causal_lm":
+    if isinstance(data, Mapping) and "messages" not in data and data.get("task") != "sequence_classification":
         content["data"] = {**data, "text": None}
     if isinstance(evaluation, Mapping) and "choose_on" not in evaluation:
         content["eval"] = {**evaluation, "choose_on": "test"}

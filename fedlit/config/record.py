@@ -13,6 +13,7 @@ from fedlit.config.options import stored_hints
 from fedlit.config.reading import dump_yaml, parse_yaml
 from fedlit.config.schema import RunConfig
 from fedlit.config.tree import assemble, flatten, settle_layer
+from fedlit.data.columns import text_columns
 from fedlit.data.paths import DATA_PATHS
 from fedlit.data.prompts import template_columns
 from fedlit.errors import UserError
@@ -127,6 +128,8 @@ def fingerprint(config: RunConfig) -> dict[str, Any]:
     values = flat_values(config)
     if config.data.required is not None and template_columns(config.data.template) == config.data.required[:1]:
         values["data.required"] = None  # of one column, which is required, named or not
+    if config.data.task == "sequence_classification":
+        values["data.text"] = text_columns(config.data)  # null is the column text
     if not has_validation(values):  # all is chosen on the test set, which is scored at every evaluation
         values |= dict.fromkeys(("eval.choose_on", "eval.test"), "no validation set")
     return {key: value for key, value in values.items() if not key.startswith(WITHOUT_INFLUENCE)}

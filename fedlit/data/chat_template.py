@@ -59,8 +59,8 @@ def require_syntax(template: str, key: str) -> None:
 
     try:
         environment = jinja2.Environment(extensions=[Generation, "jinja2.ext.loopcontrols"], autoescape=False)
-        parsed = environment.parse(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"{key}, line {error.lineno}: {error.message}; mend the template") from None
-    if "messages" not in jinja2.meta.find_undeclared_variables(parsed):
+        names = jinja2.meta.find_undeclared_variables(environment.parse(template))
+    except jinja2.TemplateSyntaxError as error:  # also a filter or a test that there is not
+        raise UserError(f"{key}, line {error.lineno}: {(error.message or '').rstrip('.')}; mend the template") from None
+    if "messages" not in names:
         raise UserError(f"{key} has no `messages`, so that every conversation would be the same; write one that has")

@@ -46,7 +46,9 @@ def decoded(content: bytes, place: str) -> str:
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{place}, line {line}: holds a NUL character, no text in UTF-8; save the file as UTF-8")
+        raise UserError(
+            f"{place}, line {line}: holds a NUL character; take it out, or save the file as UTF-8 if it is in UTF-16"
+        )
     return text
 
 

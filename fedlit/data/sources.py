@@ -209,7 +209,8 @@ def _checked_rows(source: str, records: Iterable[Record], config: DataConfig) ->
             rows.append(row)
             places.append(place)
     if not num_read:
-        raise UserError(f"{source}: no rows; check data.path or data.hub_split")
+        key = "data.path" if config.path is not None else "data.hub_split" if config.source == "hub" else "data.source"
+        raise UserError(f"{source}: no rows; check {key}")
     if not rows:
         column, key = list(spec.columns(config).items())[-1]
         raise UserError(f"{source}: all {num_read} rows have an empty {column!r}; check {key}")

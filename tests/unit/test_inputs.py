@@ -114,3 +114,14 @@ def test_a_damaged_record_of_the_partition_is_told(tmp_path: Path, content: str)
     (folder / "partition.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     (notice,) = gather_inputs(config).notices
     assert notice.startswith(f"{folder / 'partition.json'} is damaged; it is written anew")
+
+
+def test_files_that_are_dealt_together_are_told(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        rows = [{"prompt": f"{name} {i}", "response": "yes", "label": "ab"[i % 2]} for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["data=table", "model=tiny", "num_clients=2", f"data.path={tmp_path}", "partition.min_test_rows=2"]
+    together = gather_inputs(load_config([*words, f"run.dir={tmp_path / 'runs'}"]))
+    assert "the rows of 2 files (north, south) are dealt together by partition.name=iid" in together.notices[0]
+    apart = gather_inputs(load_config([*words, "partition.name=files", f"run.dir={tmp_path / 'runs'}"]))
+    assert (apart.notices, apart.client_names) == ((), ("north", "south"))

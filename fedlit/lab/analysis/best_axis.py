@@ -184,8 +184,10 @@ def _key(group: Sequence[Entry]) -> str | None:
 
 
 def seed_of(entry: Entry) -> Any:
-    """Return the seed of a run; of a cell without a folder whose sweep has one seed only, None."""
-    return entry.settings.get("seed", entry.config.seed if entry.config else None)
+    """Return the seed of a run among those it is compared with; None where no seed tells them apart, which is the same
+    for a cell that has no run yet.
+    """
+    return entry.settings.get("seed")
 
 
 def _values(entry: Entry, axes: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from fedlit.client_names import MAX_LISTED, are_named, labels
+from fedlit.client_names import are_named, labels, rows_of_each
 from fedlit.config import DataConfig, RunConfig
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.lines import printable
@@ -145,7 +145,7 @@ def describe(summary: RunSummary) -> list[str]:
         f"{summary.num_processes} process{'es' if summary.num_processes > 1 else ''} on {summary.device}",
         f"  rows       {rows} a client for training, {summary.num_test_examples:,} for testing, "
         f"{summary.num_evaluated:,} evaluated{described}{cut}{chosen_on}",
-        *_named_clients(summary),
+        *rows_of_each(summary.client_names, summary.num_train_examples),
         f"  parameters {summary.num_trainable:,} trainable ({summary.num_shared:,} shared, "
         f"{summary.num_private:,} private), "
         f"{summary.num_frozen:,} frozen",
@@ -153,17 +153,6 @@ def describe(summary: RunSummary) -> list[str]:
         "a client in the first round",
         f"  folder     {summary.folder}",
     ]
-
-
-def _named_clients(summary: RunSummary) -> list[str]:
-    """Return the line that tells the clients' names and training rows; none where they have no names."""
-    if not are_named(summary.client_names):
-        return []
-    pairs = zip(labels(summary.client_names), summary.num_train_examples, strict=True)
-    shown = [f"{label} {num_rows:,}" for label, num_rows in pairs]
-    rest = len(shown) - MAX_LISTED
-    more = f", and {rest:,} more (partition.json has all)" if rest > 0 else ""
-    return [f"  of each    {', '.join(shown[:MAX_LISTED])}{more}"]
 
 
 def client_table(record: Mapping[str, Any], summary: RunSummary) -> Table | None:

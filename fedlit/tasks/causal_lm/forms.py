@@ -263,7 +263,7 @@ def _require_text(value: Any, where: str, remedy: str = _TEXT_REMEDY) -> None:
     if isinstance(value, str):
         return
     if isinstance(value, date):
-        remedy = "a reader took the texts for dates, or they are dates: give them as texts, in a .jsonl file with data.path"
+        remedy = "it is a date, or a reader took it for one: give texts, in a .jsonl file with data.path"
     raise UserError(f"{where} holds {shown(value)}, not a string; {remedy}")
 
 

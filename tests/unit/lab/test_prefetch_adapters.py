@@ -65,3 +65,9 @@ def test_the_base_of_an_adapter_of_the_hub(
     assert base_need(need) == expected
     info.siblings = [SimpleNamespace(rfilename="config.json")]
     assert base_need(need) is None
+
+
+def test_the_folder_of_many_clients_adapters_is_told(tmp_path: Path) -> None:
+    adapter(tmp_path / "client-00000", "owner/base")
+    with pytest.raises(UserError, match=r"holds an adapter of each client; give one, model\.path=.*/client-00000$"):
+        needs(tmp_path)

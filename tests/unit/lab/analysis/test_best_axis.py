@@ -154,3 +154,13 @@ def test_a_score_is_that_of_the_last_round_that_was_scored() -> None:
     assert chosen_score(found, "validation/rouge_l", "last") == (3, 0.4)
     assert chosen_score(found, "validation/rouge_l") == (2, 0.6)
     assert chosen_score(found, "validation/loss") is None
+
+
+def test_a_cell_without_a_run_leaves_the_others_their_choice_where_no_seed_is_named() -> None:
+    named = [run({"method": "fedit", "local.lr": lr, "seed": 0}, [0.1, lr]) for lr in (0.1, 0.2, 0.3)]
+    named[2] = replace(named[2], status=replace(named[2].status, state="pending"), config=None, records=())
+    entries = [replace(entry, settings={"method": "fedit", "local.lr": entry.settings["local.lr"]}) for entry in named]
+    (best,) = best_over(entries, "local.lr")
+    assert best.value is not None
+    assert best.remark.endswith("pending")
+    assert "no run" not in best.remark
