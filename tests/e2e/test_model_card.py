@@ -26,7 +26,7 @@ TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 RUNS = {
     "adapter": ["local.lr=0.02"],
     "own": ["method=fedsa_lora", "eval.on=clients"],
-    "folded": ["method=fedex_lora", "local.lr=0.02", "run.result=best"],
+    "folded": ["method=fedex_lora", "local.lr=0.02", "run.result=best", "eval.choose_on=test"],
     "whole": ["run.export=merged", "eval.stop=[' the']"],
     "texts": ["data=texts", "data.path=texts.jsonl", "model=bert-small", "model.weights=random"],
     "images": ["data=digits", "model=vit-small"],
