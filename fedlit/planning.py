@@ -113,7 +113,10 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     """
     backbone = backbone or plan.backbone(weights=False)
     backbone.require_readable(_texts(plan.inputs))
-    make_task(plan, backbone).check_rows([*plan.inputs.rows, *plan.inputs.own_test_rows])
+    inputs = plan.inputs
+    if task_spec(inputs.config.data.task).needs_task(inputs.config.data):  # torchmetrics, a second of a dry run
+        rows = (*inputs.rows, *inputs.own_test_rows, *inputs.own_validation_rows)
+        make_task(plan, backbone).check_rows(rows)
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds
         layers, _ = attach_adapter(plan, backbone)

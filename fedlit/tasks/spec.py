@@ -112,6 +112,10 @@ class TaskSpec(ABC):
         if self.has_head:
             check_test_targets(rows, places, classes, data)
 
+    def needs_task(self, data: DataConfig) -> bool:
+        """Tell whether the last check of a row is the task's own, with its tokenizer (`Task.check_rows`)."""
+        return False
+
     def test_notices(self, rows: Sequence[Row], data: DataConfig) -> list[str]:
         """Return lines a person should read about rows that are tested; none by default."""
         return []

@@ -83,7 +83,7 @@ def run(module_command_line: CommandLine) -> Path:
         "eval.max_new_tokens=12",
     )
     assert done.returncode == 0, done.stderr
-    changed = module_command_line.run("chat", "data=chat")
+    changed = module_command_line.run("chat", "data=chat", f"data.path={train}")
     assert (changed.returncode, "belongs to another configuration" in changed.stderr) == (2, True)
     (folder / "chat.jinja").unlink()
     return folder / "chat"

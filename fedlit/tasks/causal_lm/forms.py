@@ -23,6 +23,8 @@ class Form(ABC):
 
     generates: bool = True
     """Whether a response is generated, and compared with the row's."""
+    needs_task: bool = False
+    """Whether a row's last check needs the tokenizer, whose template may refuse it."""
 
     @abstractmethod
     def columns(self, data: DataConfig) -> dict[str, str]:
@@ -117,6 +119,8 @@ class PromptForm(Form):
 
 class ChatForm(Form):
     """A conversation, in one column or in two, of which the second, a completion, is what is learned."""
+
+    needs_task = True
 
     def columns(self, data: DataConfig) -> dict[str, str]:
         """Map the columns of messages, after a look at the chat template."""

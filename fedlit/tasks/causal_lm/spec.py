@@ -47,6 +47,10 @@ class CausalLMSpec(TaskSpec):
         """
         return form_of(data).check(row, place, data)
 
+    def needs_task(self, data: DataConfig) -> bool:
+        """Tell of conversations, which the chat template may refuse."""
+        return form_of(data).needs_task
+
     def test_notices(self, rows: Sequence[Row], data: DataConfig) -> list[str]:
         """Return a line on references that the scores of words cannot see."""
         form = form_of(data)
