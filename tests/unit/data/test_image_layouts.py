@@ -261,19 +261,25 @@ def test_clients_with_metadata(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("image,label\n1.png,a\n", "line 2: no column 'file_name' among ['image', 'label']"),
-        ("file_name;label\n1.png;a\n", "no column 'file_name' among ['file_name;label']"),
         ("file_name,label\n1.png,a\ngone.png,b\n", "line 3: file_name is 'gone.png', no file in"),
         ("file_name,label\n1,a\n", "write the name with its ending, 1.png"),
-        ("file_name,label\n1.png,a,b\n", "line 2: 3 values for 2 columns"),
-        ("file_name,label,label\n1.png,a,b\n", "two columns are named 'label'"),
+        ("file_name,label\n1.png,a,b\n", "line 2: 3 cells, and the first line names 2 columns"),
+        ("file_name,label,label\n1.png,a,b\n", "two columns are called 'label'"),
         ("file_name,image,label\n1.png,x,a\n", "the column 'image' has the name of data.image"),
-        ('file_name,label\n1.png,"a\n', "cannot be read as CSV"),
+        ('file_name,label\n1.png,"a\n', "a cell after line 1 does not end"),
     ],
 )
 def test_metadata_that_does_not_fit(tmp_path: Path, content: str, words: str) -> None:
     draw(tmp_path, "1.png")
     (tmp_path / "metadata.csv").write_text(content)
     told(tmp_path, "metadata.csv", words)
+
+
+def test_metadata_is_read_as_any_table_is(tmp_path: Path) -> None:
+    draw(tmp_path, "1.png", "2.png")
+    (tmp_path / "metadata.csv").write_text("file_name;label;ward\n1.png;a;\n2.png;b;007\n")
+    rows = [row for _, row in open_images(config(tmp_path))[1]]
+    assert [(row["label"], row["ward"]) for row in rows] == [("a", None), ("b", "007")]
 
 
 def test_metadata_twice_or_not_utf_8(tmp_path: Path) -> None:
@@ -283,7 +289,7 @@ def test_metadata_twice_or_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "metadata.parquet").write_bytes(b"none")
     told(tmp_path, "metadata.csv and metadata.parquet; keep one")
     (tmp_path / "metadata.csv").unlink()
-    told(tmp_path, "cannot be read as a parquet file")
+    told(tmp_path, "cannot be read as parquet")
 
 
 def test_images_without_classes(tmp_path: Path) -> None:
