@@ -137,6 +137,7 @@ def gather_inputs(
             files=[read.files[i] for i in numbers] if read.files else (),
         ),
     )
+    _require_writable(shards)
     shards = _with_validation(shards, drawn, config, own, own_validation)
     folder.require_same_rows("shards_sha256", shards_checksum(shards))
     inputs = Inputs(
@@ -153,6 +154,17 @@ def gather_inputs(
         of_clients = [] if config.eval.on == "global" and own_test_rows else [r for shard in shards for r in shard.test]
         notices += spec.test_notices([*own_test_rows, *(drawn[row] for row in of_clients)], config.data)
     return replace(inputs, notices=tuple(notices))
+
+
+def _require_writable(shards: Sequence[Shard]) -> None:
+    """Refuse a client's name that cannot be written as UTF-8: of a file, from Python, wherever it is from."""
+    for shard in shards:
+        try:
+            shard.name.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"the name of client {shard.client_id}, {shard.name!a}, is no UTF-8; rename its file, or the client"
+            ) from None
 
 
 def _with_validation(
@@ -201,7 +213,7 @@ def _validation_notices(inputs: Inputs, folder: RunFolder) -> list[str]:
 def _pooled_files(files: Sequence[str], partition: PartitionConfig) -> list[str]:
     """Return a line where several files are dealt as one, which a person who has a file of each site does not want."""
     names = list(dict.fromkeys(files))
-    if len(names) < 2 or partition.name in ("files", "file") or "file" in (partition.column or ""):
+    if len(names) < 2 or partition.name in ("files", "file", "natural"):
         return []
     shown = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
     return [

@@ -37,11 +37,6 @@ class OwnData:
         """The test rows that were given: a set of nobody's, or the clients' own together."""
         return self._of(self.test_parts) or self.test_rows
 
-    @property
-    def validation_set(self) -> list[Row]:
-        """The same of the validation rows."""
-        return self._of(self.validation_parts) or self.validation_rows
-
     def _of(self, parts: list[tuple[int, ...]] | None) -> list[Row]:
         return [self.rows[number] for part in parts or () for number in part]
 

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 
 from fedlit.config import RunConfig
 from fedlit.metrics.noting import start_noting, take_notes
+from fedlit.partition.shards import draw_seed
 from fedlit.process import communication
 from fedlit.seeding import stream_seed
 from fedlit.tasks import ExampleT, Sample
@@ -124,8 +125,7 @@ def kept_examples(config: RunConfig) -> KeptExamples | None:
     num_samples, with_scores = config.logging.samples_kept, config.run.example_scores
     if not num_samples and not with_scores:
         return None
-    seed = config.seed if config.partition.seed is None else config.partition.seed
-    return KeptExamples(num_samples=num_samples, with_scores=with_scores, seed=seed)
+    return KeptExamples(num_samples=num_samples, with_scores=with_scores, seed=draw_seed(config))
 
 
 def example_names(identities: Sequence[str | None]) -> list[str]:

@@ -233,7 +233,7 @@ class Federation:
         record["time/devices_s"] = (now_s - started_s) * communication.num_processes()
         record, clients = split_clients(record, len(self.rows))
         self.best.see([record])
-        examples = None if self.evaluator.kept is None else self.evaluator.kept.gathered()
+        examples = self.evaluator.kept.gathered() if scores and self.evaluator.kept is not None else None
         if communication.process_index() == 0:
             if examples is not None:
                 self.folder.keep_examples(self.server.round_idx, examples.samples, examples.scores)

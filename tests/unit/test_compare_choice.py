@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedlit.commands import compare
+from fedlit.config import to_yaml
 from fedlit.errors import UserError
 from fedlit.lab.analysis.plots import curve_places
 
@@ -31,7 +32,8 @@ def records(on_validation: list[float] | None, on_test: list[float | None]) -> l
 
 def shown(runs: dict[compare.Cell, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> str:
     compare._show(runs, argparse.Namespace(score="loss", output=None, picture=None))
-    return capsys.readouterr().out
+    told = capsys.readouterr()
+    return told.out + told.err
 
 
 def test_the_rate_is_chosen_on_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +45,7 @@ def test_the_rate_is_chosen_on_validation(tmp_path: Path, capsys: pytest.Capture
     (line,) = [line for line in table.splitlines() if line.startswith("| `fedit`")]
     assert [cell.strip(" *") for cell in line.split("|")[2:6]] == ["0.2", "2", "7.000", "3.000"]
     assert "†" not in table
+    assert "each method at the learning rate and the round of its best validation/loss" in table
     earlier = {one: records([9, 2, 6], [9.0, 4.0, None]), other: runs[other]}
     assert "| 0.1 | 1 | **4.000** | **2.000** |" in shown(earlier, capsys)
 
@@ -74,3 +77,16 @@ def test_curves_are_of_the_validation_set_where_the_test_set_was_not_always_scor
     assert curve_places(records([9, 5, 6], [9.0, 4.0, 1.0]), "loss") == ("global", "own")
     assert curve_places(records([9, 5, 6], [9.0, None, 1.0]), "loss") == ("validation", "global", "own")
     assert curve_places(records(None, [9.0, None, 1.0]), "loss") == ("global", "own")
+
+
+def test_a_folder_of_another_comparison_is_refused_before_a_run_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, _ = cells(tmp_path, VALIDATION, "local.steps=3")
+    one.run.folder.mkdir(parents=True)
+    (one.run.folder / "config.yaml").write_text(to_yaml(one.run.config), encoding="utf-8")
+    words = ["--methods", "fedit", "--lrs", "0.1,0.2", f"run.dir={tmp_path}", VALIDATION, "local.steps=4"]
+    assert compare.main(words) == 2
+    told = capsys.readouterr().err
+    assert "holds a run of other settings (local.steps: 3 → 4); give run.dir=<another folder>" in told
+    assert not (tmp_path / "fedit-0.2").exists()

@@ -1,6 +1,7 @@
 """Rows, classes and the test set of a run together: training rows say what the classes are."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from fedlit.config import RunConfig, load_config, to_yaml
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs, gather_inputs
+from fedlit.planning import make_plan
+from fedlit.sizing import describe_sizes
 
 TRAIN = [{"text": f"text {i}", "label": i % 3} for i in range(60)]
 
@@ -125,3 +128,21 @@ def test_files_that_are_dealt_together_are_told(tmp_path: Path) -> None:
     assert "the rows of 2 files (north, south) are dealt together by partition.name=iid" in together.notices[0]
     apart = gather_inputs(load_config([*words, "partition.name=files", f"run.dir={tmp_path / 'runs'}"]))
     assert (apart.notices, apart.client_names) == ((), ("north", "south"))
+
+
+def test_a_name_that_is_no_utf_8_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"prompt": f"q {i}", "response": "yes"}) + "\n" for i in range(20))
+    for name in (b"north.jsonl", b"s\xfcd.jsonl"):
+        (tmp_path / os.fsdecode(name)).write_text(rows.replace("q", name.decode("latin-1")), encoding="utf-8")
+    words = ["data=table", "model=tiny", "num_clients=2", "partition.name=files", f"data.path={tmp_path}"]
+    with pytest.raises(UserError, match=r"^the name of client 1, 's\\udcfcd', is no UTF-8; rename its file"):
+        gather_inputs(load_config([*words, f"run.dir={tmp_path / 'runs'}"]))
+
+
+def test_a_dry_run_has_the_names_of_the_clients(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        rows = [{"prompt": f"{name} {i}", "response": "yes"} for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["data=table", "model=tiny", "num_clients=2", "partition.name=files", f"data.path={tmp_path}"]
+    inputs = gather_inputs(load_config([*words, f"run.dir={tmp_path / 'runs'}"]))
+    assert "  of each    north 32, south 32" in describe_sizes(make_plan(inputs), 1)

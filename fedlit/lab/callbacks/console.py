@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fedlit.client_names import are_named, labels, rows_of_each
 from fedlit.config import DataConfig, RunConfig
+from fedlit.lab.analysis.slots import colours
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.lines import printable
 from fedlit.scores import CHOSEN_LEGEND, CHOSEN_ON_TEST, SCORES, choice_key, chosen_on, chosen_scores, headings
@@ -35,7 +36,11 @@ class ConsoleReport(Callback):
     def on_start(self, summary: RunSummary, records: Sequence[dict[str, Any]], notices: Sequence[str]) -> None:
         """Print the sizes of the run."""
         self._summary = summary
-        for line in describe(summary):
+        first, *others = describe(summary)
+        title = Text(printable(first))
+        title.stylize(colours([summary.config.method.name])[summary.config.method.name], 0, first.index(" of "))
+        self._console.print(title, soft_wrap=True)
+        for line in others:
             self._print(line)
         for notice in notices:
             self._print(f"  note       {notice}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedlit.client_names import labels, names_in
 from fedlit.lab.analysis.collection import Entry
-from fedlit.lab.dashboard.series import Column, rounded, score_name
+from fedlit.lab.dashboard.series import Column, rounded
 from fedlit.scores import SCORES, number
 
 MOST_CLIENTS = 40
@@ -81,7 +81,7 @@ def _name(names: Sequence[str], client_id: int) -> str:
 
 def _score(key: str) -> str:
     """Return the score of a client's key, as `loss` of `train_loss` and `own/loss`."""
-    return "loss" if key == "train_loss" else key.rpartition("/")[2] if "/" in key else key
+    return "loss" if key == "train_loss" else key.rpartition("/")[2]
 
 
 def _heading(key: str) -> str | None:
@@ -95,5 +95,5 @@ def _heading(key: str) -> str | None:
 
 def _unit(key: str, scales: Mapping[str, float]) -> str:
     score = _score(key)
-    scale = scales.get(score_name(f"client/{score}"), 1.0)
+    scale = scales.get(score, 1.0)
     return SCORES[score].unit if scale == 1.0 else f"{SCORES[score].unit} × {scale:g}"

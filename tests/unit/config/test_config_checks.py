@@ -320,3 +320,11 @@ def test_an_option_of_a_method_s_own_file_that_is_no_number_is_refused(text: str
 def test_a_residual_of_no_rank_is_allowed() -> None:
     """FedEx-LoRA without its residual is FedIT."""
     assert load_config(["method=fedex_lora", "method.residual_rank=0"]).method.options["residual_rank"] == 0
+
+
+def test_the_folder_of_a_run_is_no_model(config_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "config.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_config([f"model.path={tmp_path}"], config_dir)
+    assert str(caught.value).endswith(f"is a run's folder; give its result, model.path={tmp_path / 'adapter'}")

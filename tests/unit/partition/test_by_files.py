@@ -17,7 +17,6 @@ def test_each_file_is_a_client_in_the_order_of_the_names() -> None:
         ([], 2, "come from none"),
         (["a", "b"], 3, "of 2 files (a, b); set num_clients=2"),
         (["a"], 3, "of 1 file (a); set num_clients=1"),
-        (["a", "b\udcff"], 2, "of a file is not UTF-8; rename the file"),
     ],
 )
 def test_what_does_not_fit_is_told(files: list[str], num_clients: int, words: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from fedlit.config import EvalConfig, LocalConfig, RunConfig
+from fedlit.lab.analysis.palette import PALETTE
 from fedlit.lab.callbacks import RunSummary
 from fedlit.lab.callbacks.console import ConsoleReport, client_table, describe, round_line
 from fedlit.units import readable_bytes
@@ -214,3 +215,11 @@ def test_many_names_are_not_all_told_and_none_is_no_line(summary: RunSummary) ->
         without = dataclasses.replace(summary, client_names=none)
         assert not [line for line in describe(without) if "of each" in line]
         assert client_table({"round": 1, "client/0/own/loss": 1.0}, without) is None
+
+
+def test_the_recipe_has_its_colour_on_a_terminal(summary: RunSummary) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system="truecolor", width=200)
+    ConsoleReport(console, progress=False).on_start(summary, [], [])
+    red, green, blue = (int(PALETTE[0][i : i + 2], 16) for i in (1, 3, 5))
+    assert stream.getvalue().startswith(f"\x1b[38;2;{red};{green};{blue}mfedit\x1b[0m of ")
