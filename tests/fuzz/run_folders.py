@@ -50,7 +50,7 @@ def changed(draw: st.DrawFn, path: Path) -> bytes | None:
     if how == "folder":
         return None
     content = path.read_bytes() if path.is_file() else b"{}"
-    if how == "bytes" or path.suffix == ".safetensors":
+    if how == "bytes" or path.suffix in (".safetensors", ".parquet"):
         return draw(nasty.damaged(content))
     if path.suffix == ".yaml":
         return draw(changed_yaml(content.decode()))
