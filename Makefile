@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all interop check lint format clean
+.PHONY: demo test test-all interop docs check lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fabric run --accelerator=cpu --devices=2 experiments/federate.py experiment=demo
@@ -20,6 +20,10 @@ test-all: $(VENV)/.installed
 # A result through peft, transformers, lm-eval and TRL and back, in an environment of its own below build/.
 interop:
 	PYTHON=$(PYTHON) tests/interop/run.sh
+
+# The site of docs/ in build/site; what it warns of is an error.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,6 +40,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[test]"
 	$(BIN)/fedlit doctor
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[docs]"
 	touch $@
 
 clean:

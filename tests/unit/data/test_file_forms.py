@@ -1,6 +1,6 @@
 """Forms of files that people have, as they lie in public repositories, with invented content; and what is said of each.
 
-The table of `docs/data.md` is made of these cases: `python tests/unit/data/test_file_forms.py` writes it anew.
+The table of `docs/howto/data.md` is made of these cases: `python tests/unit/data/test_file_forms.py` writes it anew.
 """
 
 import bz2
@@ -29,7 +29,7 @@ from fedlit.config.schema import DataConfig
 from fedlit.data.sources import ReadRows, read_data
 from fedlit.errors import UserError
 
-PAGE = Path(__file__).parents[3] / "docs" / "data.md"
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "data.md"
 BEGIN, END = "<!-- forms -->", "<!-- end of forms -->"
 
 ROWS: list[dict[str, Any]] = [
