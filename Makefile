@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all interop docs check lint format clean
+.PHONY: demo test test-all faults interop docs check lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fabric run --accelerator=cpu --devices=2 experiments/federate.py experiment=demo
@@ -16,6 +16,10 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or not slow"
+
+# Known faults, planted one after the other in a copy: the tests of every push must see each.
+faults: $(VENV)/.installed
+	$(BIN)/python tests/faults/see_red.py
 
 # A result through peft, transformers, lm-eval and TRL and back, in an environment of its own below build/.
 interop:

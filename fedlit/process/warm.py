@@ -5,6 +5,7 @@ The parent is `fedlit.process.warm_server`. Forked runs are this process's own c
 """
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -12,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from fedlit.errors import UserError
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 
 SWITCH = "FEDLIT_WARM"
@@ -50,18 +52,33 @@ class Starter(Protocol):
         """Start one."""
 
 
+@contextmanager
+def _refusal_told() -> Iterator[None]:
+    """Tell in one line that the system starts no further process."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+            raise
+        raise UserError(
+            f"the process of a run cannot be started ({os.strerror(error.errno)}): there are too many processes, or "
+            "too little memory; end some, raise `ulimit -u`, or run fewer at once (--jobs)"
+        ) from error
+
+
 def start_cold(words: Sequence[str], environment: Mapping[str, str], console: Path | None) -> Process:
     """Start a process in an interpreter and a process group of its own: no Ctrl-C at the terminal reaches it."""
 
     def started(out: int | None) -> Process:
-        return subprocess.Popen(
-            [sys.executable, "-m", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=None if out is None else subprocess.STDOUT,
-            env=environment,
-            process_group=0,
-        )
+        with _refusal_told():
+            return subprocess.Popen(
+                [sys.executable, "-m", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=None if out is None else subprocess.STDOUT,
+                env=environment,
+                process_group=0,
+            )
 
     if console is None:
         return started(None)
@@ -105,16 +122,17 @@ class WarmParent:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._own_console = (_copy(1), _copy(2))
         adopts = _adopt_orphans(True)
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", _SERVER, str(os.getpid()), *modules],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**environment, **_OF_THE_PARENT},
-            cwd=folder,
-            pass_fds=self._own_console,
-            process_group=0,
-        )
+        with _refusal_told():
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", _SERVER, str(os.getpid()), *modules],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**environment, **_OF_THE_PARENT},
+                cwd=folder,
+                pass_fds=self._own_console,
+                process_group=0,
+            )
         if not adopts:  # without it nobody would learn how a forked run ends
             self._fail("this system does not let a process adopt orphans")
 

@@ -1,5 +1,6 @@
 """Runs forked from a parent that has imported everything, with small modules in the place of a federation."""
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedlit.errors import UserError
 from fedlit.process import warm, warm_server
 from fedlit.process.warm import Process, WarmParent, can_be_warm, start_cold
 
@@ -277,3 +279,17 @@ def test_it_can_be_switched_off() -> None:
     assert can_be_warm({})
     assert can_be_warm({"FEDLIT_WARM": "1"})
     assert not can_be_warm({"FEDLIT_WARM": "0"})
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_system_that_starts_no_process_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_words: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(warm.subprocess, "Popen", refuse)
+    for start in (
+        lambda: start_cold(["fedlit"], {}, None),
+        lambda: WarmParent([], {}, print, start_cold),
+    ):
+        with pytest.raises(UserError, match=f"cannot be started .{os.strerror(number)}.*--jobs"):
+            start()
