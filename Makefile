@@ -1,9 +1,10 @@
-# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+# Each of these commands sets up what it needs; `make demo` and `make test` are the first two.
 # pip would compile all of every package, three times as much as is ever imported. `fedlit doctor` imports what runs
 # import, which compiles that, and tells what the machine has.
 
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= test
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-all faults interop docs check lint format clean
@@ -42,7 +43,7 @@ format: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[test]"
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
 	$(BIN)/fedlit doctor
 	touch $@
 
