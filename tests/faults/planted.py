@@ -196,6 +196,6 @@ FAULTS = (
         "commands/endings.py",
         "OUT_OF_MEMORY_EXIT_CODE = 4",
         "OUT_OF_MEMORY_EXIT_CODE = 2",
-        ("unit", "e2e/test_commands.py"),
+        ("unit/test_exit_codes.py",),
     ),
 )
