@@ -53,13 +53,12 @@ class Example:
 class Batch:
     """Rows padded to one length.
 
-    token_ids (n, T) and attention_mask (n, T), padded on the right; label_positions (L,) are flat indices into n x T
-    of the positions whose *next* token is a label, label_ids (L,) those next tokens, in row order; num_labels counts
-    them by row.
+    token_ids (n, T), padded on the right, without a mask: nothing of a causal model looks to the right. label_positions
+    (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,) those next tokens, in
+    row order; num_labels counts them by row.
     """
 
     token_ids: Tensor
-    attention_mask: Tensor
     label_positions: Tensor
     label_ids: Tensor
     num_labels: tuple[int, ...]
@@ -73,7 +72,6 @@ class Batch:
         """Return the batch on `device`."""
         return Batch(
             token_ids=self.token_ids.to(device, non_blocking=True),
-            attention_mask=self.attention_mask.to(device, non_blocking=True),
             label_positions=self.label_positions.to(device, non_blocking=True),
             label_ids=self.label_ids.to(device, non_blocking=True),
             num_labels=self.num_labels,
@@ -100,7 +98,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
 
     The positions are found here, on the CPU, because finding them from a mask on a GPU would make every step wait.
     """
-    token_ids, attention_mask = pad_right([example.token_ids for example in examples], pad_id)
+    token_ids, _ = pad_right([example.token_ids for example in examples], pad_id)
     width = token_ids.shape[1]
     positions: list[int] = []
     labels: list[int] = []
@@ -113,7 +111,6 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
         counts.append(len(labels) - before)
     return Batch(
         token_ids=token_ids,
-        attention_mask=attention_mask,
         label_positions=torch.tensor(positions, dtype=torch.int64),
         label_ids=torch.tensor(labels, dtype=torch.int64),
         num_labels=tuple(counts),

@@ -13,7 +13,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from fedlit.algebra.tensors import TensorDict
+from fedlit.algebra.tensors import TensorDict, on_cpu
 
 
 class Kept(ABC):
@@ -65,8 +65,9 @@ class OnDisk(Kept):
     def put(self, client_id: int, tensors: Mapping[str, Tensor]) -> None:
         """Write a client's tensors at the end of the file."""
         places = self._places.setdefault(client_id, {})
+        copies = on_cpu(tensors)
         for name, tensor in tensors.items():
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            data = copies[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy()
             # Only its shape, type and device are kept.
             places[name] = (self._size, torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape))
             self._size += self._file.write(data.data)

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from safetensors.torch import load_file, save_file
 
+from fedlit.algebra.tensors import on_cpu
 from fedlit.errors import UserError
 from fedlit.process import communication
 from fedlit.process.storage import partial_path, remove, sync
@@ -166,7 +167,7 @@ class Checkpoints:
         written = []
         for part, tensors in server.parts().items():
             written.append(partial / f"{part}.safetensors")
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written[-1])
+            save_file({name: tensor.contiguous() for name, tensor in on_cpu(tensors).items()}, written[-1])
         written.append(Path(shutil.copyfile(records, partial / RECORDS)))
         for path in written:
             sync(path)

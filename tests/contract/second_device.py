@@ -38,9 +38,9 @@ PACKAGE = str(Path(__file__).resolve().parents[2] / "fedlit")
 
 
 class Away(Tensor):
-    """A tensor of the second device; `inner` is the CPU tensor with its values."""
+    """A tensor of the second device; `held` is the CPU tensor with its values."""
 
-    inner: Tensor
+    held: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Away":
@@ -52,11 +52,11 @@ class Away(Tensor):
             dtype=inner.dtype,
             device=AWAY,
         )
-        made.inner = inner
+        made.held = inner
         return made
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"Away({self.inner!r})"
+        return f"Away({self.held!r})"
 
     @classmethod
     def __torch_dispatch__(
@@ -65,7 +65,7 @@ class Away(Tensor):
         raise AssertionError(f"{func} on the second device outside of its mode")
 
 
-class _OnTwoDevices(RuntimeError):
+class OnTwoDevices(RuntimeError):
     """As CUDA's `Expected all tensors to be on the same device`."""
 
 
@@ -80,6 +80,7 @@ class SecondDevice(TorchDispatchMode):
         self.reads: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
         self._calls = _Calls(self.reads)
+        self._draws = torch.Generator().manual_seed(0).get_state()
 
     def __enter__(self) -> "SecondDevice":
         self._calls.__enter__()
@@ -111,12 +112,25 @@ class SecondDevice(TorchDispatchMode):
             self._refuse_two(func, args, tensors, away)
         if func in _READS:
             self.reads[place()] += 1
-        inner_args, inner_kwargs = tree_map_only(Away, lambda tensor: tensor.inner, (args, kwargs))
-        result = func(*inner_args, **inner_kwargs)
+        inner_args, inner_kwargs = tree_map_only(Away, lambda tensor: tensor.held, (args, kwargs))
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            with self._own_draws():
+                result = func(*inner_args, **inner_kwargs)
+        else:
+            result = func(*inner_args, **inner_kwargs)
         if makes and not goes_away:
             return result
-        known = {id(tensor.inner): tensor for tensor in away}
+        known = {id(tensor.held): tensor for tensor in away}
         return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else Away(tensor), result)
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """A device has a generator of its own: what it draws leaves the CPU's alone."""
+        before = torch.get_rng_state()
+        torch.set_rng_state(self._draws)
+        yield
+        self._draws = torch.get_rng_state()
+        torch.set_rng_state(before)
 
     def _copied(self, target: Tensor, source: Tensor, *others: Any) -> Tensor:
         if not isinstance(target, Away):
@@ -149,9 +163,9 @@ class SecondDevice(TorchDispatchMode):
         # A number on the CPU goes with the launch of a kernel.
         bad = [tensor for tensor in strangers if tensor.dim() or torch.Tag.pointwise not in func.tags]
         if away and bad:
-            raise _OnTwoDevices(f"{func}: a tensor of shape {tuple(bad[0].shape)} lies on the CPU, others do not")
+            raise OnTwoDevices(f"{func}: a tensor of shape {tuple(bad[0].shape)} lies on the CPU, others do not")
         if not away and bad:
-            raise _OnTwoDevices(f"{func}: made on the device from a tensor on the CPU")
+            raise OnTwoDevices(f"{func}: made on the device from a tensor on the CPU")
 
 
 class _Calls(TorchFunctionMode):
@@ -172,12 +186,12 @@ class _Calls(TorchFunctionMode):
             return func(*args, **{**kwargs, "device": CPU}).to(AWAY).requires_grad_(needs)
         if func in _MEMORY and isinstance(args[0], Away):
             self._reads[place()] += 1
-            return func(args[0].detach().inner, *args[1:], **kwargs)
+            return func(args[0].detach().held, *args[1:], **kwargs)
         return func(*args, **kwargs)
 
 
 def _inner(tensor: Tensor) -> Tensor:
-    return tensor.inner if isinstance(tensor, Away) else tensor
+    return tensor.held if isinstance(tensor, Away) else tensor
 
 
 def place() -> str:

@@ -115,7 +115,7 @@ class DoubleLoss:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         with project_only(model, batch.label_positions):
-            output = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask)
+            output = model(input_ids=batch.token_ids)
         return functional.cross_entropy(output.logits.squeeze(0), batch.label_ids)
 
 

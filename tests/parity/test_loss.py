@@ -29,9 +29,15 @@ def build(kind: str, **changes: Any) -> Any:
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager").double()
 
 
+def mask_of(batch: Batch, examples: list[Example]) -> torch.Tensor:
+    """Return the mask that transformers' users give: 1 for a token, 0 for what is padded."""
+    lengths = torch.tensor([len(example.token_ids) for example in examples])
+    return (torch.arange(batch.token_ids.shape[1]) < lengths[:, None]).long()
+
+
 def labels_of(batch: Batch, examples: list[Example], loss_on: str) -> torch.Tensor:
     """Return labels as transformers' users write them: the tokens, -100 where nothing is to be learnt."""
-    labels = batch.token_ids.masked_fill(batch.attention_mask == 0, -100)
+    labels = batch.token_ids.masked_fill(mask_of(batch, examples) == 0, -100)
     if loss_on == "response":
         for row, example in enumerate(examples):
             labels[row, : example.num_prompt_tokens] = -100
@@ -53,7 +59,7 @@ def test_loss_and_gradients_are_those_of_labels(
     model, task, rows = build(kind), make_task(loss_on), examples[:6]
     batch = task.collate(rows)
     output = model(
-        input_ids=batch.token_ids, attention_mask=batch.attention_mask, labels=labels_of(batch, rows, loss_on)
+        input_ids=batch.token_ids, attention_mask=mask_of(batch, rows), labels=labels_of(batch, rows, loss_on)
     )
     expected = gradients(model, output.loss)
     loss = task.loss(model, batch)
@@ -72,9 +78,10 @@ def test_picked_logits_are_the_model_s_to_the_last_digits(
     model = build(kind)
     batch = make_task("all").collate(examples[:4])
     with torch.no_grad():
-        whole = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits
+        mask = mask_of(batch, examples[:4])
+        whole = model(input_ids=batch.token_ids, attention_mask=mask).logits
         with project_only(model, batch.label_positions):
-            picked = model(input_ids=batch.token_ids, attention_mask=batch.attention_mask).logits
+            picked = model(input_ids=batch.token_ids).logits
     expected = whole.flatten(0, 1)[batch.label_positions]
     assert picked.shape == (1, *expected.shape)
     torch.testing.assert_close(picked[0], expected, rtol=1e-13, atol=1e-13)
@@ -108,7 +115,7 @@ def test_padding_changes_nothing(make_task: MakeTask, examples: list[Example]) -
     """A batch's loss is the mean over its tokens of the losses of its rows alone."""
     model, task = build("llama"), make_task()
     batch = task.collate(examples)
-    assert (batch.attention_mask == 0).any()
+    assert (mask_of(batch, examples) == 0).any()
     with torch.no_grad():
         singles = [float(task.loss(model, task.collate([example]))) for example in examples]
         together = float(task.loss(model, batch))

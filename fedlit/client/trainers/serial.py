@@ -10,7 +10,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fedlit.algebra.tensors import TensorDict, distance
+from fedlit.algebra.tensors import TensorDict, distance, on_cpu
 from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange
@@ -94,7 +94,7 @@ class SerialTrainer(Trainer):
             payload=sent,
             private=private,
             state=ClientState(
-                private={name: tensor.cpu() for name, tensor in private.items()},
+                private=on_cpu(private),
                 parts=kept,
                 optimizer=self._optimizer_after(optimizer),
             ),

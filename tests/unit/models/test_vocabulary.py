@@ -91,7 +91,7 @@ def test_padding_is_masked_and_stops_nobody(tmp_path: Path) -> None:
     task = CausalLM.build(config, backbone)
     rows = [{"prompt": "def f(x):", "response": "Return x"}, {"prompt": "def f(x, y, z):", "response": "Return them"}]
     batch = task.collate(task.encode(rows))
-    assert 0 in batch.attention_mask
+    assert (batch.token_ids[0, -3:] == 2).all()  # padded
     assert int(batch.token_ids.max()) < 2048
     loss = task.loss(backbone.model, batch)
     one = [task.loss(backbone.model, task.collate(task.encode([row]))) for row in rows]
