@@ -19,6 +19,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "mathml",
+    "docstrings",
+    "reference",
 ]
 exclude_patterns = ["_ext", "README.md"]
 suppress_warnings = ["config.cache"]  # extensions give functions as options
@@ -39,6 +41,8 @@ python_use_unqualified_type_names = True
 add_module_names = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+default_role = "code"  # a docstring's single backticks
 
 html_theme = "furo"
 html_title = f"fedlit {version}"

@@ -114,7 +114,7 @@ class Cohort:
         return {name: decode(part, reference[name], self._share) for name, part in total.reduce().items()}
 
     def stack(self, names: Sequence[str]) -> TensorDict:
-        """Return each named tensor of every client, shape (n, *shape), along the cohort's order; one collective."""
+        """Return each named tensor of every client, shape `(n, *shape)`, along the cohort's order; one collective."""
         assert self._keeps, "a rule that calls stack() must say so: stacks = True"
         return stack_rows(self._kept, self.client_ids, {name: self._server[MODEL][name] for name in names})
 
