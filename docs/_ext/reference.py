@@ -1,53 +1,25 @@
-"""The pages of `docs/reference/` take their tables from the package: while the site is built, a line of the form
-`<!-- table: keys local -->` becomes Markdown that is made of what `fedlit help` reads. No page can go stale.
-"""
+"""The tables of `docs/reference/` are made while the site is built (`page_tables`), and every key can be searched."""
 
 import re
-from collections.abc import Callable, Mapping
 
-import tables_of_commands
-import tables_of_groups
-import tables_of_keys
-import tables_of_versions
+from page_tables import expand
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from tables_of_keys import anchor
 
 FOLDER = "reference/"
 
-TABLES: Mapping[str, Callable[..., str]] = {
-    "keys": tables_of_keys.section,
-    "options": tables_of_keys.part_options,
-    "kinds": tables_of_keys.kinds,
-    "commands": tables_of_commands.overview,
-    "command": tables_of_commands.command,
-    "choices": tables_of_groups.overview,
-    "files": tables_of_groups.files,
-    "projections": tables_of_groups.projections,
-    "scores": tables_of_groups.scores,
-    "versions": tables_of_versions.versions,
-}
-"""What may stand after `table:`, with its words."""
-
-_MARK = re.compile(r"^<!-- table: ([a-z ._-]+) -->$", re.MULTILINE)
-
-
-def expand(text: str) -> str:
-    """Return a page with its tables."""
-
-    def table(match: re.Match[str]) -> str:
-        name, *words = match[1].split()
-        return TABLES[name](*words)
-
-    return _MARK.sub(table, text)
+_BY_HAND = re.compile(r"^((?:\|.*\n)+)", re.MULTILINE)
+"""A table in the source of a page."""
 
 
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     if not docname.startswith(FOLDER):
         return
-    source[0] = expand(source[0])
+    source[0] = expand(_BY_HAND.sub(r":::{container} names\n\n\1\n:::\n\n", source[0]))
     domain = app.env.domains["std"]
     for key in re.findall(r"^\| \[`([^`]+)`\]\{#", source[0], re.MULTILINE):  # found by the search, with its place
-        domain.note_object("key", key, tables_of_keys.anchor(key))
+        domain.note_object("key", key, anchor(key))
 
 
 def _outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:

@@ -10,9 +10,6 @@ from markdown import code, prose, table
 from fedlit.cli import COMMANDS
 from fedlit.config.help import INTRODUCTION
 
-SUBCOMMANDS = ("list", "show", "run", "submit", "status", "cancel", "clean")
-"""Those of `fedlit sweep`."""
-
 
 def overview() -> str:
     """Return the table of all commands."""
@@ -22,7 +19,7 @@ def overview() -> str:
 
 def command(*words: str) -> str:
     """Return the help of a command as it is printed on a terminal of 100 columns."""
-    return f"```text\n{help_of(*words).rstrip()}\n```"
+    return f":::{{container}} help\n\n```text\n{help_of(*words).rstrip()}\n```\n\n:::"
 
 
 def help_of(*words: str) -> str:

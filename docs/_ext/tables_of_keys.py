@@ -46,7 +46,7 @@ def _kind(option: Option) -> str:
     kind = describe(option.hint)
     if option.range is not None:
         others = [describe(part) for part in parts(option.hint) if part not in (int, float)]
-        kind = ", or ".join([option.range.text, *others])
+        kind = ", or ".join([option.range.brief, *others])
     return f"{kind}: {', '.join(f'`{name}`' for name in option.valid)}" if option.valid else kind
 
 

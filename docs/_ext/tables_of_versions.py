@@ -80,7 +80,13 @@ def versions() -> str:
     """Return the table of packages."""
     found = tested()
     rows = [
-        (code(name), allowed.replace("<", "\\<"), found.get(_plain(name), "not tested"), code(extra) if extra else "", PURPOSES[name])
+        (
+            code(name),
+            allowed.replace("<", "\\<"),
+            found.get(_plain(name), "not tested"),
+            code(extra) if extra else "",
+            PURPOSES[name],
+        )
         for extra, name, allowed in requirements()
     ]
     return table(("package", "allowed", "tested", "extra", "what for"), rows, "versions")
