@@ -55,7 +55,7 @@ def as_fields(lines: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    if what == "class" and dataclasses.is_dataclass(obj):
+    if what in ("class", "exception") and dataclasses.is_dataclass(obj):
         lines[:] = as_fields(lines, [entry.name for entry in dataclasses.fields(obj)])
     if ">>>" not in "\n".join(lines):
         lines[:] = as_code(lines)

@@ -54,7 +54,7 @@ def head(text: str) -> str:
     blocks: list[tuple[bool, list[str]]] = []
     for line in lines:
         indented = line.startswith("  ")
-        if not blocks or blocks[-1][0] != indented:
+        if not blocks or blocks[-1][0] != indented or line.startswith(" projections: "):
             blocks.append((indented, []))
         blocks[-1][1].append(line.strip())
     shown = ["```text\n" + "\n".join(part) + "\n```" if raw else prose(" ".join(part)) for raw, part in blocks]

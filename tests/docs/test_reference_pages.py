@@ -163,7 +163,7 @@ def described() -> list[re.Pattern[str]]:
     keys = first_cells(text)
     of_clients = [key.removeprefix("client/<id>/") for key in keys if key.startswith("client/")]
     names = "|".join([*SCORES, "confusion_matrix"])
-    score = rf"(?:{names})(?:/[^/]+)?"
+    score = rf"(?:(?:{names})(?:/[^/]+)?|(?:exact_match|accuracy)_macro)"
     patterns = []
     for key in keys:
         for full in [key.replace("<name>", name) for name in of_clients] if "<name>" in key else [key]:
