@@ -44,7 +44,7 @@ toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-smartquotes = False  # quotes are those of commands and of Python
+smartquotes_action = "D"  # dashes alone: quotes are those of commands and of Python
 default_role = "code"  # a docstring's single backticks
 
 html_theme = "furo"
