@@ -4,7 +4,7 @@
 # Packages: peft 0.21.2 with torch 2.13.0 and transformers 5.23.0, from the package index, Python 3.11 or newer.
 # Input:    a small Mixtral, in which the router (mlp.gate) is a module of a class of its own with a weight, and
 #           LoraConfig(target_modules="all-linear").
-# Expected: factors at the layers of torch.nn.Linear except the output layer, as the documentation of all-linear says.
+# Expected: factors at "all linear/Conv1D modules" but the output layer, as LoraConfig's documentation says.
 # Seen:     factors at the router and at the experts' tensors as well, none of which is a torch.nn.Linear.
 # So:       fine-tuning changes which expert a token goes to. In a federation the mean of the clients' routers sends
 #           tokens elsewhere than any client did. Name the layers instead of all-linear.
