@@ -6,7 +6,6 @@
 #           saved into its folder, to set the length of answers.
 # Expected: what the file does not say comes from config.json, which has eos_token_id 3, as it does without the file.
 # Seen:     the loaded model's generation_config has no end token, and generate says token 3 six times, to the limit.
-#           Without a limit, a run of thousands of answers takes as long as the limit of the library lets it.
 # So:       GenerationConfig.from_model_config(model.config), or give eos_token_id.
 set -euo pipefail
 work=$(mktemp -d)

@@ -6,8 +6,7 @@
 #           LoraConfig(target_modules="all-linear").
 # Expected: factors at "all linear/Conv1D modules" but the output layer, as LoraConfig's documentation says.
 # Seen:     factors at the router and at the experts' tensors as well, none of which is a torch.nn.Linear.
-# So:       fine-tuning changes which expert a token goes to. In a federation the mean of the clients' routers sends
-#           tokens elsewhere than any client did. Name the layers instead of all-linear.
+# So:       fine-tuning changes the router as well, which may be more than was meant. Name the layers instead.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
