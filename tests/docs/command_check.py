@@ -19,9 +19,65 @@ from typing import Any
 from pages import REPOSITORY
 
 TOOLS = frozenset(
-    "cat cd chmod cp deactivate df echo export find git grep head hf hostname kill less ls mkdir module mv nvidia-smi pip "
-    "pwd rm sacct salloc scancel scontrol scp sed sinfo sleep sort source sphinx-build squeue ssh tail tee tensorboard "
-    "touch unset unzip wandb wc wget which sha256sum diff cmp test [ true pre-commit ulimit rsync tar".split()
+    [
+        "cat",
+        "cd",
+        "chmod",
+        "cp",
+        "deactivate",
+        "df",
+        "echo",
+        "export",
+        "find",
+        "git",
+        "grep",
+        "head",
+        "hf",
+        "hostname",
+        "kill",
+        "less",
+        "ls",
+        "mkdir",
+        "module",
+        "mv",
+        "nvidia-smi",
+        "pip",
+        "pwd",
+        "rm",
+        "sacct",
+        "salloc",
+        "scancel",
+        "scontrol",
+        "scp",
+        "sed",
+        "sinfo",
+        "sleep",
+        "sort",
+        "source",
+        "sphinx-build",
+        "squeue",
+        "ssh",
+        "tail",
+        "tee",
+        "tensorboard",
+        "touch",
+        "unset",
+        "unzip",
+        "wandb",
+        "wc",
+        "wget",
+        "which",
+        "sha256sum",
+        "diff",
+        "cmp",
+        "test",
+        "[",
+        "true",
+        "pre-commit",
+        "ulimit",
+        "rsync",
+        "tar",
+    ]
 )
 """Commands that are not ours: only the shell's reading of them is checked."""
 
@@ -283,7 +339,11 @@ def _check_array(words: list[str]) -> None:
 def _check_make(words: list[str]) -> None:
     targets = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     for word in words:
-        if "=" not in word and not word.startswith("-") and not re.search(rf"^{re.escape(word)}:", targets, re.MULTILINE):
+        if (
+            "=" not in word
+            and not word.startswith("-")
+            and not re.search(rf"^{re.escape(word)}:", targets, re.MULTILINE)
+        ):
             raise Wrong(f"make has no target {word}")
 
 

@@ -14,7 +14,9 @@ from printed import missing_lines
 from readers_files import READERS_FILES
 from shell_words import command_lines
 
-FAILS = re.compile(r"^\s*(error|diverged|out of memory|timed out|lost|stopped|Traceback|fedlit\.\w+Error)\b", re.MULTILINE)
+FAILS = re.compile(
+    r"^\s*(error|diverged|out of memory|timed out|lost|stopped|Traceback|fedlit\.\w+Error)\b", re.MULTILINE
+)
 
 
 @dataclass

@@ -116,7 +116,7 @@ class PageServer:
         if name in LAUNCHERS:
             words = with_short_values(words) if mark == "short" else words
             return {"exec": [str(shutil.which(name, path=str(Path(sys.executable).parent))), *words]}
-        if name != "fedlit" and (not words or words[0] not in ("-", "-c") and not words[0].endswith(".py")):
+        if name != "fedlit" and (not words or (words[0] not in ("-", "-c") and not words[0].endswith(".py"))):
             return {"exec": [sys.executable, *words]}
         if mark in ("dry", "slurm"):
             if name != "fedlit":

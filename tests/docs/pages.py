@@ -145,7 +145,7 @@ def _end(lines: list[str], start: int, fence: str, page: str) -> int:
 
 
 def _block(page: str, line: int, info: str, body: list[str], mark: str, before: str) -> Block:
-    language = info.split()[0] if info else ""
+    language = info.split(maxsplit=1)[0] if info else ""
     kind, _, reason = (part.strip() for part in mark.partition(","))
     if mark and kind not in MARKS:
         raise PageError(f"{page}:{line}: the mark {mark!r} is none of {', '.join(MARKS)}")

@@ -5,10 +5,66 @@ from pathlib import Path
 import pytest
 from forked import forked
 from page_check import check_page
-from pages import all_pages
+from page_table import counts_of
+from pages import all_pages, page_blocks
+from shell_words import command_lines, commands
+
+REASONS = (
+    *("pip install", "git clone", "install", "login", "the hub", "hub", "GPU", "CUDA", "cluster", "sbatch", "SLURM"),
+    *("interactive", "make", "W&B", "download", "waits for"),
+)
+"""How the reason behind `run: no` begins."""
+
+NEVER_RUN = frozenset(
+    [
+        "cd",
+        "cp",
+        "curl",
+        "export",
+        "fabric",
+        "fedlit",
+        "git",
+        "hf",
+        "ls",
+        "make",
+        "module",
+        "pip",
+        "python",
+        "python3",
+        "rsync",
+        "salloc",
+        "sbatch",
+        "scp",
+        "source",
+        "squeue",
+        "srun",
+        "ssh",
+        "tensorboard",
+        "torchrun",
+        "wandb",
+    ]
+)
+"""What may stand in such a block."""
 
 
 @pytest.mark.parametrize("page", all_pages())
 def test_the_page_is_right(page: str, tmp_path: Path) -> None:
     problems = forked(lambda: check_page(page, tmp_path))
     assert not problems, "\n".join(problems)
+
+
+def test_what_is_not_run_has_a_known_reason() -> None:
+    left_out = [block for page in all_pages() for block in page_blocks(page) if block.mark == "no"]
+    assert left_out
+    unknown = [f"{block.place}: {block.reason}" for block in left_out if not block.reason.startswith(REASONS)]
+    assert unknown == []
+    for block in left_out:
+        names = {words[0] for line in command_lines(block.text) for words in commands(line.text)}
+        assert names <= NEVER_RUN, f"{block.place}: {sorted(names - NEVER_RUN)}"
+
+
+def test_most_of_what_is_shown_is_run() -> None:
+    """A mark that is put everywhere would be no promise."""
+    counts = [counts_of(page) for page in all_pages()]
+    total = sum(sum(each.values()) for each in counts)
+    assert sum(each["no"] for each in counts) <= total / 5
