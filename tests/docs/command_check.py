@@ -92,7 +92,7 @@ SCRIPTS = {
 """Files of experiments/ behind commands."""
 
 BATCH = {"federate.sbatch": "run", "multi-node.sbatch": "run", "array.sbatch": "array"}
-NO_FILE = re.compile(r"(?:data|model)\.\w*path=(?P<path>\S+) \(.*is not there")
+NO_FILE = re.compile(r"(?:data|model|partition)\.\w*path=(?P<path>\S+) \(.*is not (?:there|a file)")
 
 
 class Wrong(Exception):

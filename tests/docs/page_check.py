@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 from command_check import Wrong, check_command
+from forked import forked
 from pages import REPOSITORY, Block, page_blocks
 from readers_files import READERS_FILES
 from shell_words import command_lines, commands
@@ -28,15 +29,17 @@ def check_page(page: str, folder: Path) -> list[str]:
         (folder / name).symlink_to(REPOSITORY / name)
     for name, content in READERS_FILES.get(page, {}).items():
         write(folder / name, content)
+    blocks = page_blocks(page)
+    has_modules = any(block.kind == "file" and block.language == "python" for block in blocks)
     problems: list[str] = []
-    for block in page_blocks(page):
+    for block in blocks:
         if problem := _block_problem(block):
             problems.append(f"{block.place}: {problem}")
         if block.kind == "file":
             assert block.name is not None
             write(folder / block.name, block.text)
         elif block.kind == "commands":
-            problems += _command_problems(block)
+            problems += _command_problems(block, alone=has_modules)
     return problems
 
 
@@ -72,12 +75,28 @@ def _plain(text: str) -> str:
     return re.sub(r"<[A-Za-z][^<>\n]*>", "placeholder", text)
 
 
-def _command_problems(block: Block) -> list[str]:
+def _check_alone(words: list[str]) -> None:
+    def said() -> str:
+        try:
+            check_command(words)
+        except Wrong as error:
+            return str(error)
+        return ""
+
+    if problem := forked(said):
+        raise Wrong(problem)
+
+
+def _command_problems(block: Block, *, alone: bool) -> list[str]:
+    """Return what is wrong with commands. alone: each in a process of its own, so that a module may change on the page."""
     problems = []
     for line in command_lines(block.text):
         try:
             for words in commands(line.text):
-                check_command(words)
+                if alone:
+                    _check_alone(words)
+                else:
+                    check_command(words)
         except (Wrong, ValueError, SyntaxError) as error:
             problems.append(f"{block.page}:{block.line + 1 + line.number}: {line.text.strip()!r}: {error}")
     return problems

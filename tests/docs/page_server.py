@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
     """Return the environment of a user's fresh terminal, without a network."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     paths = [str(REPOSITORY), str(HERE)]
-    own = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "WANDB_ERROR_REPORTING": "false", "OMP_NUM_THREADS": "1"}
+    own = {"HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false", "OMP_NUM_THREADS": "1"}
     return {**clean, **own, "PYTHONPATH": os.pathsep.join(paths)}
 
 

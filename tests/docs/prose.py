@@ -59,6 +59,10 @@ FOREIGN_KEYS: dict[str, str] = {
     "model.train": "of torch",
     "method.share": "of the page's own part",
     "data.dataset": "of torch",
+    "server.folded": "of ServerState",
+    "server.frozen": "of ServerState",
+    "server.round_idx": "of ServerState",
+    "server.shared": "of ServerState",
     "model.embed_tokens": "a parameter's name",
     "model.layers": "a parameter's name",
 }

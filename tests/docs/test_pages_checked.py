@@ -10,12 +10,13 @@ from pages import all_pages, page_blocks
 from shell_words import command_lines, commands
 
 REASONS = (
-    *("pip install", "git clone", "install", "login", "the hub", "hub", "GPU", "CUDA", "cluster", "sbatch", "SLURM"),
-    *("interactive", "make", "W&B", "download", "waits for"),
+    *("pip install", "git clone", "it needs a login", "needs an account", "it asks the hub", "downloads "),
+    *("needs the fetched models", "the file is yours", "a cluster of your own", "it opens a server", "needs a GPU"),
+    *("it waits for you", "minutes of training", "needs two machines", "needs Java"),
 )
 """How the reason behind `run: no` begins."""
 
-NEVER_RUN = frozenset(
+MAY_STAND = frozenset(
     [
         "cd",
         "cp",
@@ -60,7 +61,7 @@ def test_what_is_not_run_has_a_known_reason() -> None:
     assert unknown == []
     for block in left_out:
         names = {words[0] for line in command_lines(block.text) for words in commands(line.text)}
-        assert names <= NEVER_RUN, f"{block.place}: {sorted(names - NEVER_RUN)}"
+        assert names <= MAY_STAND, f"{block.place}: {sorted(names - MAY_STAND)}"
 
 
 def test_most_of_what_is_shown_is_run() -> None:

@@ -85,6 +85,6 @@ def test_a_page_is_its_blocks() -> None:
     ],
 )
 def test_what_it_does_not_know_is_told_with_page_and_line(text: str, said: str) -> None:
-    with pytest.raises(PageError, match="p.md") as caught:
+    with pytest.raises(PageError, match=r"p\.md") as caught:
         list(blocks_of(text, "p.md"))
     assert said in str(caught.value)

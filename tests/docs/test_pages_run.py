@@ -1,5 +1,6 @@
 """Every page from top to bottom, as a reader does it: a few on each push, all others with `make test-all`."""
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from page_table import row_of
 from pages import all_pages, page_blocks
 
 EACH_PUSH = ("docs/start/first-federation.md", "docs/howto/python.md")
+
+
+def cpu_s() -> float:
+    """Return the CPU time of this process and of all that it has started and that has ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +39,7 @@ def test_the_page_runs(page: str, server: PageServer, tmp_path: Path) -> None:
     folder, stage = tmp_path / "work", tmp_path / "stage"
     folder.mkdir()
     stage.mkdir()
-    print(row_of(page))
+    before = cpu_s()
     problems = run_page(page, server, folder, stage)
+    print(f"{row_of(page)} {cpu_s() - before:.0f} s of CPU")
     assert not problems, "\n".join(problems)
