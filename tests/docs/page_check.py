@@ -88,7 +88,7 @@ def _check_alone(words: list[str]) -> None:
 
 
 def _command_problems(block: Block, *, alone: bool) -> list[str]:
-    """Return what is wrong with commands. alone: each in a process of its own, so that a module may change on the page."""
+    """Return what is wrong with commands. alone: each in its own process, since modules change on the page."""
     problems = []
     for line in command_lines(block.text):
         try:

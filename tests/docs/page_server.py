@@ -91,7 +91,9 @@ class PageServer:
             return []
         own = {name: text for name, text in request["environment"].items() if name != "PAGES_SOCKET"}
         del request["environment"]
-        run = self._parent(["page_words", json.dumps(request)], own, None)
+        request["socket"] = self._address
+        console = Path(request["console"]) if "console" in request else None
+        run = self._parent(["page_words", json.dumps(request)], own, console)
         return [(asked, run, False)]
 
     @staticmethod
@@ -110,6 +112,8 @@ class PageServer:
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """Return what a shim is to do itself; None if its words are to be forked."""
+        if request["name"] == "run":
+            return None
         name, words, mark = request["name"], request["words"], request["environment"].get("PAGES_MARK", "")
         if name in OF_SLURM or (mark in ("dry", "slurm") and name in LAUNCHERS):
             return {"code": 0}  # checked by command_check alone

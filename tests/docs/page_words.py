@@ -8,8 +8,13 @@ import os
 import runpy
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from borrowed_parent import BorrowedParent
+
+from fedlit.lab.sweeps import starting
 
 SHORT = {
     "num_rounds": 2,
@@ -26,12 +31,28 @@ def main() -> None:
     """Take the shim's place and do what it was asked."""
     request = json.loads(sys.argv[1])
     os.chdir(request["folder"])
+    starting.WarmParent = BorrowedParent  # type: ignore[misc, assignment]
+    BorrowedParent.address = request["socket"]
+    if request["name"] == "run":  # of a sweep or a comparison
+        sys.path.insert(0, request["folder"])
+        sys.argv = ["-m", *request["words"][1:]]
+        runpy.run_module(request["words"][0], run_name="__main__", alter_sys=True)
+    else:
+        _take_streams(request["pid"])
+        _run(request)
+
+
+def _take_streams(pid: int) -> None:
+    """Read and write where the shim does."""
     for number, flags in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
-        path = f"/proc/{request['pid']}/fd/{number}"
+        path = f"/proc/{pid}/fd/{number}"
         regular = stat.S_ISREG(Path(path).stat().st_mode)
         stream = os.open(path, flags | (os.O_APPEND if regular and number else 0))
         os.dup2(stream, number)
         os.close(stream)
+
+
+def _run(request: Mapping[str, Any]) -> None:
     mark, name, words = os.environ.get("PAGES_MARK", ""), request["name"], list(request["words"])
     if name == "fedlit":
         sys.path.insert(0, request["folder"])

@@ -7,7 +7,7 @@ The forms of blocks, and nothing else, are known:
 | `bash` | commands, one a line; `\\` continues |
 | `sh` | commands that are shown and checked, not run: they need files of the reader's own |
 | `text`, no language, `console` | what was printed, or a drawing |
-| `yaml`, `json`, `csv`, `python` ... with a name | a file: its first line is a comment with the name, or the text before |
+| `yaml`, `json`, `csv`, `python` ... with a name | a file: the name is its first line, or in the text before |
 | `yaml`, `json` without a name | a part of a file: it must parse |
 | `python` without a name | is run as it stands |
 | `py` | a part of a program: it must compile |

@@ -37,5 +37,5 @@ def _plain(line: str, exact: bool) -> str:
     for pattern, name in _ANY:
         line = pattern.sub(name, line)
     if not exact:
-        line = _NUMBER.sub("N", line)
+        line = _NUMBER.sub("N", line.replace("**", ""))
     return " ".join(line.split())

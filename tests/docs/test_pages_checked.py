@@ -10,11 +10,10 @@ from pages import all_pages, page_blocks
 from shell_words import command_lines, commands
 
 REASONS = (
-    *("pip install", "git clone", "it needs a login", "needs an account", "it asks the hub", "downloads "),
-    *("needs the fetched models", "the file is yours", "a cluster of your own", "it opens a server", "needs a GPU"),
-    *("it waits for you", "minutes of training", "needs two machines", "needs Java"),
+    *("pip install", "git clone", "login", "account", "the hub", "download", "fetched models", "yours", "your own"),
+    *("opens a server", "GPU", "waits for you", "minutes of training", "two machines", "Java", "asks", "your file"),
 )
-"""How the reason behind `run: no` begins."""
+"""One of these stands in the reason behind `run: no`."""
 
 MAY_STAND = frozenset(
     [
@@ -57,7 +56,9 @@ def test_the_page_is_right(page: str, tmp_path: Path) -> None:
 def test_what_is_not_run_has_a_known_reason() -> None:
     left_out = [block for page in all_pages() for block in page_blocks(page) if block.mark == "no"]
     assert left_out
-    unknown = [f"{block.place}: {block.reason}" for block in left_out if not block.reason.startswith(REASONS)]
+    unknown = [
+        f"{block.place}: {block.reason}" for block in left_out if not any(known in block.reason for known in REASONS)
+    ]
     assert unknown == []
     for block in left_out:
         names = {words[0] for line in command_lines(block.text) for words in commands(line.text)}
