@@ -1,4 +1,4 @@
-"""The warm parent of a test in place of one of a command's own: `fedlit compare` and `sweep run` fork their runs from it."""
+"""The test's warm parent in place of a command's own: `fedlit compare` and `sweep run` fork their runs from it."""
 
 import json
 import os

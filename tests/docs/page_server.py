@@ -122,13 +122,21 @@ class PageServer:
             return {"exec": [str(shutil.which(name, path=str(Path(sys.executable).parent))), *words]}
         if name != "fedlit" and (not words or (words[0] not in ("-", "-c") and not words[0].endswith(".py"))):
             return {"exec": [sys.executable, *words]}
-        if mark in ("dry", "slurm"):
-            if name != "fedlit":
-                return {"code": 0}
-            if words[:2] == ["sweep", "submit"] or words[:1] == ["fetch"] or words[:1] == ["push"]:
-                request["words"] = [*words, *([] if "--dry-run" in words else ["--dry-run"])]
-            elif words[:1] == ["run"] and "dry" in mark and not any("path=" in word for word in words):
-                request["words"] = [*words, "dry_run=true"]
-            elif words[:1] in (["run"], ["compare"]) or words[:2] == ["sweep", "run"] or "dry" in mark:
-                return {"code": 0}
-        return None
+        return _only_looked_at(request, name, words, mark) if mark in ("dry", "slurm") else None
+
+
+def _only_looked_at(request: dict[str, Any], name: str, words: list[str], mark: str) -> dict[str, Any] | None:
+    """Return the answer to a command of a block that is marked `dry` or `slurm`, or change its words.
+
+    A run whose rows are in no file of the reader's has `dry_run=true`; what submits, sends or downloads `--dry-run`;
+    other work has been checked by command_check, and is left out here.
+    """
+    if name != "fedlit":
+        return {"code": 0}
+    if words[:2] == ["sweep", "submit"] or words[:1] in (["fetch"], ["push"]):
+        request["words"] = [*words, *([] if "--dry-run" in words else ["--dry-run"])]
+    elif words[:1] == ["run"] and mark == "dry" and not any("path=" in word for word in words):
+        request["words"] = [*words, "dry_run=true"]
+    elif mark == "dry" or words[:1] in (["run"], ["compare"]) or words[:2] == ["sweep", "run"]:
+        return {"code": 0}
+    return None

@@ -11,7 +11,7 @@ from shell_words import command_lines, commands
 
 REASONS = (
     *("pip install", "git clone", "login", "account", "the hub", "download", "fetched models", "yours", "your own"),
-    *("opens a server", "GPU", "waits for you", "minutes of training", "two machines", "Java", "asks", "your file"),
+    *("opens a server", "GPU", "waits for", "minutes of training", "two machines", "Java", "asks", "your file"),
 )
 """One of these stands in the reason behind `run: no`."""
 
