@@ -4,9 +4,10 @@ import ast
 import builtins
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from claims import wrong_claims
 from page_check import CLONE, write
 from page_server import PageServer
 from pages import REPOSITORY, Block, page_blocks
@@ -19,14 +20,13 @@ FAILS = re.compile(
 )
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One command or one Python block. expected: the output block behind it, if any."""
+    """One command line or one Python block. fails: the page shows its mistake."""
 
     place: str
     text: str
     fails: bool
-    problems: list[str] = field(default_factory=list)
 
 
 def run_page(page: str, server: PageServer, folder: Path, stage: Path, timeout_s: float = 900) -> list[str]:
@@ -41,13 +41,23 @@ def run_page(page: str, server: PageServer, folder: Path, stage: Path, timeout_s
     problems = []
     for number, step in steps.items():
         code = stage / f"{number}.code"
-        said = (stage / f"{number}.out").read_text(errors="replace") if (stage / f"{number}.out").exists() else ""
+        said = said_by(stage, number)
         if not code.exists():
             problems.append(f"{step.place}: not reached")
         elif (code.read_text() != "0") is not step.fails:
             last = "\n    ".join(said.strip().splitlines()[-6:])
-            problems.append(f"{step.place}: {step.text.strip()!r} ended with code {code.read_text()}\n    {last}")
-    return [*problems, *_unprinted(blocks, steps, stage)]
+            shown = step.text.strip().splitlines()[0]
+            problems.append(f"{step.place}: {shown!r} ended with code {code.read_text()}\n    {last}")
+    if problems:
+        return problems
+    outputs = {step.text: said_by(stage, number) for number, step in steps.items()}
+    return [*_unprinted(blocks, steps, folder, stage), *wrong_claims(page, folder, outputs)]
+
+
+def said_by(stage: Path, number: int) -> str:
+    """Return what a step printed."""
+    path = stage / f"{number}.out"
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _script(blocks: list[Block], stage: Path) -> tuple[str, dict[int, Step]]:
@@ -73,7 +83,7 @@ def _script(blocks: list[Block], stage: Path) -> tuple[str, dict[int, Step]]:
         elif block.kind == "python":
             write(stage / f"{i}.py", _whole(block, python))
             python.append(block)
-            steps[1000 * i] = Step(block.place, block.text.splitlines()[0], fails)
+            steps[1000 * i] = Step(block.place, block.text, fails)
             text = f"python - <{shlex.quote(str(stage / f'{i}.py'))}"
             lines += _step(1000 * i, text, block.mark, stage, fails)
     return "\n".join(lines), steps
@@ -105,15 +115,18 @@ def _whole(block: Block, before: list[Block]) -> str:
     return f"{quiet}{first}_held.__exit__(None, None, None)\n{text}"
 
 
-def _unprinted(blocks: list[Block], steps: dict[int, Step], stage: Path) -> list[str]:
-    """Return the lines that output blocks show and that nothing before them printed."""
+def _unprinted(blocks: list[Block], steps: dict[int, Step], folder: Path, stage: Path) -> list[str]:
+    """Return the lines that output blocks show and that nothing before them printed; a block after a text that names a
+    file shows that file.
+    """
     problems = []
     for i, block in enumerate(blocks[1:], start=1):
         numbers = [number for number in steps if number // 1000 == i - 1]
         if block.kind != "output" or not numbers:
             continue
-        texts = [stage / f"{number}.out" for number in numbers]
-        said = "\n".join(path.read_text(errors="replace") for path in texts if path.exists())
+        named = (folder / name for name in re.findall(r"`([\w./-]+\.\w+)`", block.before))
+        files = [path.read_text(errors="replace") for path in named if path.is_file()]
+        said = "\n".join([*(said_by(stage, number) for number in numbers), *files])
         for number, line in missing_lines(block.text, said, exact=not blocks[i - 1].mark):
             problems.append(f"{block.page}:{block.line + 1 + number}: is not printed: {line.strip()!r}")
     return problems

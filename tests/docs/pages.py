@@ -56,7 +56,7 @@ class Block:
 
     page: its path in the repository. line: of its opening fence, from 1. name: of the file that it is; None if it is
     none. mark, reason: what stands in `<!-- run: mark, reason -->`. text: without the fence, and without a first line
-    that is a name but no comment of its language.
+    that is a name but no comment of its language. before: the paragraph right before it.
     """
 
     page: str
@@ -66,6 +66,7 @@ class Block:
     name: str | None = None
     mark: str = ""
     reason: str = ""
+    before: str = ""
 
     @property
     def kind(self) -> str:
@@ -157,7 +158,7 @@ def _block(page: str, line: int, info: str, body: list[str], mark: str, before: 
     name = _file_name(language, body, before)
     if name and body and _NAME.match(body[0]) and language not in ("python", "yaml", "toml"):
         body = body[1:]
-    return Block(page, line, language, "\n".join([*body, ""]), name, kind, reason)
+    return Block(page, line, language, "\n".join([*body, ""]), name, kind, reason, before)
 
 
 def _file_name(language: str, body: list[str], before: str) -> str | None:
