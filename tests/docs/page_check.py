@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pages
 import yaml
 from command_check import Wrong, check_command
 from forked import forked
-from pages import REPOSITORY, Block, page_blocks
+from pages import REPOSITORY, Block
 from readers_files import READERS_FILES
 from shell_words import command_lines, commands
 
@@ -29,7 +30,7 @@ def check_page(page: str, folder: Path) -> list[str]:
         (folder / name).symlink_to(REPOSITORY / name)
     for name, content in READERS_FILES.get(page, {}).items():
         write(folder / name, content)
-    blocks = page_blocks(page)
+    blocks = pages.page_blocks(page)
     has_modules = any(block.kind == "file" and block.language == "python" for block in blocks)
     problems: list[str] = []
     for block in blocks:

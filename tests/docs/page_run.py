@@ -7,10 +7,11 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import pages
 from claims import wrong_claims
 from page_check import CLONE, write
 from page_server import PageServer
-from pages import REPOSITORY, Block, page_blocks
+from pages import REPOSITORY, Block
 from printed import missing_lines
 from readers_files import READERS_FILES
 from shell_words import command_lines
@@ -35,7 +36,7 @@ def run_page(page: str, server: PageServer, folder: Path, stage: Path, timeout_s
         (folder / name).symlink_to(REPOSITORY / name)
     for name, content in READERS_FILES.get(page, {}).items():
         write(folder / name, content)
-    blocks = [block for block in page_blocks(page) if block.kind != "directive"]
+    blocks = [block for block in pages.page_blocks(page) if block.kind != "directive"]
     script, steps = _script(blocks, stage)
     server.run(script, folder, timeout_s)
     problems = []

@@ -46,8 +46,8 @@ class PageServer:
             path.write_text(interpreter + (HERE / "shim.py").read_text(encoding="utf-8"), encoding="utf-8")
             path.chmod(0o755)
         self._environment = environment()
-        modules = (*EVERY_RUN, "galore_torch", "page_preload")
-        self._parent = WarmParent(modules, self._environment, pytest.fail, start_cold, folder=folder)
+        self._folder = folder
+        self._parent: WarmParent | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         self._address = str(folder / "s")
         self._socket.bind(self._address)
@@ -78,7 +78,8 @@ class PageServer:
     def close(self) -> None:
         """End the parent."""
         self._socket.close()
-        self._parent.close()
+        if self._parent is not None:
+            self._parent.close()
 
     def _begin(self, asked: socket.socket) -> list[tuple[socket.socket, ForkedRun, bool]]:
         """Do what a shim asks for: fork it, or answer at once."""
@@ -93,6 +94,9 @@ class PageServer:
         del request["environment"]
         request["socket"] = self._address
         console = Path(request["console"]) if "console" in request else None
+        if self._parent is None:  # some pages need none of it
+            modules = (*EVERY_RUN, "galore_torch", "page_preload")
+            self._parent = WarmParent(modules, self._environment, pytest.fail, start_cold, folder=self._folder)
         run = self._parent(["page_words", json.dumps(request)], own, console)
         return [(asked, run, False)]
 

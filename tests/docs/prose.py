@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
 
-from pages import REPOSITORY, blocks_of, read_page
+import pages
+from pages import REPOSITORY, blocks_of
 
 from fedlit import cli
 from fedlit.config.keys import METHOD_FIELDS, SCHEMA, is_section
@@ -120,7 +121,7 @@ FOREIGN_OPTIONS = frozenset(
 
 def running_text(page: str) -> list[str]:
     """Return the lines of a page, those of fenced blocks empty."""
-    text = read_page(page)
+    text = pages.read_page(page)
     lines = text.splitlines()
     for block in blocks_of(text, page):
         if not block.language.startswith("{") or "note" not in block.language:
