@@ -17,7 +17,7 @@ from readers_files import READERS_FILES
 from shell_words import command_lines
 
 FAILS = re.compile(
-    r"^\s*(error|diverged|out of memory|timed out|lost|stopped|Traceback|fedlit\.\w+Error)\b", re.MULTILINE
+    r"^\s*(?:(?:error|diverged|out of memory|timed out|lost|stopped): |Traceback |fedlit\.\w+Error)", re.MULTILINE
 )
 
 
