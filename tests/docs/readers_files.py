@@ -1,0 +1,5 @@
+"""Files that a page names and does not show, because the reader has his own: page, name, content."""
+
+READERS_FILES: dict[str, dict[str, str]] = {
+    "docs/howto/configuration.md": {"my_data.yaml": "name: mine\n"},
+}
