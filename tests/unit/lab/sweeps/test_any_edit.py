@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from examples import few
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ def check(runs: list[CellRun], asked: dict[str, RunConfig]) -> None:
 
 
 @settings(
-    max_examples=15,
+    max_examples=few(15, on_push=5),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
