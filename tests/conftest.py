@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from examples import PROFILE
-from hypothesis import settings
 from lightning.fabric import Fabric
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -32,10 +30,6 @@ SEED = 11
 VERBS = ("close", "read", "write", "merge", "sort", "open the", "compare", "send", "parse", "split", "join", "copy")
 
 gc.disable()  # imports and collection make objects that stay; until they are all there, looking for waste is waste
-
-settings.register_profile("push", max_examples=25, derandomize=True)
-settings.register_profile("all")
-settings.load_profile(PROFILE)
 
 
 @pytest.hookimpl(tryfirst=True)

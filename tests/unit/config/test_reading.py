@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import few
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,7 +151,7 @@ VALUES = st.recursive(
 ).filter(lambda value: "\\u0000" not in ascii(value) and "\\x00" not in ascii(value))
 
 
-@settings(max_examples=few(200), deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(VALUES)
 def test_what_is_written_is_read(value: object) -> None:
     assert repr(parse_yaml(dump_yaml({"a": value}), "here")["a"]) == repr(value)
@@ -160,13 +159,13 @@ def test_what_is_written_is_read(value: object) -> None:
         assert repr(parse_yaml(as_argument(value), "here")) == repr(value)
 
 
-@settings(max_examples=few(200), deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(min_size=1).filter(lambda text: "\0" not in text and text.strip() not in ("", "???")))
 def test_a_text_argument_comes_back(text: str) -> None:
     assert load_config([f"data.template={as_argument(text)}", "data.required=[]"]).data.template == text
 
 
-@settings(max_examples=few(300), deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("[]{}&*!|>%@`'\"#:,-?~ \n\t\\ a1.e0x_\u2028\x7f\ud800")))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     try:

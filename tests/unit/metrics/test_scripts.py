@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from examples import few
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,13 +77,13 @@ def score(metric: Any, predictions: Sequence[str], references: Sequence[str]) ->
 
 @pytest.mark.parametrize("make", [RougeL, Bleu4, Bleu, lambda: ExactMatch("text")])
 @given(text=sentences(), form=st.sampled_from(FORMS))
-@settings(max_examples=few(150), deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_text_against_itself_is_1(make: Callable[[], Any], text: str, form: str) -> None:
     assert score(make(), [unicodedata.normalize(form, text)], [text]) == 1.0
 
 
 @given(text=sentences(), form=st.sampled_from(FORMS))
-@settings(max_examples=few(100), deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_text_against_itself_is_the_best_that_a_score_without_an_end_gives(text: str, form: str) -> None:
     """CIDEr and NIST weigh words by how rare they are: a second, English pair is what they are rare beside."""
     other = "nothing of the kind at all"
@@ -98,7 +97,7 @@ def test_a_text_against_itself_is_the_best_that_a_score_without_an_end_gives(tex
 
 @pytest.mark.parametrize("make", [RougeL, Bleu4, Bleu, Nist, Cider, Meteor])
 @given(left=sentences(), right=sentences())
-@settings(max_examples=few(30), deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_form_of_accents_changes_no_bit(make: Callable[[], Any], left: str, right: str) -> None:
     values = {
         score(make(), [unicodedata.normalize(a, left), right], [unicodedata.normalize(b, right), left])
@@ -109,7 +108,7 @@ def test_the_form_of_accents_changes_no_bit(make: Callable[[], Any], left: str, 
 
 
 @given(st.text())
-@settings(max_examples=few(300), deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_words_of_any_text(text: str) -> None:
     found = words(text)
     assert bool(found) == has_word(text)

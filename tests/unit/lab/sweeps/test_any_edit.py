@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from examples import few
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +83,7 @@ def check(runs: list[CellRun], asked: dict[str, RunConfig]) -> None:
 
 
 @settings(
-    max_examples=few(15, on_push=5),
+    max_examples=15,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
