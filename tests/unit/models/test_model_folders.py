@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked import printed
+from forked_child import printed
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from small_encoders import purpose_of, write_folder
