@@ -1,6 +1,9 @@
 """Fixtures of all tests: one CPU thread, the packaged tokenizer, a random Llama smaller still, the shared folder."""
 
-from collections.abc import Callable
+import copy
+import gc
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig, RunConfig
+from fedlit.data import pydoc
 from fedlit.data.collation import Example
 from fedlit.methods import build_method
 from fedlit.models import PACKAGED, PROJECTIONS
@@ -25,6 +29,15 @@ SHARED = Path(__file__).parents[2] / "shared"
 SEED = 11
 VERBS = ("close", "read", "write", "merge", "sort", "open the", "compare", "send", "parse", "split", "join", "copy")
 
+gc.disable()  # imports and collection make objects that stay; until they are all there, looking for waste is waste
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """From here on look for waste among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that wait for SLURM's clocks: at the end they would keep one worker alone."""
@@ -35,6 +48,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fast_allocator() -> None:
     """As in a run: a third of the suite's time would be page faults."""
     keep_freed_memory()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rows_of_the_standard_library() -> Iterator[None]:
+    """Parse this interpreter's own files once in a process, for they stay the same; every caller gets its own rows."""
+    read, root, found = pydoc.read_rows, sysconfig.get_path("stdlib"), list[list[dict[str, str]]]()
+
+    def read_once() -> list[dict[str, str]]:
+        if sysconfig.get_path("stdlib") != root:
+            return read()
+        if not found:
+            found.append(read())
+        return copy.deepcopy(found[0])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pydoc, "read_rows", read_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

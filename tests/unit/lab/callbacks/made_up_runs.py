@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import wandb.sdk.launch  # noqa: F401  by wandb.init; here once for all forked processes
-
 from fedlit.config import RunConfig
 from fedlit.lab.callbacks import Callback, RunSummary
 from fedlit.tasks import Sample
@@ -129,6 +127,8 @@ def _open_files() -> Iterator[str]:
 
 def in_child(action: Callable[[], object]) -> int:
     """Do something in a forked process and return its exit code, minus the number of a signal."""
+    import wandb.sdk.launch  # noqa: F401, PLC0415  by wandb.init; here once for all forked processes
+
     pid = os.fork()
     if pid == 0:
         code = 1
