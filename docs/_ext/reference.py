@@ -1,5 +1,5 @@
-"""The tables of `docs/reference/` and `docs/methods/` are made while the site is built (`page_tables`), and every key of
-the reference can be searched.
+"""The tables of `docs/reference/` and `docs/methods/` are made while the site is built (`page_tables`), and every key
+of the reference can be searched.
 """
 
 import re
