@@ -1,7 +1,7 @@
 """The pages of `docs/reference/` and `docs/methods/` take their tables from the package.
 
-While the site is built, a line of the form `<!-- table: keys local -->` becomes Markdown that is made of what `fedlit help`
-reads. No page can go stale.
+While the site is built, a line of the form `<!-- table: keys local -->` becomes Markdown that is made of what
+`fedlit help` reads. No page can go stale.
 """
 
 import re
