@@ -16,12 +16,6 @@ from printed import missing_lines
 from readers_files import READERS_FILES
 from shell_words import command_lines
 
-FAILS = re.compile(
-    r"^\s*(?:(?:error|diverged|out of memory|timed out|lost|stopped): |Traceback |fedlit\.\w+Error)", re.MULTILINE
-)
-NEAR = 7
-"""Lines of text between a command and the block of what it prints, at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -68,7 +62,7 @@ def _script(blocks: list[Block], stage: Path) -> tuple[str, dict[int, Step]]:
     lines, steps, python = ["export PYTHONUNBUFFERED=1"], {}, []
     for i, block in enumerate(blocks):
         following = blocks[i + 1] if i + 1 < len(blocks) else None
-        fails = following is not None and _answers(following, block) and bool(FAILS.search(following.text))
+        fails = bool(pages.shown_failure(block, following))
         if block.kind == "file":
             assert block.name is not None
             write(stage / f"{i}.file", block.text)
@@ -90,12 +84,6 @@ def _script(blocks: list[Block], stage: Path) -> tuple[str, dict[int, Step]]:
             text = f"python - <{shlex.quote(str(stage / f'{i}.py'))}"
             lines += _step(1000 * i, text, block.mark, stage, fails)
     return "\n".join(lines), steps
-
-
-def _answers(block: Block, before: Block) -> bool:
-    """Tell whether a block shows what the one before it printed: it stands close to it."""
-    end = before.line + before.text.count("\n") + 1
-    return block.kind == "output" and block.line - end <= NEAR
 
 
 def _step(number: int, text: str, mark: str, stage: Path, fails: bool) -> list[str]:
@@ -131,7 +119,7 @@ def _unprinted(blocks: list[Block], steps: dict[int, Step], folder: Path, stage:
     problems = []
     for i, block in enumerate(blocks[1:], start=1):
         numbers = [number for number in steps if number // 1000 == i - 1]
-        if not _answers(block, blocks[i - 1]) or not numbers:
+        if not pages.answers(block, blocks[i - 1]) or not numbers:
             continue
         named = (folder / name for name in re.findall(r"`([\w./-]+\.\w+)`", block.before))
         files = [path.read_text(errors="replace") for path in named if path.is_file()]

@@ -46,6 +46,15 @@ _NAME = re.compile(r"^(?:#|//|<!--|\{#)\s*(?P<name>[\w./-]+\.\w+)\s*(?:-->|#\})?
 _SPOKEN = re.compile(r"`(?P<name>[\w./-]+\.\w+)`")
 
 
+FAILS = re.compile(
+    r"^\s*(?:(?:error|diverged|out of memory|timed out|lost|stopped): |Traceback |fedlit\.\w+Error)", re.MULTILINE
+)
+"""What a command that fails prints."""
+
+NEAR = 7
+"""Lines of text between a command and the block of what it prints, at most."""
+
+
 class PageError(Exception):
     """A block of no known form: page, line, reason."""
 
@@ -85,6 +94,19 @@ class Block:
     def place(self) -> str:
         """Page and line for a message."""
         return f"{self.page}:{self.line}"
+
+
+def answers(block: Block, before: Block) -> bool:
+    """Tell whether a block shows what the one before it printed: it stands close to it."""
+    end = before.line + before.text.count("\n") + 1
+    return block.kind == "output" and block.line - end <= NEAR
+
+
+def shown_failure(block: Block, following: Block | None) -> str:
+    """Return the text that shows that the last command of a block fails; nothing if it is to succeed."""
+    if following is None or not answers(following, block) or not FAILS.search(following.text):
+        return ""
+    return following.text
 
 
 def all_pages() -> list[str]:

@@ -55,6 +55,14 @@ CHECKED = [
     (block("json", "{'a': 1}"), "the block in json cannot be read"),
     (block("csv", "# rows.csv", "a,b", "1"), "rows of [1, 2] cells"),
     (block("python", "x = = 1"), "the block in python cannot be read"),
+    (
+        block("bash", "fedlit run local.lr=-1") + block("text", "error: local.lr=-1 is negative"),
+        f"{PAGE}:2: 'fedlit run local.lr=-1': error: local.lr=-1",
+    ),
+    (
+        block("bash", "fedlit run local.lr=-1", "fedlit run") + block("text", "error: ... is out of range ..."),
+        f"{PAGE}:2: 'fedlit run local.lr=-1': error: local.lr=-1",
+    ),
 ]
 
 
@@ -64,6 +72,21 @@ def test_a_mistake_is_seen_without_running(text: str, said: str, tmp_path: Path)
     TEXT["now"] = text
     problems = "\n".join(forked(lambda: check_page(PAGE, tmp_path)))
     assert said in problems
+
+
+RIGHT = [
+    block("bash", "fedlit run", "fedlit run local.lr=-1")
+    + block("text", "error: local.lr=-1.0 ... is out of range; ..."),
+    block("bash", "fedlit run partition.name=file partition.path=runs/x/partition.json"),
+    block("bash", "fedlit run run.name=x", "fedlit chat runs/x --prompt hello"),
+]
+
+
+@pytest.mark.parametrize("text", RIGHT)
+@pytest.mark.usefixtures("stand")
+def test_a_shown_refusal_and_a_file_of_an_earlier_run_are_right(text: str, tmp_path: Path) -> None:
+    TEXT["now"] = text
+    assert forked(lambda: check_page(PAGE, tmp_path)) == []
 
 
 NAMED = [
