@@ -34,7 +34,7 @@ def check_page(page: str, folder: Path) -> list[str]:
     blocks = [block for block in pages.page_blocks(page) if block.kind != "directive"]
     has_modules = any(block.kind == "file" and block.language == "python" for block in blocks)
     problems: list[str] = []
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip(blocks, [*blocks, None][1:], strict=True):
         if problem := _block_problem(block):
             problems.append(f"{block.place}: {problem}")
         if block.kind == "file":
