@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric import Fabric
+from nightly import is_nightly
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -39,8 +40,14 @@ def pytest_runtestloop() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are marked slow are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that wait for SLURM's clocks: at the end they would keep one worker alone."""
+    """Mark what runs nightly. Begin with the tests that wait for SLURM's clocks: at the end they would keep one worker
+    alone.
+    """
+    for item in items:
+        if is_nightly(item.nodeid.removeprefix("tests/")):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: "slurm" not in item.keywords)
 
 

@@ -1,5 +1,7 @@
-"""The pages of `docs/reference/` take their tables from the package: while the site is built, a line of the form
-`<!-- table: keys local -->` becomes Markdown that is made of what `fedlit help` reads. No page can go stale.
+"""The pages of `docs/reference/` and `docs/methods/` take their tables from the package.
+
+While the site is built, a line of the form `<!-- table: keys local -->` becomes Markdown that is made of what
+`fedlit help` reads. No page can go stale.
 """
 
 import re
@@ -14,6 +16,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "keys": tables_of_keys.section,
     "options": tables_of_keys.part_options,
     "kinds": tables_of_keys.kinds,
+    "method": tables_of_keys.method,
     "commands": tables_of_commands.overview,
     "command": tables_of_commands.command,
     "choices": tables_of_groups.overview,

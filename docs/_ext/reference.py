@@ -1,4 +1,6 @@
-"""The tables of `docs/reference/` are made while the site is built (`page_tables`), and every key can be searched."""
+"""The tables of `docs/reference/` and `docs/methods/` are made while the site is built (`page_tables`), and every key
+of the reference can be searched.
+"""
 
 import re
 
@@ -7,14 +9,14 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from tables_of_keys import anchor
 
-FOLDER = "reference/"
+FOLDERS = ("reference/", "methods/")
 
 _BY_HAND = re.compile(r"^((?:\|.*\n)+)", re.MULTILINE)
 """A table in the source of a page."""
 
 
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
-    if not docname.startswith(FOLDER):
+    if not docname.startswith(FOLDERS):
         return
     source[0] = expand(_BY_HAND.sub(r":::{container} names\n\n\1\n:::\n\n", source[0]))
     domain = app.env.domains["std"]
@@ -23,8 +25,8 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def _outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
-    """Read all pages of the reference again: what they are made of is not among the files of the site."""
-    return [name for name in env.found_docs if name.startswith(FOLDER)]
+    """Read all these pages again: what they are made of is not among the files of the site."""
+    return [name for name in env.found_docs if name.startswith(FOLDERS)]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from markdown import code, prose, table
 
-from fedlit.config.help import SECTIONS, key_docs
+from fedlit.config.help import SECTIONS, key_docs, recipe_options
 from fedlit.config.keys import SCHEMA, describe, parts, show
+from fedlit.config.loading import CONFIG_DIR
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.options import REQUIRED, Option
@@ -62,6 +63,13 @@ def part_options(kind: str) -> str:
         return told.strip()
     shown = [(key, ", ".join(map(code, names)), default, text) for (key, default, text), names in rows.items()]
     return table(("key", f"{kind}s that take it", "default", "meaning"), shown, "options") + told
+
+
+def method(name: str) -> str:
+    """Return the options of a method's own parts with the defaults of its file, as `fedlit help method=NAME` does."""
+    options = recipe_options(CONFIG_DIR, name)
+    rows = [_row(f"method.{key}", option, anchored=False) for key, option in options.items()]
+    return table(HEADING, rows, "keys")
 
 
 def kinds() -> str:
