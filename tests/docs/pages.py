@@ -5,7 +5,6 @@ The forms of blocks, and nothing else, are known:
 | fence | what |
 |---|---|
 | `bash` | commands, one a line; `\\` continues |
-| `sh` | commands that are shown and checked, not run: they need files of the reader's own |
 | `text`, no language, `console` | what was printed, or a drawing |
 | `yaml`, `json`, `csv`, `python` ... with a name | a file: the name is its first line, or in the text before |
 | `yaml`, `json` without a name | a part of a file: it must parse |
@@ -36,7 +35,7 @@ FILES = {
 """Languages of files that a reader writes, and their endings."""
 
 OUTPUT = ("", "text", "console", "none")
-COMMANDS = ("bash", "sh")
+COMMANDS = ("bash",)
 FRAGMENTS = ("py", "markdown", "latex", "bibtex", "diff", "ini", "mermaid", "html", "make")
 MARKS = ("short", "dry", "slurm", "no")
 

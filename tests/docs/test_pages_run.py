@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
 
 def runs(page: str) -> bool:
     """Tell whether a page has something to run."""
-    return any(block.kind == "python" or block.language == "bash" for block in page_blocks(page))
+    return any(block.kind in ("python", "commands") for block in page_blocks(page))
 
 
 RUN = [page for page in all_pages() if runs(page)]
