@@ -7,14 +7,10 @@ from urllib.parse import unquote
 from pages import REPOSITORY, read_page
 from prose import running_text
 
-from fedlit.config.keys import SCHEMA
-
 _LINK = re.compile(
     r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<to>[^()\s]+)(?:\s+\"[^\"]*\")?\)|(?:src|href)=\"(?P<html>[^\"]+)\""
 )
 _TARGET = re.compile(r"^\(([\w-]+)\)=\s*$", re.MULTILINE)
-KEYS = "docs/reference/keys.md"
-"""The page whose tables are built, with an anchor for each key."""
 
 
 def broken_links(page: str) -> list[str]:
@@ -46,8 +42,6 @@ def _broken(page: str, to: str) -> str:
 def anchors(page: str) -> frozenset[str]:
     """Return what a link to a page may have behind `#`: its headings as GitHub and MyST write them, and its targets."""
     found = set(_TARGET.findall(read_page(page)))
-    if page == KEYS:
-        found |= {re.sub(r"[^a-z0-9]+", "-", key.lower()) for key in SCHEMA}
     for line in running_text(page):
         if heading := re.match(r"#{1,6}\s+(.*?)\s*#*$", line):
             text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading[1])
