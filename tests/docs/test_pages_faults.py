@@ -120,6 +120,12 @@ RUN = [
     (block("bash", "echo 0.5") + block("text", "0.6"), "is not printed: '0.6'"),
     (block("bash", "echo x") + block("text", "error: no such thing"), "'echo x' ended with code 0"),
     (block("bash", "echo loss 0.5", mark="short") + block("text", "loss 0.6", "rate 3"), "is not printed: 'rate 3'"),
+    (
+        block("bash", "fedlit report x", mark="slurm")
+        + block("text", "a table")
+        + block("bash", "fedlit() { echo no; }"),
+        "is not printed: 'a table'",
+    ),
 ]
 
 
@@ -136,3 +142,16 @@ def test_what_does_not_run_as_shown_is_seen(text: str, said: str, tmp_path: Path
         server.close()
     assert len(problems) == 1
     assert said in problems[0]
+
+
+@pytest.mark.usefixtures("stand")
+def test_a_cluster_s_table_is_made_at_the_end_of_the_page(tmp_path: Path) -> None:
+    TEXT["now"] = block("bash", "fedlit report x", mark="slurm") + block("text", "a table")
+    TEXT["now"] += block("bash", "fedlit() { echo a table; }")
+    for name in ("server", "work", "stage"):
+        (tmp_path / name).mkdir()
+    server = PageServer(tmp_path / "server")
+    try:
+        assert run_page(PAGE, server, tmp_path / "work", tmp_path / "stage", timeout_s=60) == []
+    finally:
+        server.close()
