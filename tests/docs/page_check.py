@@ -15,6 +15,7 @@ import yaml
 from command_check import Wrong, check_command
 from forked import forked
 from pages import REPOSITORY, Block
+from printed import missing_lines
 from readers_files import READERS_FILES
 from shell_words import command_lines, commands
 
@@ -30,17 +31,17 @@ def check_page(page: str, folder: Path) -> list[str]:
         (folder / name).symlink_to(REPOSITORY / name)
     for name, content in READERS_FILES.get(page, {}).items():
         write(folder / name, content)
-    blocks = pages.page_blocks(page)
+    blocks = [block for block in pages.page_blocks(page) if block.kind != "directive"]
     has_modules = any(block.kind == "file" and block.language == "python" for block in blocks)
     problems: list[str] = []
-    for block in blocks:
+    for block, following in zip(blocks, [*blocks, None][1:], strict=True):
         if problem := _block_problem(block):
             problems.append(f"{block.place}: {problem}")
         if block.kind == "file":
             assert block.name is not None
             write(folder / block.name, block.text)
         elif block.kind == "commands":
-            problems += _command_problems(block, alone=has_modules)
+            problems += _command_problems(block, pages.shown_failure(block, following), alone=has_modules)
     return problems
 
 
@@ -88,10 +89,13 @@ def _check_alone(words: list[str]) -> None:
         raise Wrong(problem)
 
 
-def _command_problems(block: Block, *, alone: bool) -> list[str]:
-    """Return what is wrong with commands. alone: each in its own process, since modules change on the page."""
+def _command_problems(block: Block, failure: str, *, alone: bool) -> list[str]:
+    """Return what is wrong with commands. failure: what the page shows if the last one fails. alone: each in its own
+    process, since modules change on the page.
+    """
     problems = []
-    for line in command_lines(block.text):
+    lines = command_lines(block.text)
+    for line in lines:
         try:
             for words in commands(line.text):
                 if alone:
@@ -99,5 +103,13 @@ def _command_problems(block: Block, *, alone: bool) -> list[str]:
                 else:
                     check_command(words)
         except (Wrong, ValueError, SyntaxError) as error:
+            if line is lines[-1] and failure and _is_shown(str(error), failure):
+                continue
             problems.append(f"{block.page}:{block.line + 1 + line.number}: {line.text.strip()!r}: {error}")
     return problems
+
+
+def _is_shown(error: str, failure: str) -> bool:
+    """Tell whether each line of a page that tells a mistake is what the check says."""
+    told = "\n".join(line for line in failure.splitlines() if pages.FAILS.match(line))
+    return not list(missing_lines(told, error, exact=True))

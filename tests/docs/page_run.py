@@ -16,12 +16,6 @@ from printed import missing_lines
 from readers_files import READERS_FILES
 from shell_words import command_lines
 
-FAILS = re.compile(
-    r"^\s*(?:(?:error|diverged|out of memory|timed out|lost|stopped): |Traceback |fedlit\.\w+Error)", re.MULTILINE
-)
-NEAR = 7
-"""Lines of text between a command and the block of what it prints, at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -64,11 +58,14 @@ def said_by(stage: Path, number: int) -> str:
 
 
 def _script(blocks: list[Block], stage: Path) -> tuple[str, dict[int, Step]]:
-    """Return the script of a page, and its steps by their numbers: 1000 times that of the block, and on."""
-    lines, steps, python = ["export PYTHONUNBUFFERED=1"], {}, []
+    """Return the script of a page, and its steps by their numbers: 1000 times that of the block, and on.
+
+    What a page shows of a cluster's runs (`fedlit report`, `fedlit page`) comes at its end, for the runs made here.
+    """
+    lines, late, steps, python = ["export PYTHONUNBUFFERED=1"], [], {}, []
     for i, block in enumerate(blocks):
         following = blocks[i + 1] if i + 1 < len(blocks) else None
-        fails = following is not None and _answers(following, block) and bool(FAILS.search(following.text))
+        fails = bool(pages.shown_failure(block, following))
         if block.kind == "file":
             assert block.name is not None
             write(stage / f"{i}.file", block.text)
@@ -76,26 +73,27 @@ def _script(blocks: list[Block], stage: Path) -> tuple[str, dict[int, Step]]:
             lines.append(f"cp {shlex.quote(str(stage / f'{i}.file'))} {shlex.quote(block.name)}")
         elif block.mark == "no":
             continue
-        elif block.kind == "commands" and block.language == "bash":
+        elif block.kind == "commands":
             found = command_lines(block.text)
             for k, line in enumerate(found):
                 place = f"{block.page}:{block.line + 1 + line.number}"
                 steps[1000 * i + k] = Step(place, line.text, fails and k == len(found) - 1)
                 text = re.sub(r"<[A-Za-z][^<>\n]*>", "placeholder", line.text)
-                lines += _step(1000 * i + k, text, block.mark, stage, steps[1000 * i + k].fails)
+                here = late if is_table(block) else lines
+                here += _step(1000 * i + k, text, block.mark, stage, steps[1000 * i + k].fails)
         elif block.kind == "python":
             write(stage / f"{i}.py", _whole(block, python))
             python.append(block)
             steps[1000 * i] = Step(block.place, block.text, fails)
             text = f"python - <{shlex.quote(str(stage / f'{i}.py'))}"
             lines += _step(1000 * i, text, block.mark, stage, fails)
-    return "\n".join(lines), steps
+    return "\n".join([*lines, *late]), steps
 
 
-def _answers(block: Block, before: Block) -> bool:
-    """Tell whether a block shows what the one before it printed: it stands close to it."""
-    end = before.line + before.text.count("\n") + 1
-    return block.kind == "output" and block.line - end <= NEAR
+def is_table(block: Block) -> bool:
+    """Tell whether a block shows what runs of a cluster have come to."""
+    words = [line.text.split()[:2] for line in command_lines(block.text)]
+    return block.mark == "slurm" and all(each in (["fedlit", "report"], ["fedlit", "page"]) for each in words)
 
 
 def _step(number: int, text: str, mark: str, stage: Path, fails: bool) -> list[str]:
@@ -126,12 +124,14 @@ def _whole(block: Block, before: list[Block]) -> str:
 
 def _unprinted(blocks: list[Block], steps: dict[int, Step], folder: Path, stage: Path) -> list[str]:
     """Return the lines that output blocks show and that nothing before them printed; a block after a text that names a
-    file shows that file.
+    file shows that file. What only a cluster prints is not compared: no cluster is here.
     """
     problems = []
     for i, block in enumerate(blocks[1:], start=1):
         numbers = [number for number in steps if number // 1000 == i - 1]
-        if not _answers(block, blocks[i - 1]) or not numbers:
+        if not pages.answers(block, blocks[i - 1]) or not numbers:
+            continue
+        if blocks[i - 1].mark == "slurm" and not is_table(blocks[i - 1]):
             continue
         named = (folder / name for name in re.findall(r"`([\w./-]+\.\w+)`", block.before))
         files = [path.read_text(errors="replace") for path in named if path.is_file()]

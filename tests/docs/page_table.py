@@ -7,12 +7,12 @@ COLUMNS = ("run", "short", "dry", "slurm", "no")
 
 
 def counts_of(page: str) -> dict[str, int]:
-    """Return how many command lines and programs of a page run in which way; `sh` blocks are checked only."""
+    """Return how many command lines and programs of a page run in which way."""
     counts = dict.fromkeys(COLUMNS, 0)
     for block in page_blocks(page):
         if block.kind in ("commands", "python"):
             number = len(command_lines(block.text)) if block.kind == "commands" else 1
-            counts["dry" if block.language == "sh" else block.mark or "run"] += number
+            counts[block.mark or "run"] += number
     return counts
 
 

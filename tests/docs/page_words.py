@@ -17,11 +17,11 @@ from borrowed_parent import BorrowedParent
 from fedlit.lab.sweeps import starting
 
 SHORT = {
-    "num_rounds": 2,
+    "num_rounds": 1,
     "local.steps": 2,
     "local.batch_size": 4,
-    "eval.max_examples": 8,
-    "eval.max_new_tokens": 8,
+    "eval.max_examples": 4,
+    "eval.max_new_tokens": 4,
     "eval.batch_size": 4,
 }
 """What a block that is marked `short` is cut down to."""

@@ -5,7 +5,6 @@ The forms of blocks, and nothing else, are known:
 | fence | what |
 |---|---|
 | `bash` | commands, one a line; `\\` continues |
-| `sh` | commands that are shown and checked, not run: they need files of the reader's own |
 | `text`, no language, `console` | what was printed, or a drawing |
 | `yaml`, `json`, `csv`, `python` ... with a name | a file: the name is its first line, or in the text before |
 | `yaml`, `json` without a name | a part of a file: it must parse |
@@ -36,7 +35,7 @@ FILES = {
 """Languages of files that a reader writes, and their endings."""
 
 OUTPUT = ("", "text", "console", "none")
-COMMANDS = ("bash", "sh")
+COMMANDS = ("bash",)
 FRAGMENTS = ("py", "markdown", "latex", "bibtex", "diff", "ini", "mermaid", "html", "make")
 MARKS = ("short", "dry", "slurm", "no")
 
@@ -44,6 +43,15 @@ _FENCE = re.compile(r"^(?P<indent>[ >]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`
 _MARK = re.compile(r"^\s*<!--\s*run:\s*(?P<mark>.*?)\s*-->\s*$")
 _NAME = re.compile(r"^(?:#|//|<!--|\{#)\s*(?P<name>[\w./-]+\.\w+)\s*(?:-->|#\})?\s*$")
 _SPOKEN = re.compile(r"`(?P<name>[\w./-]+\.\w+)`")
+
+
+FAILS = re.compile(
+    r"^\s*(?:(?:error|diverged|out of memory|timed out|lost|stopped): |Traceback |fedlit\.\w+Error)", re.MULTILINE
+)
+"""What a command that fails prints."""
+
+NEAR = 7
+"""Lines of text between a command and the block of what it prints, at most."""
 
 
 class PageError(Exception):
@@ -85,6 +93,19 @@ class Block:
     def place(self) -> str:
         """Page and line for a message."""
         return f"{self.page}:{self.line}"
+
+
+def answers(block: Block, before: Block) -> bool:
+    """Tell whether a block shows what the one before it printed: it stands close to it."""
+    end = before.line + before.text.count("\n") + 1
+    return block.kind == "output" and block.line - end <= NEAR
+
+
+def shown_failure(block: Block, following: Block | None) -> str:
+    """Return the text that shows that the last command of a block fails; nothing if it is to succeed."""
+    if following is None or not answers(following, block) or not FAILS.search(following.text):
+        return ""
+    return following.text
 
 
 def all_pages() -> list[str]:

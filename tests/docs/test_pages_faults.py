@@ -55,6 +55,14 @@ CHECKED = [
     (block("json", "{'a': 1}"), "the block in json cannot be read"),
     (block("csv", "# rows.csv", "a,b", "1"), "rows of [1, 2] cells"),
     (block("python", "x = = 1"), "the block in python cannot be read"),
+    (
+        block("bash", "fedlit run local.lr=-1") + block("text", "error: local.lr=-1 is negative"),
+        f"{PAGE}:2: 'fedlit run local.lr=-1': error: local.lr=-1",
+    ),
+    (
+        block("bash", "fedlit run local.lr=-1", "fedlit run") + block("text", "error: ... is out of range ..."),
+        f"{PAGE}:2: 'fedlit run local.lr=-1': error: local.lr=-1",
+    ),
 ]
 
 
@@ -64,6 +72,21 @@ def test_a_mistake_is_seen_without_running(text: str, said: str, tmp_path: Path)
     TEXT["now"] = text
     problems = "\n".join(forked(lambda: check_page(PAGE, tmp_path)))
     assert said in problems
+
+
+REFUSED = "error: local.lr=-1.0 (command line) is out of range; ..."
+RIGHT = [
+    block("bash", "fedlit run", "fedlit run local.lr=-1") + block("text", REFUSED),
+    block("bash", "fedlit run partition.name=file partition.path=runs/x/partition.json"),
+    block("bash", "fedlit run run.name=x", "fedlit chat runs/x --prompt hello"),
+]
+
+
+@pytest.mark.parametrize("text", RIGHT)
+@pytest.mark.usefixtures("stand")
+def test_a_shown_refusal_and_a_file_of_an_earlier_run_are_right(text: str, tmp_path: Path) -> None:
+    TEXT["now"] = text
+    assert forked(lambda: check_page(PAGE, tmp_path)) == []
 
 
 NAMED = [
@@ -97,6 +120,12 @@ RUN = [
     (block("bash", "echo 0.5") + block("text", "0.6"), "is not printed: '0.6'"),
     (block("bash", "echo x") + block("text", "error: no such thing"), "'echo x' ended with code 0"),
     (block("bash", "echo loss 0.5", mark="short") + block("text", "loss 0.6", "rate 3"), "is not printed: 'rate 3'"),
+    (
+        block("bash", "fedlit report x", mark="slurm")
+        + block("text", "a table")
+        + block("bash", "fedlit() { echo no; }"),
+        "is not printed: 'a table'",
+    ),
 ]
 
 
@@ -113,3 +142,16 @@ def test_what_does_not_run_as_shown_is_seen(text: str, said: str, tmp_path: Path
         server.close()
     assert len(problems) == 1
     assert said in problems[0]
+
+
+@pytest.mark.usefixtures("stand")
+def test_a_cluster_s_table_is_made_at_the_end_of_the_page(tmp_path: Path) -> None:
+    TEXT["now"] = block("bash", "fedlit report x", mark="slurm") + block("text", "a table")
+    TEXT["now"] += block("bash", "fedlit() { echo a table; }")
+    for name in ("server", "work", "stage"):
+        (tmp_path / name).mkdir()
+    server = PageServer(tmp_path / "server")
+    try:
+        assert run_page(PAGE, server, tmp_path / "work", tmp_path / "stage", timeout_s=60) == []
+    finally:
+        server.close()
