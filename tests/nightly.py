@@ -71,6 +71,32 @@ NIGHTLY = {
         f"{_PAGES}::test_every_key_that_the_code_names_is_described"
     ),
     f"{_PAGES}::test_a_run_leaves_no_file_that_the_page_lacks": "unit/store/test_layout.py",
+    "slurm/test_federation.py::test_two_nodes_put_back_by_slurm_and_killed": "slurm/test_mechanics.py",
+    "slurm/test_mechanics.py::test_the_time_limit_is_announced": (
+        f"{_LOCK}::test_a_time_limit_puts_the_job_back_and_it_goes_on"
+    ),
+    "e2e/test_results_commands.py::test_chat_answers_lines_and_prompts_alike": (
+        "unit/exported/test_answers_of_results.py"
+    ),
+    "e2e/test_compare.py::test_a_score_of_a_plugin_is_known_and_a_dry_run_refused": "unit/test_compare_choice.py",
+    "e2e/test_dashboard.py::test_no_width_overflows": (
+        "e2e/test_dashboard.py::test_every_control_works_and_the_lines_are_the_means"
+    ),
+    "e2e/test_two_runs.py::test_jobs_whose_ids_end_alike_do_not_meet": "unit/process/test_slurm.py",
+    "unit/machine/test_doctor.py::test_here_it_finds_no_problem": "unit/machine/test_doctor.py",
+    f"{_RECIPES}::test_killed_at_any_moment_it_goes_on_to_the_same_bits[fedit-scaffold]": _SURVIVES,
+    "e2e/test_commands.py::test_real_text_and_a_foreign_backbone": (
+        "e2e/test_commands.py::test_dry_run_tells_sizes_and_writes_nothing"
+    ),
+    "unit/test_api_process.py::test_two_runs_in_a_process_are_those_of_two_processes": (
+        "unit/test_api_process.py::test_the_process_is_as_before_and_its_settings_change_no_bit"
+    ),
+    "parity/test_going_on.py::test_a_run_of_an_exported_adapter_begins_where_the_run_before_ended[hetlora]": (
+        "parity/test_going_on.py::test_a_run_of_an_exported_adapter_begins_where_the_run_before_ended"
+    ),
+    "parity/test_going_on.py::test_a_run_of_an_exported_adapter_begins_where_the_run_before_ended[rolora]": (
+        "parity/test_going_on.py::test_a_run_of_an_exported_adapter_begins_where_the_run_before_ended"
+    ),
     "slurm/test_federation.py::test_cells_that_share_a_job_and_its_time_limit": "slurm/test_mechanics.py",
 }
 
