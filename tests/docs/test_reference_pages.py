@@ -20,7 +20,7 @@ from fedlit.lab.analysis.costs import COSTS
 from fedlit.outside.kinds import KINDS
 from fedlit.recipes import TABLES, parts_of
 from fedlit.result import Result
-from fedlit.scores import SCORES
+from fedlit.scores import _OWN as OWN_SCORES
 from fedlit.store.clients import read_clients
 from fedlit.store.layout import FILES
 from fedlit.store.records import read_records
@@ -111,7 +111,7 @@ def test_every_partition_is_told() -> None:
 def test_every_score_is_told_by_hand_too() -> None:
     text = page("scores")
     by_hand = " ".join(line.split("|")[1] for line in text.split("## Text")[1].splitlines() if line.startswith("| `"))
-    assert all(f"`{name}`" in by_hand for name in SCORES if name != "loss")
+    assert all(f"`{name}`" in by_hand for name in OWN_SCORES if name != "loss")
     protocols = first_cells(text.split("## Which protocol")[1].split("\n## ")[0])
     assert set(protocols) == {"eval.protocol=", *PROTOCOL_SCORES} - {"loss"}
 
@@ -162,7 +162,7 @@ def described() -> list[re.Pattern[str]]:
     text = page("record").split("## What a run has cost")[0]
     keys = first_cells(text)
     of_clients = [key.removeprefix("client/<id>/") for key in keys if key.startswith("client/")]
-    names = "|".join([*SCORES, "confusion_matrix"])
+    names = "|".join([*OWN_SCORES, "confusion_matrix"])
     score = rf"(?:(?:{names})(?:/[^/]+)?|(?:exact_match|accuracy)_macro)"
     patterns = []
     for key in keys:
