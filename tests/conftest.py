@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import os
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,14 @@ def rows_of_the_standard_library() -> Iterator[None]:
 def one_thread() -> None:
     """The number of threads changes the bits of a matrix product."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_rendezvous_is_left() -> Iterator[None]:
+    """Fabric leaves the port of a run in this process's environment, where the next test's processes would meet."""
+    yield
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
