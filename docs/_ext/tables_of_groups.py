@@ -1,6 +1,5 @@
 """Data sets and models, from the files of `configs/`, and the scores."""
 
-import re
 from collections import defaultdict
 from itertools import takewhile
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 from markdown import code, prose, table
+from tables_of_keys import anchor
 
 from fedlit.config.help import first_comment, option_comments
 from fedlit.config.keys import show
@@ -19,7 +19,7 @@ from fedlit.scores import SCORES
 def overview(group: str) -> str:
     """Return one line for each file of a group."""
     rows = [
-        (f"[{code(f'{group}={name}')}](#{_anchor(name)})", prose(first_comment(path.read_text(encoding="utf-8"))))
+        (f"[{code(f'{group}={name}')}](#{anchor(name)})", prose(first_comment(path.read_text(encoding="utf-8"))))
         for name, path in list_choices(CONFIG_DIR, group).items()
     ]
     return table(("choice", "what it is"), rows, "choices")
@@ -30,10 +30,6 @@ def files(group: str) -> str:
     return "\n\n".join(_file(group, name, path) for name, path in list_choices(CONFIG_DIR, group).items())
 
 
-def _anchor(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def _file(group: str, name: str, path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text)
@@ -42,7 +38,7 @@ def _file(group: str, name: str, path: Path) -> str:
     for key, value in flat(content).items():
         shown = "to be given" if value == "???" else code(show(value))
         rows.append((code(f"{group}.{key}"), shown, prose(comments.get(key, ""))))
-    blocks = [f"({_anchor(name)})=\n## {name}", head(text), table(("key", "value", "meaning"), rows, "settings")]
+    blocks = [f"({anchor(name)})=\n## {name}", head(text), table(("key", "value", "meaning"), rows, "settings")]
     if isinstance(content.get("template"), str) and content.get("prompt") is None:
         blocks += [f"The prompt, and after it the response:\n\n{_prompt(content)}"]
     return "\n\n".join(blocks)

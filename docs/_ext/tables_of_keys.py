@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from markdown import code, prose, table
 
-from fedlit.config.help import SECTIONS, key_docs, recipe_options
-from fedlit.config.keys import SCHEMA, describe, parts, show
+from fedlit.config.help import SECTIONS, key_docs, kind_of, recipe_options
+from fedlit.config.keys import SCHEMA, show
 from fedlit.config.loading import CONFIG_DIR
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
@@ -44,10 +44,7 @@ def _row(key: str, option: Option, *, anchored: bool = True) -> tuple[str, str, 
 
 def _kind(option: Option) -> str:
     """Return type, range and valid values of an option in words."""
-    kind = describe(option.hint)
-    if option.range is not None:
-        others = [describe(part) for part in parts(option.hint) if part not in (int, float)]
-        kind = ", or ".join([option.range.brief, *others])
+    kind = kind_of(option)
     return f"{kind}: {', '.join(f'`{name}`' for name in option.valid)}" if option.valid else kind
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pages
 import yaml
 from command_check import Wrong, check_command
-from forked import forked
+from forked_child import returned
 from pages import REPOSITORY, Block
 from printed import missing_lines
 from readers_files import READERS_FILES
@@ -85,7 +85,7 @@ def _check_alone(words: list[str]) -> None:
             return str(error)
         return ""
 
-    if problem := forked(said):
+    if problem := returned(said):
         raise Wrong(problem)
 
 

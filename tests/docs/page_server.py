@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh_terminal import fresh_environment
 from page_words import with_short_values
 from pages import REPOSITORY
 
@@ -23,15 +24,12 @@ HERE = Path(__file__).resolve().parent
 FORKED = ("fedlit", "python", "python3")
 LAUNCHERS = ("fabric", "torchrun")
 OF_SLURM = ("sbatch", "srun", "salloc", "scancel", "sacct", "squeue", "scontrol")
-FOREIGN = ("SLURM_", "LT_", "WANDB_", "TORCHELASTIC_", "FEDLIT_", "PYTEST", "COV_")
 
 
 def environment() -> dict[str, str]:
     """Return the environment of a user's fresh terminal, without a network."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    paths = [str(REPOSITORY), str(HERE)]
-    own = {"HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false", "OMP_NUM_THREADS": "1"}
-    return {**clean, **own, "PYTHONPATH": os.pathsep.join(paths)}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(HERE)])}
+    return {**fresh_environment("FEDLIT_", "PYTEST", "COV_"), **own}
 
 
 class PageServer:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from forked import forked
+from forked_child import returned
 from page_check import check_page
 from page_table import counts_of
 from pages import Block, all_pages, blocks_of, page_blocks
@@ -35,7 +35,7 @@ MAY_STAND = frozenset(
 
 @pytest.mark.parametrize("page", all_pages())
 def test_the_page_is_right(page: str, tmp_path: Path) -> None:
-    problems = forked(lambda: check_page(page, tmp_path))
+    problems = returned(lambda: check_page(page, tmp_path))
     assert not problems, "\n".join(problems)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pages
 import pytest
-from forked import forked
+from forked_child import returned
 from links import broken_links
 from page_check import check_page
 from page_run import run_page
@@ -70,7 +70,7 @@ CHECKED = [
 @pytest.mark.usefixtures("stand")
 def test_a_mistake_is_seen_without_running(text: str, said: str, tmp_path: Path) -> None:
     TEXT["now"] = text
-    problems = "\n".join(forked(lambda: check_page(PAGE, tmp_path)))
+    problems = "\n".join(returned(lambda: check_page(PAGE, tmp_path)))
     assert said in problems
 
 
@@ -86,7 +86,7 @@ RIGHT = [
 @pytest.mark.usefixtures("stand")
 def test_a_shown_refusal_and_a_file_of_an_earlier_run_are_right(text: str, tmp_path: Path) -> None:
     TEXT["now"] = text
-    assert forked(lambda: check_page(PAGE, tmp_path)) == []
+    assert returned(lambda: check_page(PAGE, tmp_path)) == []
 
 
 NAMED = [

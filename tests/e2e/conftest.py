@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh_terminal import fresh_environment
 from run_result import run_result
 
 from fedlit.lab.sweeps.starting import EVERY_RUN
@@ -52,9 +53,7 @@ def command(launcher: str, num_processes: int) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return an environment in which nothing of the test's own launcher is left, as on a user's fresh terminal."""
-    foreign = ("SLURM_", "MASTER_", "LT_", "WANDB_", "TORCHELASTIC_", "OMP_NUM_THREADS")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**clean, "HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false"}
+    return fresh_environment()
 
 
 class CommandLine:
