@@ -28,7 +28,7 @@ interop:
 
 # The site of docs/ in build/site; what it warns of is an error.
 docs: $(VENV)/.docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --write-all --fail-on-warning --keep-going --quiet docs build/site
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

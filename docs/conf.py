@@ -19,6 +19,8 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "mathml",
+    "docstrings",
+    "reference",
 ]
 exclude_patterns = ["_ext", "README.md"]
 suppress_warnings = ["config.cache"]  # extensions give functions as options
@@ -31,14 +33,19 @@ nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+smartquotes_action = "D"  # dashes alone: quotes are those of commands and of Python
+default_role = "code"  # a docstring's single backticks
 
 html_theme = "furo"
 html_title = f"fedlit {version}"

@@ -107,6 +107,12 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
                 f"that travel, which method.adapter={names['adapter']} does not send; give method.transforms=[], or an "
                 "adapter such as lora"
             )
+        if transform.needs == frozenset("AB") and adapter.takes_turns and method.communicates:
+            raise UserError(
+                f"the transform {type(transform).__name__} changes both LoRA factors, and "
+                f"method.adapter={names['adapter']} sends one in each round; give method.transforms=[], or an adapter "
+                "such as lora"
+            )
     mixed = len(set(adapter.client_ranks)) > 1
     if mixed and not (rule.mixes_ranks and any(transform.mixes_ranks for transform in method.transforms.parts)):
         able = ", ".join(sorted(name for name, recipe in RECIPES.items() if _mixes_ranks(recipe)))

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from fedlit.errors import UserError
-from fedlit.options import plain
+from fedlit.options import FILLED, plain
 from fedlit.outside.kinds import KINDS
 from fedlit.outside.shape import annotations, option_fields, require_shape
 
@@ -118,9 +118,23 @@ def _register(kind: str, name: str, factory: F, place: Origin) -> F:
     if before is not None and _identity(before) != _identity(factory):
         raise UserError(f"{told} is registered already by {_origins[kind, name].place}; choose another name")
     require_shape(told, kind, factory)
+    _require_free_names(told, kind, factory)
     _registered[kind][name] = factory
     _origins[kind, name] = place
     return factory
+
+
+def _require_free_names(told: str, kind: str, factory: Any) -> None:
+    """Refuse an option of a method's part under a name that is filled from elsewhere: it would be ignored."""
+    if KINDS[kind].options != "method" or not dataclasses.is_dataclass(factory):
+        return
+    for entry in dataclasses.fields(factory):
+        if entry.name in FILLED and "help" in entry.metadata:
+            place = "seed" if entry.name == "seed" else f"local.{entry.name}"
+            raise UserError(
+                f"{told}: the field {entry.name} is filled from {place} and cannot be an option; give the option "
+                f"another name, or leave out option() to have {place}"
+            )
 
 
 def _identity(factory: Any) -> tuple[Any, ...]:

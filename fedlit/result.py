@@ -57,8 +57,8 @@ class Result:
 
     @property
     def frame(self) -> DataFrame:
-        """The records as a pandas frame: one row a round, one column a key, some of them texts; NaN where a
-        round has none.
+        """The records as a pandas frame, one row a round, one column a key, some of them texts; NaN where a round has
+        none.
         """
         import pandas  # noqa: PLC0415  half a second that records do not need
 
@@ -66,7 +66,7 @@ class Result:
 
     @property
     def chosen_on(self) -> str | None:
-        """Which set chose `best`: `validation`, or `test`, which flatters; None before there is a round to choose."""
+        """The set that chose `best`, `validation` or `test`, which flatters; None before there is a round to choose."""
         key = self._choice_key
         return None if key is None else chosen_on(key)
 
@@ -102,12 +102,12 @@ class Result:
 
     @property
     def status(self) -> str:
-        """How the run stands: `done`, `stopped`, `running`, ... as in status.json."""
+        """How the run stands, as status.json has it (`done`, `stopped`, `running`, ...)."""
         return self._status or read_status(self.folder).state
 
     @property
     def adapter(self) -> Path:
-        """Where the exported result lies: a PEFT adapter, a whole model, or a folder of one for each client."""
+        """The folder of the exported result, which is a PEFT adapter, a whole model, or a folder for each client."""
         return self.folder / "adapter"
 
     @property
@@ -124,8 +124,8 @@ class Result:
 
     @cached_property
     def client_names(self) -> tuple[str, ...]:
-        """What each client is called: its file, its values of the natural column, or as it was given from Python; ''
-        where it has no name, none where nobody has.
+        """What each client is called, by its file, its values of the natural column, or as it was given from Python;
+        '' where it has no name, none where nobody has.
         """
         return names_in(read_partition(self.folder))
 
@@ -161,7 +161,9 @@ class Result:
 
     @property
     def server(self) -> ServerState:
-        """The server's state: `shared` tensors that travelled, by parameter name, what was folded, and `round_idx`."""
+        """The server's state, with `shared` tensors that travelled, by parameter name, what was folded, and
+        `round_idx`.
+        """
         return self._trained.server
 
     @cached_property

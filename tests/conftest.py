@@ -1,12 +1,17 @@
 """Fixtures of all tests: one CPU thread, the packaged tokenizer, a random Llama smaller still, the shared folder."""
 
-from collections.abc import Callable
+import copy
+import gc
+import os
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.fabric import Fabric
+from nightly import is_nightly
 from torch import nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -14,6 +19,7 @@ from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.config import DataConfig, EvalConfig, LocalConfig, MethodConfig, RunConfig
+from fedlit.data import pydoc
 from fedlit.data.collation import Example
 from fedlit.methods import build_method
 from fedlit.models import PACKAGED, PROJECTIONS
@@ -25,9 +31,24 @@ SHARED = Path(__file__).parents[2] / "shared"
 SEED = 11
 VERBS = ("close", "read", "write", "merge", "sort", "open the", "compare", "send", "parse", "split", "join", "copy")
 
+gc.disable()  # imports and collection make objects that stay; until they are all there, looking for waste is waste
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """From here on look for waste among what the tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are marked slow are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that wait for SLURM's clocks: at the end they would keep one worker alone."""
+    """Mark what runs nightly. Begin with the tests that wait for SLURM's clocks: at the end they would keep one worker
+    alone.
+    """
+    for item in items:
+        if is_nightly(item.nodeid.removeprefix("tests/")):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: "slurm" not in item.keywords)
 
 
@@ -37,10 +58,35 @@ def fast_allocator() -> None:
     keep_freed_memory()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def rows_of_the_standard_library() -> Iterator[None]:
+    """Parse this interpreter's own files once in a process, for they stay the same; every caller gets its own rows."""
+    read, root, found = pydoc.read_rows, sysconfig.get_path("stdlib"), list[list[dict[str, str]]]()
+
+    def read_once() -> list[dict[str, str]]:
+        if sysconfig.get_path("stdlib") != root:
+            return read()
+        if not found:
+            found.append(read())
+        return copy.deepcopy(found[0])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pydoc, "read_rows", read_once)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """The number of threads changes the bits of a matrix product."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_rendezvous_is_left() -> Iterator[None]:
+    """Fabric leaves the port of a run in this process's environment, where the next test's processes would meet."""
+    yield
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

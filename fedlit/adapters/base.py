@@ -34,6 +34,11 @@ class Adapter(ABC):
         return ()
 
     @property
+    def takes_turns(self) -> bool:
+        """Whether only one of the factors that travel is trained, and sent, in a round."""
+        return False
+
+    @property
     def needs_autocast(self) -> bool:
         """Whether a bfloat16 backbone runs with this adapter under autocast only."""
         return False

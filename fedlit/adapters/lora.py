@@ -149,6 +149,11 @@ class Lora(LoraOptions, Adapter):
             for name, layer in _adapted(model)
         )
 
+    @property
+    def takes_turns(self) -> bool:
+        """With `alternates`."""
+        return self.alternates
+
     def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
         """Return the factor whose turn it is, and whatever is no factor; all without turns."""
         if not self.alternates:

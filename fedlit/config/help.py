@@ -136,13 +136,18 @@ def section_entries(section: str) -> list[str]:
 
 def option_entry(key: str, option: Option) -> list[str]:
     """Return the lines on one key: its default, meaning, type, range and valid values."""
-    kind = describe(option.hint)
-    if option.range is not None:
-        others = [describe(part) for part in parts(option.hint) if part not in (int, float)]
-        kind = ", or ".join([option.range.brief, *others])
+    kind = kind_of(option)
     if option.valid and not all(re.search(rf"\b{re.escape(name)}\b", option.help) for name in option.valid):
         kind = f"{kind}: {', '.join(option.valid)}"
     return _entry(f"{key}={show(option.default)}", f"{option.help} ({kind})".lstrip())
+
+
+def kind_of(option: Option) -> str:
+    """Return type and range of an option in words."""
+    if option.range is None:
+        return describe(option.hint)
+    others = [describe(part) for part in parts(option.hint) if part not in (int, float)]
+    return ", or ".join([option.range.brief, *others])
 
 
 def recipe_options(config_dir: Path, choice: str) -> dict[str, Option]:

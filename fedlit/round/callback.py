@@ -14,27 +14,43 @@ class RunSummary:
     """What is known when a federation starts."""
 
     config: RunConfig
+    """Checked."""
     folder: Path
+    """The run's."""
     device: str
+    """What process 0 computes on."""
     num_processes: int
+    """Processes of the run."""
     cohort_size: int
+    """Clients of a round."""
     num_trainable: int
+    """Numbers that a client trains."""
     num_shared: int
+    """Numbers that travel."""
     num_private: int
+    """Numbers that stay with their client."""
     uplink_bytes: int
+    """What a client sends in the first round."""
     downlink_bytes: int
+    """What a client receives in the first round."""
     num_frozen: int
+    """Numbers that nobody trains."""
     num_train_examples: tuple[int, ...]
+    """Rows of each client for training."""
     num_test_examples: int
+    """Rows for testing."""
     num_evaluated: int
+    """Test examples that are scored at an evaluation."""
     num_truncated: int
+    """Those of them that are cut to `model.max_length_tokens`."""
     classes: tuple[str, ...]
+    """Names of the classes; none where nothing is classified."""
     num_validation_examples: int = 0
     """Rows on which rounds are chosen."""
     num_validated: int = 0
     """Those of them that are scored at an evaluation."""
     client_names: tuple[str, ...] = ()
-    """What the user calls each client, '' where it has no name (`fedlit.client_names`)."""
+    """What the user calls each client, an empty text where it has no name (`fedlit.client_names`)."""
     notices: tuple[str, ...] = ()
     """Lines that a person should read about the model."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlit.algebra.tensors import TensorDict
-from fedlit.errors import DivergenceError
+from fedlit.errors import DivergenceError, UserError
 from fedlit.process import communication
 from fedlit.round.fixed_point import LARGEST, FixedPointSum, decode, encode
 from fedlit.round.kept import InMemory, Kept
@@ -104,7 +104,7 @@ class Cohort:
         Only sums leave a client, so a rule may ask twice in a round. It says so with `asks_again`. The function is also
         called with the server's tensors, for names and shapes.
         """
-        assert self._keeps, "a rule that calls mean_of() must say so: asks_again = True"
+        self._require_kept("mean_of", "asks_again")
         reference = function(dict(self._server[MODEL]))
         total = FixedPointSum(reference)
         for client_id in self._kept.clients():
@@ -114,9 +114,13 @@ class Cohort:
         return {name: decode(part, reference[name], self._share) for name, part in total.reduce().items()}
 
     def stack(self, names: Sequence[str]) -> TensorDict:
-        """Return each named tensor of every client, shape (n, *shape), along the cohort's order; one collective."""
-        assert self._keeps, "a rule that calls stack() must say so: stacks = True"
+        """Return each named tensor of every client, shape `(n, *shape)`, along the cohort's order; one collective."""
+        self._require_kept("stack", "stacks")
         return stack_rows(self._kept, self.client_ids, {name: self._server[MODEL][name] for name in names})
+
+    def _require_kept(self, asked: str, flag: str) -> None:
+        if not self._keeps:
+            raise UserError(f"a rule that calls {asked}() must say so in its class: {flag}: ClassVar[bool] = True")
 
 
 def stack_rows(kept: Kept, client_ids: Sequence[int], like: Mapping[str, Tensor]) -> TensorDict:

@@ -35,7 +35,7 @@ from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.clients import split_clients
 from fedlit.store.export import Exporter
 from fedlit.store.folder import RunFolder
-from fedlit.store.records import Record
+from fedlit.store.records import Record, count_records
 from fedlit.tasks import Sample
 from fedlit.tasks.registry import task_spec
 
@@ -77,6 +77,9 @@ class Federation:
         """Take up the newest intact checkpoint, if there is one; return what a person should know about it."""
         path, notices = self.checkpoints.newest()
         if communication.process_index() == 0:
+            if path is None and (done := count_records(self.folder.path) - 1) > 0:
+                rounds = "1 finished round" if done == 1 else f"{done} finished rounds"
+                notices = [*notices, f"no checkpoint is left of {rounds}: the run begins anew"]
             self.folder.restore_records(path / "metrics.jsonl" if path else None)
         communication.barrier()
         if path is None:

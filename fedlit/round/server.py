@@ -21,7 +21,7 @@ class ServerState:
     derived from data when it was attached; empty for most methods.
     optimizer: moments of a server optimizer, as `m/<parameter>` and `v/<parameter>`, and the groups that travel beside
     the model, as `<group>/<parameter>`; empty for most methods.
-    clients: what the server keeps of every client, (population, *shape) by parameter name; empty for most rules.
+    clients: what the server keeps of every client, `(population, *shape)` by parameter name; empty for most rules.
 
     Not part of a checkpoint:
     layers: the LoRA layers behind the shared tensors; empty for other adapters.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fedlit.config import ServerConfig
+from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import LocalPart
 from fedlit.round.plan import RoundPlan
@@ -29,6 +30,7 @@ class ServerStep:
         if not cohort.client_ids:
             return replace(before, round_idx=before.round_idx + 1, folded={})
         after = self.rule(cohort, before)
+        self._require_same_tensors(before, after)
         if self.options.optimizer != "none":
             after = step(self.options.optimizer, self._numbers, before, after, trained=plan.trains)
         share = self.population_share(cohort.client_ids)
@@ -37,6 +39,21 @@ class ServerStep:
                 tensors = part.server_step(before.group(part.group), cohort.mean(part.group), share)
                 after = after.with_group(part.group, tensors)
         return replace(after, round_idx=before.round_idx + 1)
+
+    def _require_same_tensors(self, before: ServerState, after: ServerState) -> None:
+        """Refuse what the next round could not start from: a rule from outside may return anything."""
+        rule, known, found = type(self.rule).__name__, before.shared, after.shared
+        if names := sorted(known.keys() ^ found.keys()):
+            lacks = "lacks" if names[0] in known else "adds"
+            raise UserError(
+                f"the rule {rule} {lacks} {names[0]}; return a server whose `shared` has the names it had before"
+            )
+        for name, tensor in known.items():
+            if found[name].shape != tensor.shape:
+                raise UserError(
+                    f"the rule {rule} returns {name} of shape {tuple(found[name].shape)}; it must stay "
+                    f"{tuple(tensor.shape)}"
+                )
 
     @property
     def _numbers(self) -> Options:

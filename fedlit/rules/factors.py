@@ -85,7 +85,7 @@ def mean_change(terms: Sequence[Factors], weights: Sequence[float]) -> LowRank:
 
 
 def relative_distance(result: Adapter, adapters: Sequence[Adapter], weights: Sequence[float]) -> float:
-    """Return |result - mean| / |mean|, Frobenius norms over all layers' effective changes; 0 where both are zero.
+    """Return `|result - mean| / |mean|`, Frobenius norms over all layers' effective changes; 0 where both are zero.
 
     Raises:
         UserError: as `normalized`, `layer_names` and `terms_of`.

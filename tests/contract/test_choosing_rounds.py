@@ -1,6 +1,7 @@
 """A round is chosen on the validation set, whose test scores are in its record, and it is the one that is exported."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,14 @@ def test_a_validation_set_changes_no_bit_of_training_and_testing(tmp_path: Path)
     assert_equal(results(without), results(having))
 
 
-@pytest.mark.parametrize("method", ["fedit", "fedsa_lora"])
-@pytest.mark.parametrize("on", ["global", "clients"])
-@pytest.mark.parametrize("stop_after", [0, 1, 2])
+RESUMED_ON_PUSH = [("fedit", "global", 0), ("fedsa_lora", "clients", 1), ("fedit", "clients", 2)]
+RESUMED = [*product(("fedit", "fedsa_lora"), ("global", "clients"), (0, 1, 2))]
+
+
+@pytest.mark.parametrize(
+    ("method", "on", "stop_after"),
+    [case if case in RESUMED_ON_PUSH else pytest.param(*case, marks=pytest.mark.slow) for case in RESUMED],
+)
 def test_a_resumed_run_has_the_records_of_the_whole_one(method: str, on: str, stop_after: int, tmp_path: Path) -> None:
     words = (f"method={method}", "data.sample=20", "eval.patience=2", "run.result=best", f"eval.on={on}")
     if on == "clients":

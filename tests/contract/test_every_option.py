@@ -113,7 +113,7 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     torch.set_num_threads(1)
-    return Runs(Builder(tmp_path_factory.mktemp("runs")))
+    return Runs(Builder(tmp_path_factory.mktemp("runs"), num_layers=1))
 
 
 def changes_something(runs: Runs, key: str, values: tuple[str, str], *others: str) -> bool:

@@ -7,6 +7,8 @@ the round, both in float64.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -127,10 +129,20 @@ def run(builder: Builder) -> Callable[[str, str], Measured]:
     return cache(lambda rule, kind: measured(builder, f"{rule} {kind}", *RULES[rule], *TYPES[kind]))
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "bf16 both" else kind for kind in TYPES]
-)
-@pytest.mark.parametrize("rule", EXACT)
+HELD_ON_PUSH = {
+    *(("average", kind) for kind in ("fp32", "bf16 weights", "bf16 forward")),
+    *(("reinitialize", "fp32"), ("keep", "fp32"), ("flora", "bf16 weights")),
+}
+EXPORTED_ON_PUSH = {("average", "adapter"), ("reinitialize", "merged"), ("keep", "adapter"), ("flora", "merged")}
+
+
+def on_push(chosen: set[tuple[str, str]], others: Iterable[str]) -> list[Any]:
+    """Return every rule with every other word, the pairs that are not chosen left to `make test-all`."""
+    pairs = product(EXACT, others)
+    return [pair if pair in chosen else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
+
+
+@pytest.mark.parametrize(("rule", "kind"), on_push(HELD_ON_PUSH, TYPES))
 def test_the_model_holds_the_mean_of_the_clients(rule: str, kind: str, run: Callable[[str, str], Measured]) -> None:
     """FedEx and FLoRA miss it by less than a thousandth of what FedIT does, in bfloat16 as in float32."""
     one, plain = run(rule, kind), run("fedit", kind)
@@ -142,8 +154,7 @@ def test_the_model_holds_the_mean_of_the_clients(rule: str, kind: str, run: Call
     assert one.deviation / plain.deviation < 2 * run(rule, "fp32").deviation / run("fedit", "fp32").deviation
 
 
-@pytest.mark.parametrize("form", ["adapter", "merged"])
-@pytest.mark.parametrize("rule", EXACT)
+@pytest.mark.parametrize(("rule", "form"), on_push(EXPORTED_ON_PUSH, ("adapter", "merged")))
 def test_what_is_scored_is_what_is_exported(rule: str, form: str, builder: Builder) -> None:
     """Over the same bfloat16 backbone, to the precision of its forward pass; a merged model is in float32."""
     steps = ["local.lr=0.02", "num_rounds=2", "local.steps=2"]

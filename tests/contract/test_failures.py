@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -483,3 +484,12 @@ def snapshot_of(optimizer: Mapping[str, Any] | None) -> TensorDict:
     """Return copies of an optimizer's kept moments."""
     states = optimizer["state"] if optimizer else {}
     return snapshot({f"{index}/{name}": value for index, state in states.items() for name, value in state.items()})
+
+
+def test_a_run_whose_checkpoints_are_gone_says_that_it_begins_anew(tmp_path: Path) -> None:
+    federation = Builder(tmp_path).run("gone", "method=fedit", "num_rounds=1")
+    assert federation.resume() == ("resumed after round 1 of 1",)
+    shutil.rmtree(federation.checkpoints.folder / "round-0000")
+    shutil.rmtree(federation.checkpoints.folder / "round-0001")
+    assert federation.resume() == ("no checkpoint is left of 1 finished round: the run begins anew",)
+    assert federation.resume() == ()

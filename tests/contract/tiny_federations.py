@@ -48,6 +48,8 @@ class Builder:
 
     folder: Path
     config_dir: Path = CONFIG_DIR
+    num_layers: int | None = None
+    """Of the backbone, the first ones; None for all. What is exported belongs to all."""
 
     def __call__(self, name: str, *options: str) -> Federation:
         """Return a federation in the run folder `name`, resumed if it has a checkpoint."""
@@ -58,7 +60,7 @@ class Builder:
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, seed)
         if config.partition.validation_fraction:
             shards = split_off_validation(shards, ROWS, config.data, config.partition, seed)
-        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards), packaged().load)
+        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards), packaged(self.num_layers).load)
         fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
         federation, _ = assembly.assemble(plan, fabric)
         for folder in (federation.folder.checkpoints, federation.folder.plots):
@@ -74,10 +76,12 @@ class Builder:
 
 
 @cache
-def packaged() -> OwnBackbone:
+def packaged(num_layers: int | None = None) -> OwnBackbone:
     """Return the packaged model and its tokenizer as objects, as a caller of `fedlit.run` gives them: read once."""
     folder = PACKAGED["tiny"]
-    return OwnBackbone(model=AutoModelForCausalLM.from_pretrained(folder), reader=AutoTokenizer.from_pretrained(folder))
+    given = {} if num_layers is None else {"num_hidden_layers": num_layers}
+    model = AutoModelForCausalLM.from_pretrained(folder, **given)
+    return OwnBackbone(model=model, reader=AutoTokenizer.from_pretrained(folder))
 
 
 def packaged_backbone(config: ModelConfig) -> Backbone:

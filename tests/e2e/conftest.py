@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh_terminal import fresh_environment
 from run_result import run_result
 
 from fedlit.lab.sweeps.starting import EVERY_RUN
-from fedlit.process.warm import Process, WarmParent, start_cold
+from fedlit.process.warm import Process, WarmParent, _adopt_orphans, start_cold
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "experiments" / "federate.py"
@@ -52,9 +53,7 @@ def command(launcher: str, num_processes: int) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return an environment in which nothing of the test's own launcher is left, as on a user's fresh terminal."""
-    foreign = ("SLURM_", "LT_", "WANDB_", "TORCHELASTIC_", "OMP_NUM_THREADS")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**clean, "HF_HUB_OFFLINE": "1", "WANDB_ERROR_REPORTING": "false"}
+    return fresh_environment()
 
 
 class CommandLine:
@@ -137,16 +136,30 @@ class ForkedRun:
             time.sleep(0.005)
 
 
-class Zygote:
-    """Starts federations of several processes within milliseconds, from the product's warm parent."""
+def warm_environment() -> dict[str, str]:
+    """Return the environment of the warm parent, and of its runs as far as they are given no other."""
+    own = environment()
+    paths = [str(E2E), *filter(None, [own.get("PYTHONPATH")])]
+    return {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
-    def __init__(self, folder: Path) -> None:
+
+def warm_parent(folder: Path) -> WarmParent:
+    """Start the product's warm parent in a folder; its imports take five seconds."""
+    modules = (*EVERY_RUN, "galore_torch", "quick_runs")
+    return WarmParent(modules, warm_environment(), pytest.fail, start_cold, folder=folder)
+
+
+class Zygote:
+    """Starts federations of several processes within milliseconds, from the product's warm parent.
+
+    All work in one folder. parent: the one of the whole session; None for one of its own.
+    """
+
+    def __init__(self, folder: Path, parent: WarmParent | None = None) -> None:
         self.folder = folder
-        own = environment()
-        paths = [str(E2E), *filter(None, [own.get("PYTHONPATH")])]
-        self._environment = {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-        modules = (*EVERY_RUN, "galore_torch", "quick_runs")
-        self._parent = WarmParent(modules, self._environment, pytest.fail, start_cold, folder=folder)
+        self._environment = warm_environment()
+        self._own = warm_parent(folder) if parent is None else None
+        self._parent = self._own or parent
         self._runs: dict[int, Process] = {}
 
     def start(self, name: str, *arguments: str, num_processes: int = 1) -> ForkedRun:
@@ -176,7 +189,9 @@ class Zygote:
         """End the parent and whatever it still runs."""
         for process in self._runs.values():
             process.send_signal(signal.SIGKILL)
-        self._parent.close()
+        _adopt_orphans(False)
+        if self._own is not None:
+            self._own.close()
 
     def _ask(self, request: dict[str, Any]) -> Any:
         """Start a process, {"start": [arguments], "environment": {...}, "output": file} -> {"pid": number}, or ask for
@@ -185,7 +200,10 @@ class Zygote:
         if "poll" in request:
             return [self._runs[pid].poll() for pid in request["poll"]]
         own = {**self._environment, **request["environment"]}
-        process = self._parent(["fedlit", "run", *request["start"]], own, Path(request["output"]))
+        _adopt_orphans(True)  # another parent that a test has closed has taken it back
+        assert self._parent is not None
+        words = ["in_folder", str(self.folder), "fedlit", "run", *request["start"]]
+        process = self._parent(words, own, Path(request["output"]))
         while process.pid is None:
             assert process.poll() is None
             time.sleep(0.01)
@@ -209,10 +227,18 @@ def module_command_line(tmp_path_factory: pytest.TempPathFactory) -> CommandLine
     return CommandLine(tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="session")
+def session_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmParent]:
+    """The warm parent of every module's runs."""
+    parent = warm_parent(tmp_path_factory.mktemp("warm"))
+    yield parent
+    parent.close()
+
+
 @pytest.fixture(scope="module")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+def zygote(session_parent: WarmParent, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Start federations by forking, for a module's many small ones."""
-    zygote = Zygote(tmp_path_factory.mktemp("runs"))
+    zygote = Zygote(tmp_path_factory.mktemp("runs"), session_parent)
     yield zygote
     zygote.close()
 

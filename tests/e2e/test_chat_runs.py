@@ -1,8 +1,9 @@
 """Conversations and plain texts from a file to an answer: what a run, `fedlit chat` and transformers make of them."""
 
+import contextlib
+import io
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from chat_templates import TURN_ENDS, chat_tokenizer, template
-from conftest import CommandLine, environment
+from conftest import SMALL, merge
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+from fedlit.cli import main
 from fedlit.exported.answers import load_answers
 from fedlit.exported.found import find_result
 from fedlit.exported.loading import load_model
@@ -33,16 +35,17 @@ TESTED = [
 
 
 def fedlit(*words: str, folder: Path, asks: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fedlit", *words],
-        cwd=folder,
-        env=environment(),
-        input=asks,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
+    """Do it in this process; test_results_commands asks a process of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr("sys.stdin", io.StringIO(asks))
+        code = main(words)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def write(path: Path, rows: Sequence[Any]) -> Path:
@@ -50,10 +53,22 @@ def write(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
+def federate(folder: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a small federation called `name` in a folder."""
+    given = [*merge(SMALL, words), f"run.dir={folder}", f"run.name={name}"]
+    return fedlit("run", *given, folder=folder)
+
+
 @pytest.fixture(scope="module")
-def run(module_command_line: CommandLine) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(runs: Path) -> Path:
     """The folder of a finished run, whose model says something and stops, on a template that is gone since."""
-    folder = module_command_line.folder
+    folder = runs
     chat_tokenizer(NAME, given="{{ raise_exception('the file counts') }}").save_pretrained(folder / "reader")
     (folder / "chat.jinja").write_text(template(NAME))
     rows = [
@@ -69,7 +84,8 @@ def run(module_command_line: CommandLine) -> Path:
         for word in WORDS
     ]
     train, test = write(folder / "chat.jsonl", rows), write(folder / "test.jsonl", [{"messages": m} for m in TESTED])
-    done = module_command_line.run(
+    done = federate(
+        runs,
         "chat",
         "data=chat",
         f"data.path={train}",
@@ -83,7 +99,7 @@ def run(module_command_line: CommandLine) -> Path:
         "eval.max_new_tokens=12",
     )
     assert done.returncode == 0, done.stderr
-    changed = module_command_line.run("chat", "data=chat", f"data.path={train}")
+    changed = federate(runs, "chat", "data=chat", f"data.path={train}")
     assert (changed.returncode, "belongs to another configuration" in changed.stderr) == (2, True)
     (folder / "chat.jinja").unlink()
     return folder / "chat"
@@ -118,7 +134,7 @@ def test_evaluation_chat_and_pipeline_say_the_same(run: Path) -> None:
     assert answers.obeyed({"message": "/system Be brief."}) == "a new conversation; system: Be brief."
     answers._said = TESTED[0][1:3]
     assert answers.answer({"message": "again"}).text == predictions[0]
-    # And in another process, without a system turn.
+    # And by the command, without a system turn.
     once = fedlit("chat", str(run), "--prompt", "sort 9", folder=run.parent.parent)
     assert (once.returncode, once.stdout, once.stderr) == (0, f"{predictions[1]}\n", "")
 
@@ -138,7 +154,7 @@ def test_a_conversation_remembers(run: Path) -> None:
     assert answers._said[1]["content"] == turns.stdout.splitlines()[0]
 
 
-def test_a_template_that_was_edited_is_another_run(run: Path, module_command_line: CommandLine) -> None:
+def test_a_template_that_was_edited_is_another_run(run: Path) -> None:
     path = run.parent / "chat.jinja"
     words = [line for line in (run / "config.yaml").read_text().splitlines() if "chat.jinja" in line]
     assert len(words) == 1
@@ -151,10 +167,10 @@ def test_a_template_that_was_edited_is_another_run(run: Path, module_command_lin
     assert f"began with another text of data.chat_template={path}" in done.stderr
 
 
-def test_what_is_missing_is_told_in_one_line(run: Path, module_command_line: CommandLine) -> None:
+def test_what_is_missing_is_told_in_one_line(run: Path) -> None:
     """A tokenizer without a template; turns that the template refuses, before a weight is loaded."""
     data = ["data=chat", f"data.path={run.parent / 'chat.jsonl'}"]
-    done = module_command_line.run("none", *data)
+    done = federate(run.parent, "none", *data)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: the tokenizer of ")
     assert "give data.chat_template=<file>" in done.stderr
@@ -164,18 +180,18 @@ def test_what_is_missing_is_told_in_one_line(run: Path, module_command_line: Com
     words = [f"data.path={write(run.parent / 'odd.jsonl', rows)}", f"model.tokenizer={run.parent / 'reader'}"]
     words = ["data=chat", *words, f"data.chat_template={run.parent / 'gemma.jinja'}"]
     for more in ([], ["dry_run=true"]):
-        done = module_command_line.run("odd", *words, *more)
+        done = federate(run.parent, "odd", *words, *more)
         told = done.stderr.splitlines()[-1]
         assert done.returncode == 2
         assert told.startswith("error: row 7: the chat template refuses the conversation 'No.")
         assert "System role not supported" in told
 
 
-def test_plain_texts_are_gone_on_with(module_command_line: CommandLine) -> None:
-    folder = module_command_line.folder
+def test_plain_texts_are_gone_on_with(runs: Path) -> None:
+    folder = runs
     rows = [{"text": f"def {word}{i}(file)\nReturn {word}."} for i in range(6) for word in WORDS]
     path = write(folder / "plain.jsonl", rows)
-    done = module_command_line.run("plain", "data=plain", f"data.path={path}", "num_rounds=1")
+    done = federate(runs, "plain", "data=plain", f"data.path={path}", "num_rounds=1")
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (folder / "plain" / "metrics.jsonl").read_text().splitlines()]
     scores = {key for key in records[-1] if key.startswith("global/")}

@@ -1,9 +1,13 @@
-"""Every recipe gives the same bits on 1, 2 and 4 processes, and after a kill; a new line in RECIPES is tested here."""
+"""Every recipe gives the same bits on 1, 2 and 4 processes, and after a kill; a new line in RECIPES is tested here.
+
+On each push are those that keep most beside the model; tests/contract resumes every recipe in one process.
+"""
 
 import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import CommandLine, Zygote
@@ -45,6 +49,17 @@ VARIATIONS = {
     "fedftg-keep": ["method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
+KILLED_ON_PUSH = {
+    "fedit-scaffold",
+    "rolora-fedavgm",
+    "fedsa_lora-keep",
+    "fedex_lora-keep",
+    "flora-bfloat16",
+    "fedftg-keep",
+    "fedsvd",
+}
+"""Some processes are killed and another number goes on: both are compared with one process."""
+SHARED_ON_PUSH = {"fedsa_lora-keep", "hetlora-ranks", "local_only"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +69,12 @@ def rows(zygote: Zygote) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=CASES)
+def on_push(chosen: set[str]) -> list[Any]:
+    """Return all cases, those that are not chosen left to `make test-all`."""
+    return [case if case in chosen else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+
+
+@pytest.fixture(scope="module")
 def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -74,6 +94,7 @@ def whole(zygote: Zygote, case: str, arguments: list[str]) -> str:
 
 
 @pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", on_push(SHARED_ON_PUSH), indirect=True, scope="module")
 def test_processes_do_not_change_a_bit(
     zygote: Zygote, forked_command_line: CommandLine, whole: str, arguments: list[str], num_processes: int
 ) -> None:
@@ -82,6 +103,7 @@ def test_processes_do_not_change_a_bit(
     assert forked_command_line.result(name) == forked_command_line.result(whole)
 
 
+@pytest.mark.parametrize("case", on_push(KILLED_ON_PUSH), indirect=True, scope="module")
 def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
     zygote: Zygote, forked_command_line: CommandLine, whole: str, arguments: list[str]
 ) -> None:

@@ -137,7 +137,7 @@ def fill(path: Path) -> None:
                 continue
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("num_processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_disk_that_fills_up_stops_a_run_that_goes_on_later(num_processes: int, small: Path, zygote: Zygote) -> None:
     name = f"filled-{num_processes}"
     zygote.folder.joinpath(name).symlink_to(small)

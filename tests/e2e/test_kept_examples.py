@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Zygote, merge
+from conftest import CommandLine, Zygote, merge
 from pandas import DataFrame  # type: ignore[import-untyped]
 from test_every_task import CASES, SMALL, VIT
 
@@ -26,6 +26,8 @@ PROTOCOLS = {
     ),
 }
 BUILDS = {name: build for name, (build, _) in CASES.items() if "digits" not in name} | PROTOCOLS
+TWO_ON_PUSH = {"choices", "regression", "forced"}
+"""Cases that are run on two processes on each push, all others on one."""
 WITHOUT = {"nist", "cider", "meteor_15"}
 """Scores of all texts together that are no sums over texts."""
 
@@ -78,20 +80,47 @@ def assert_adds_up(folder: Path, key: str, which: str, record: dict[str, Any], r
     assert "loss" in told
 
 
-@pytest.mark.parametrize("case", BUILDS)
-def test_the_rows_add_up_and_processes_change_no_byte(case: str, zygote: Zygote) -> None:
-    arguments = merge(SMALL, tuple(BUILDS[case](zygote.folder)))
-    zygote.run(case, *arguments)
-    zygote.run(f"{case}-2", *arguments, num_processes=2)
-    one, two = zygote.folder / case, zygote.folder / f"{case}-2"
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, zygote: Zygote) -> Path:
+    """Run a case in one process and return its folder."""
+    case = str(request.param)
+    zygote.run(case, *arguments_of(case, zygote))
+    return zygote.folder / case
+
+
+def arguments_of(case: str, zygote: Zygote) -> list[str]:
+    return merge(SMALL, tuple(BUILDS[case](zygote.folder)))
+
+
+@pytest.mark.parametrize(
+    "finished",
+    [case if case in TWO_ON_PUSH else pytest.param(case, marks=pytest.mark.slow) for case in BUILDS],
+    indirect=True,
+    scope="module",
+)
+def test_processes_change_no_byte(finished: Path, zygote: Zygote, forked_command_line: CommandLine) -> None:
+    one, case = finished, finished.name
+    zygote.run(f"{case}-2", *arguments_of(case, zygote), num_processes=2)
+    two = zygote.folder / f"{case}-2"
     assert rounds(one) == rounds(two) == [0, 1, 2]
+    for number in range(3):
+        assert path_of(one, number).read_bytes() == path_of(two, number).read_bytes()
+    assert (one / NAME).read_bytes() == (two / NAME).read_bytes()
+    assert forked_command_line.result(two.name) == forked_command_line.result(one.name)
+
+
+@pytest.mark.parametrize("finished", BUILDS, indirect=True, scope="module")
+def test_the_rows_add_up(finished: Path) -> None:
+    one = finished
+    if one.name in CASES:
+        found = {key.removeprefix("global/") for key in records(one)[-1] if key.startswith("global/")}
+        assert {name for name in found if not name.endswith("_std")} == CASES[one.name][1]
+    assert rounds(one) == [0, 1, 2]
     for record in records(one):
         number = record["round"]
         rows = read(one, number)
         assert_adds_up(one, "global", "global", record, rows)
         assert rows["position"].is_monotonic_increasing and len(rows) == len({*rows["example"]}) > 0
-        assert path_of(one, number).read_bytes() == path_of(two, number).read_bytes()
-    assert (one / NAME).read_bytes() == (two / NAME).read_bytes()
     by_round = {number: read_samples(one, number) for number in range(3)}
     names = [[line["example"] for line in lines] for lines in by_round.values()]
     assert names[0] == names[1] == names[2] and len(names[0]) == min(8, len(read(one)))

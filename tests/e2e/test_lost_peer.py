@@ -37,7 +37,7 @@ def told(run: ForkedRun, rank: int, word: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(word)]
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_is_one_line_on_the_other(zygote: Zygote, killed: int) -> None:
     run, other = start(zygote, f"killed-{killed}"), 1 - killed
     os.kill(run.pids[killed], signal.SIGKILL)
@@ -55,7 +55,14 @@ def test_a_killed_process_is_one_line_on_the_other(zygote: Zygote, killed: int) 
     )
 
 
-@pytest.mark.parametrize(("asked", "num_batches"), [((0, 1), 1), ((0, 1), 2), ((0,), 1), ((0,), 2), ((1,), 2)])
+@pytest.mark.parametrize(
+    ("asked", "num_batches"),
+    [
+        ((0, 1), 1),
+        ((1,), 2),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [((0, 1), 2), ((0,), 1), ((0,), 2)]),
+    ],
+)
 def test_the_second_interrupt_is_one_line_on_each(zygote: Zygote, asked: tuple[int, ...], num_batches: int) -> None:
     """At a terminal both processes get both signals; one that got none has lost the other.
 
@@ -90,7 +97,7 @@ def test_a_silent_process_is_not_waited_for_for_ever(zygote: Zygote) -> None:
     assert line.startswith("lost: process 0 of 2: another process of the run gave no answer in 2 s; ")
 
 
-@pytest.mark.parametrize("alone", [0, 1])
+@pytest.mark.parametrize("alone", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_that_never_comes_is_not_waited_for_as_long_as_a_collective(zygote: Zygote, alone: int) -> None:
     """The other died before there was a group, of its rows, say: 2 s of a start, not half an hour."""
     words = [*merge(SMALL, ("compute.start_timeout_s=2",)), f"run.dir={zygote.folder}", f"run.name=alone-{alone}"]

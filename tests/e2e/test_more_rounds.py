@@ -30,7 +30,7 @@ def arguments_of(case: str, rows: Path) -> list[str]:
     return [*(word for word in TINY if word.split("=")[0] not in given), *CASES[case], f"data.path={rows}"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param("stateless", marks=pytest.mark.slow), "stateful"])
 def test_four_rounds_and_then_six_are_six(
     case: str, zygote: Zygote, forked_command_line: CommandLine, rows: Path
 ) -> None:

@@ -44,7 +44,7 @@ def plain(zygote: Zygote, arguments: list[str]) -> Path:
     return zygote.folder / "plain"
 
 
-@pytest.fixture(scope="module", params=PARTS)
+@pytest.fixture(scope="module")
 def whole(request: pytest.FixtureRequest, zygote: Zygote, arguments: list[str]) -> str:
     """Run a part in one process and return its name."""
     name = str(request.param)
@@ -59,6 +59,15 @@ def records(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize(
+    "whole",
+    [
+        part if part in ("moment_average", "random_dropout") else pytest.param(part, marks=pytest.mark.slow)
+        for part in PARTS
+    ],
+    indirect=True,
+    scope="module",
+)
 def test_processes_do_not_change_a_bit(
     zygote: Zygote, forked_command_line: CommandLine, arguments: list[str], whole: str
 ) -> None:
@@ -66,14 +75,13 @@ def test_processes_do_not_change_a_bit(
     assert forked_command_line.result(f"{whole}-2") == forked_command_line.result(whole)
 
 
+@pytest.mark.parametrize("whole", [part for part in PARTS if part != "plain"], indirect=True, scope="module")
 def test_it_does_something(zygote: Zygote, plain: Path, whole: str) -> None:
-    if whole != "plain":
-        assert records(zygote.folder / whole)[-1]["aggregation/checksum"] != records(plain)[-1]["aggregation/checksum"]
+    assert records(zygote.folder / whole)[-1]["aggregation/checksum"] != records(plain)[-1]["aggregation/checksum"]
 
 
+@pytest.mark.parametrize("whole", ["random_dropout"], indirect=True, scope="module")
 def test_clients_that_are_lost_are_told_and_weigh_nothing(zygote: Zygote, whole: str) -> None:
-    if whole != "random_dropout":
-        pytest.skip("of the plan with dropout")
     rounds = records(zygote.folder / whole)[1:]
     assert any("clients/lost" in record for record in rounds)
     for record in rounds:
@@ -83,9 +91,8 @@ def test_clients_that_are_lost_are_told_and_weigh_nothing(zygote: Zygote, whole:
         assert not any(f"client/{client}/train_loss" in record for client in lost)
 
 
+@pytest.mark.parametrize("whole", ["moment_average"], indirect=True, scope="module")
 def test_moments_are_in_the_server_and_travel(zygote: Zygote, whole: str) -> None:
-    if whole != "moment_average":
-        pytest.skip("of the rule over moments")
     newest = max((zygote.folder / whole / "checkpoints").glob("round-????"))
     moments = load_file(newest / "optimizer.safetensors")
     assert moments

@@ -20,7 +20,9 @@ AGAIN = {
 }
 
 
-@pytest.mark.parametrize("case", AGAIN)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in ("fedit", "fedftg") else case for case in AGAIN]
+)
 def test_a_run_s_own_configuration_gives_the_same_bits(
     zygote: Zygote, forked_command_line: CommandLine, case: str
 ) -> None:

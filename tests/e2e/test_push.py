@@ -9,7 +9,7 @@ from typing import Any
 
 import huggingface_hub.errors
 import pytest
-from conftest import CommandLine
+from conftest import SMALL, merge
 from test_results_commands import HEAVY, fedlit
 
 from fedlit.cli import main
@@ -41,11 +41,11 @@ class FakeHub:
 
 
 @pytest.fixture(scope="module")
-def finished(module_command_line: CommandLine) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run, with its merged model."""
-    done = module_command_line.run("done", "num_rounds=1")
-    assert done.returncode == 0, done.stderr
-    run = module_command_line.folder / "done"
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["run", *merge(SMALL, ("num_rounds=1",)), f"run.dir={folder}", "run.name=done"]) == 0
+    run = folder / "done"
     assert main(["merge", str(run)]) == 0
     return run
 

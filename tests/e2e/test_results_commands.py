@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CommandLine, environment
+from conftest import SMALL, environment, merge
 from safetensors.torch import load_file, save_file
 
 from fedlit.cli import main
@@ -32,11 +32,11 @@ def fedlit(
 
 
 @pytest.fixture(scope="module")
-def run(module_command_line: CommandLine) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
-    done = module_command_line.run("done", "num_rounds=1")
-    assert done.returncode == 0, done.stderr
-    return module_command_line.folder / "done"
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["run", *merge(SMALL, ("num_rounds=1",)), f"run.dir={folder}", "run.name=done"]) == 0
+    return folder / "done"
 
 
 def test_chat_answers_lines_and_prompts_alike(run: Path) -> None:

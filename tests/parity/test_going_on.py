@@ -1,8 +1,6 @@
 """A run that starts from an adapter begins with the loss that peft computes of it, and with that of the run before."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from fedlit.adapters.lora import Lora
+from fedlit.cli import main
 from fedlit.errors import UserError
 from fedlit.models import PROJECTIONS
 from fedlit.models.adapter_folder import AdapterStart
@@ -72,8 +71,13 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["fedit", "ffa_lora", "fedex_lora"])
-@pytest.mark.parametrize("case", CASES)
+ON_PUSH = {*((case, "fedit") for case in CASES), ("plain", "ffa_lora"), ("bfloat16", "fedex_lora")}
+STARTED = [(case, method) for case in CASES for method in ("fedit", "ffa_lora", "fedex_lora")]
+
+
+@pytest.mark.parametrize(
+    ("case", "method"), [pair if pair in ON_PUSH else pytest.param(*pair, marks=pytest.mark.slow) for pair in STARTED]
+)
 def test_round_0_has_the_loss_of_peft(
     case: str, method: str, small_llama: Callable[..., Any], tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -119,7 +123,13 @@ def test_in_float64_every_logit_is_that_of_peft(
     assert not torch.allclose(before, model(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("method", ["fedit", "ffa_lora", "flexlora", "rolora", "fedsvd", "hetlora", "centralized"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("fedit", "rolora", "fedsvd", "hetlora"),
+        *(pytest.param(method, marks=pytest.mark.slow) for method in ("ffa_lora", "flexlora", "centralized")),
+    ],
+)
 def test_a_run_of_an_exported_adapter_begins_where_the_run_before_ended(method: str, tmp_path: Path) -> None:
     first = small_run(tmp_path, "first", config={"method": method})
     second = small_run(tmp_path, "second", config={"method": method, "model": {"path": str(first.folder / "adapter")}})
@@ -136,9 +146,7 @@ def test_a_grown_adapter_goes_on_at_its_rank_or_merged(method: str, tmp_path: Pa
     assert described["r"] > 8
     with pytest.raises(UserError, match=r"to keep the method's, merge it into its base first \(`fedlit merge` of its"):
         small_run(tmp_path, "refused", config={"method": method, "model": {"path": str(adapter)}})
-    words = [sys.executable, "-m", "fedlit", "merge", str(first.folder)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(["merge", str(first.folder)]) == 0
     merged = {"method": method, "model": {"path": str(first.folder / "merged")}}
     second = small_run(tmp_path, "second", config=merged)
     assert second.records[0]["global/loss"] == pytest.approx(first.records[-1]["global/loss"], rel=1e-6)

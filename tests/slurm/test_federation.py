@@ -88,6 +88,7 @@ class Array:
     job: str
     folder: Path
     states: dict[str, str]
+    indices: tuple[int, ...]
 
     def cell(self, index: int) -> Path:
         method, seed = CELLS[index]
@@ -107,9 +108,14 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def array(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Array:
-    """Run the array once, however many workers pytest has."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "slurm-array"
+    """Run two cells that differ in both axes."""
+    return run_array(cluster, tmp_path_factory, (0, 3), "slurm-array")
+
+
+def run_array(cluster: Cluster, factory: pytest.TempPathFactory, indices: tuple[int, ...], name: str) -> Array:
+    """Run an array once, however many workers pytest has."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         told = folder / "array.json"
@@ -117,11 +123,11 @@ def array(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Array:
             shutil.rmtree(folder, ignore_errors=True)
             checkout = Checkout(folder, cluster)
             (folder / "tiny_sweep.yaml").write_text(SWEEP)
-            options = (f"--array=0-{len(CELLS) - 1}%2", "--ntasks-per-node=2")
+            options = (f"--array={','.join(map(str, indices))}%2", "--ntasks-per-node=2")
             job = checkout.submit("array.sbatch", "tiny_sweep.yaml", *OVERRIDES, options=options)
             cluster.wait(job, timeout_s=300)
             told.write_text(json.dumps({"job": job, "states": cluster.states(job)}))
-        return Array(folder=folder, **json.loads(told.read_text()))
+        return Array(folder=folder, indices=indices, **json.loads(told.read_text()))
 
 
 @pytest.fixture
@@ -136,7 +142,17 @@ def arguments(index: int, name: str) -> list[str]:
 
 
 def test_an_array_of_cells(array: Array) -> None:
-    for index in range(len(CELLS)):
+    assert_is_done(array)
+
+
+@pytest.mark.slow
+def test_an_array_of_all_cells(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert_is_done(run_array(cluster, tmp_path_factory, (0, 1, 2, 3), "slurm-whole-array"))
+
+
+def assert_is_done(array: Array) -> None:
+    """Each element has run its own cell, and no two are alike."""
+    for index in array.indices:
         job = f"{array.job}_{index}"
         log = array.folder / "slurm" / "logs" / f"fedlit-{job}.out"
         assert array.states[job] == "COMPLETED", log.read_text()
@@ -144,8 +160,8 @@ def test_an_array_of_cells(array: Array) -> None:
         assert (status.state, status.num_finished_rounds, status.job) == ("done", NUM_ROUNDS, job)
         assert status.log == str(log)
         assert "2 processes" in log.read_text()
-    curves = {json.dumps(run_result(array.cell(index))[1]) for index in range(len(CELLS))}
-    assert len(curves) == len(CELLS)
+    curves = {json.dumps(run_result(array.cell(index))[1]) for index in array.indices}
+    assert len(curves) == len(array.indices)
 
 
 def test_two_nodes_put_back_by_slurm_and_killed(array: Array, checkout: Checkout) -> None:
@@ -174,6 +190,7 @@ def test_two_nodes_put_back_by_slurm_and_killed(array: Array, checkout: Checkout
     assert run_result(folder) == run_result(array.cell(0))
 
 
+@pytest.mark.slow
 def test_a_time_limit_and_a_second_job(array: Array, checkout: Checkout) -> None:
     folder = checkout.folder / "runs" / "limit"
     options = ("--ntasks-per-node=2",)
@@ -229,6 +246,7 @@ def array_log(checkout: Checkout, job: str) -> str:
     return str(checkout.folder / "slurm" / "logs" / f"fedlit-{job}.out")
 
 
+@pytest.mark.slow
 def test_a_job_too_short_for_one_round_is_not_put_back(checkout: Checkout) -> None:
     folder = checkout.folder / "runs" / "short"
     words = [word for word in arguments(0, "short") if not word.startswith("local.steps=")]

@@ -253,6 +253,7 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=hetlora method.rule=none method.lora_rank=[2,4,3]", "method.rule=none cannot combine"),
         ("method=hetlora method.rule=fedex_lora method.lora_rank=[2,4,3]", "method.rule=fedex_lora cannot combine"),
         ("method=scl method.transforms=[rotation]", "the transform Rotation needs LoRA factors A and B that travel"),
+        ("method=rolora method.transforms=[rotation]", "method.adapter=lora_alternate sends one in each round"),
         ("method=ffa_lora method.transforms=[rank_padding]", "method.adapter=lora_train_b does not send"),
         ("method=fed_sb method.lora_rank=[2,4,3]", "method.lora_rank=[2, 4, 3]"),
         ("method=flora method.lora_rank=[2,4,3] method.pooled=true", "pooled data have one client"),

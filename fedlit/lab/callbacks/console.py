@@ -201,6 +201,9 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     updates += [record[key] for key in ("clients/update_norm",) if key in record]  # the mean, where clients are many
     if updates and not any(updates):
         parts.append("NO UPDATE: every client sent what it received")
+    if lost := len(record.get("clients/lost", ())):
+        returned = bool(losses) or "clients/train_loss" in record
+        parts.append(f"{lost} LOST" if returned else f"NO UPDATE: all {lost} clients were lost")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
     if "time/train_s" in record:

@@ -29,6 +29,7 @@ from fedlit.exported.unfinished import settled
 from fedlit.models import PACKAGED
 from fedlit.rules import read_adapter_folder
 
+NO_ANSWERS = ["data.sample=150", "eval.max_examples=1", "eval.max_new_tokens=1"]  # weights are what is merged
 TOKENS = torch.arange(5, 53).view(3, 16) * 7
 HALF_STEP = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
@@ -69,7 +70,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_base_and_change_are_added_in_float64_and_rounded_once(name: str, gpt2_folder: Path, tmp_path: Path) -> None:
-    run = finish(tmp_path, *(word.format(gpt2=gpt2_folder) for word in RUNS[name]))
+    run = finish(tmp_path, *NO_ANSWERS, *(word.format(gpt2=gpt2_folder) for word in RUNS[name]))
     wanted, base = exact(run), dict(load_base(find_result(run.folder)).model.named_parameters(remove_duplicate=False))
     for kind, dtype in DTYPES.items():
         merged = merge_result(find_result(run.folder), tmp_path / kind, kind)
@@ -85,7 +86,7 @@ def test_base_and_change_are_added_in_float64_and_rounded_once(name: str, gpt2_f
 
 
 def test_transformers_alone_loads_it_and_computes_the_same(tmp_path: Path) -> None:
-    run = finish(tmp_path)
+    run = finish(tmp_path, *NO_ANSWERS)
     result = find_result(run.folder)
     merged = merge_result(result, run.folder / "merged")
     assert merged.loads[0] == "from transformers import AutoModelForCausalLM, AutoTokenizer"
@@ -128,7 +129,7 @@ def test_a_whole_model_is_copied_or_converted(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return finish(tmp_path_factory.mktemp("finished"))
+    return finish(tmp_path_factory.mktemp("finished"), *NO_ANSWERS)
 
 
 def test_nothing_is_overwritten_and_nothing_is_left(finished: Finished, tmp_path: Path) -> None:

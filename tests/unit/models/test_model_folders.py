@@ -1,16 +1,15 @@
 """What lies in a model folder is told in one line before anything is loaded, and code in it is never run."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked_child import printed
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from small_encoders import purpose_of, write_folder
 from transformers import (
@@ -22,7 +21,9 @@ from transformers import (
     T5Config,
     XLNetConfig,
     XLNetForSequenceClassification,
+    dynamic_module_utils,
 )
+from transformers.utils import hub
 
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
@@ -272,38 +273,27 @@ OWN_CODE: Mapping[str, tuple[str, dict[str, Any], str]] = {
         "tokenization_spy.SpyTokenizer",
     ),
 }
-LOAD = """
-import sys
-from fedlit.config import ModelConfig
-from fedlit.errors import UserError
-from fedlit.models import Purpose, load_backbone
-task, path = sys.argv[1:]
-classes = () if task == "causal_lm" else ("a", "b")
-for weights in (False, True):
-    try:
-        backbone = load_backbone(
-            ModelConfig(path=path, max_length_tokens=32), Purpose(task=task, classes=classes), weights=weights
-        )
-        print("loaded", *backbone.notices, sep="\\n")
-    except UserError as error:
-        print("told", error)
-"""
 
 
 def load_with_a_yes(folder: Path, task: str = "causal_lm") -> list[str]:
     """Load a folder in a process that would answer yes to every question, and return what it prints."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder.parent / "modules")}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, task, str(folder)],
-        input="y\n" * 20,
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=True,
-        timeout=300,
-    )
-    assert "[y/N]" not in done.stdout + done.stderr, "nobody is asked"
-    return done.stdout.splitlines()
+
+    def say() -> None:
+        modules = str(folder.parent / "modules")
+        # These are read from the environment when transformers is imported.
+        hub.HF_MODULES_CACHE = dynamic_module_utils.HF_MODULES_CACHE = modules
+        constants.HF_HUB_OFFLINE = True
+        classes = () if task == "causal_lm" else ("a", "b")
+        for weights in (False, True):
+            try:
+                backbone = load(folder, weights=weights, purpose=Purpose(task=task, classes=classes))
+                print("loaded", *backbone.notices, sep="\n")
+            except UserError as error:
+                print("told", error)
+
+    out, err = printed(say, answers="y\n" * 20)
+    assert "[y/N]" not in out + err, "nobody is asked"
+    return out.splitlines()
 
 
 @pytest.mark.parametrize("case", OWN_CODE)

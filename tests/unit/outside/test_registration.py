@@ -65,6 +65,10 @@ MISTAKES = {
         RULE.replace("trim: int", "pooled: int"),
         "its option pooled is a key that every method has; call it something else",
     ),
+    "an option that is filled from elsewhere": (
+        RULE.replace("trim: int", "momentum: float"),
+        "the field momentum is filled from local.momentum and cannot be an option; give the option another name",
+    ),
     "a class for a recipe": (
         'register("recipe", "mine", Recipe)\n',
         "recipe mine (bad.py:{4}) is the class Recipe; give",

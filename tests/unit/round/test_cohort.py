@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedlit.algebra.tensors import TensorDict, checksum, snapshot
-from fedlit.errors import DivergenceError
+from fedlit.errors import DivergenceError, UserError
 from fedlit.process import communication
 from fedlit.round.cohort import Cohort
 from fedlit.round.fixed_point import LARGEST
@@ -218,9 +218,9 @@ def test_the_stack_is_every_client_in_the_cohort_s_order(
 def test_a_stack_must_be_asked_for() -> None:
     clients = random_clients(2, 0, torch.float32)
     cohort = cohort_of(clients, (0.5, 0.5), list(clients))
-    with pytest.raises(AssertionError, match="must say so: stacks = True"):
+    with pytest.raises(UserError, match="must say so in its class: stacks"):
         cohort.stack(["layer.A"])
-    with pytest.raises(AssertionError, match="must say so: asks_again = True"):
+    with pytest.raises(UserError, match="must say so in its class: asks_again"):
         cohort.mean_of(lambda tensors: tensors)
 
 

@@ -11,6 +11,7 @@ from factor_rounds import make_plan
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict, checksum
 from fedlit.config import ServerConfig
+from fedlit.errors import UserError
 from fedlit.process import communication
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import LocalPart
@@ -150,3 +151,32 @@ def test_a_loss_counts_for_the_mean_and_for_the_share() -> None:
     ((_, mean, share),) = part.seen
     assert mean["c"].tolist() == pytest.approx([1100 / 3], rel=1e-7)
     assert share == 2 / 8
+
+
+@dataclass(frozen=True)
+class Returns(AggregationRule):
+    """Returns a server of these tensors."""
+
+    shared: TensorDict = field(default_factory=dict)
+
+    def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
+        return replace(server, shared=self.shared)
+
+
+@pytest.mark.parametrize(
+    ("shared", "told"),
+    [
+        ({}, "the rule Returns lacks w; return a server"),
+        ({"w": torch.zeros(2), "v": torch.zeros(1)}, "the rule Returns adds v; return a server"),
+        ({"w": torch.zeros(3)}, r"the rule Returns returns w of shape .3,.; it must stay .2,."),
+    ],
+)
+def test_what_a_rule_returns_has_the_server_s_tensors(shared: TensorDict, told: str) -> None:
+    server = ServerState(round_idx=0, shared={"w": torch.ones(2)}, frozen={}, layers=())
+    plan = make_plan([0], [1.0])
+    cohort = Cohort(plan, {MODEL: server.shared})
+    cohort.add(0, {MODEL: {"w": torch.ones(2)}})
+    cohort.close([0])
+    take = ServerStep(rule=Returns(shared=shared), options=ServerConfig(), parts=(), population_share=share_of)
+    with pytest.raises(UserError, match=told):
+        take(cohort, server, plan)

@@ -3,16 +3,14 @@
 import json
 import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import wandb.sdk.launch  # noqa: F401  by wandb.init; here once for all forked processes
+import forked_child
 
 from fedlit.config import RunConfig
 from fedlit.lab.callbacks import Callback, RunSummary
@@ -129,19 +127,9 @@ def _open_files() -> Iterator[str]:
 
 def in_child(action: Callable[[], object]) -> int:
     """Do something in a forked process and return its exit code, minus the number of a signal."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    import wandb.sdk.launch  # noqa: F401, PLC0415  by wandb.init; here once for all forked processes
+
+    return forked_child.in_child(action)
 
 
 def files_of(folder: Path) -> Sequence[Path]:

@@ -99,6 +99,13 @@ def test_a_round_in_which_no_client_moved_says_so() -> None:
     assert "NO UPDATE" not in round_line({"round": 0, "time/evaluate_s": 1.0}, NAMES)
 
 
+def test_lost_clients_are_told() -> None:
+    assert "   2 LOST   " in round_line({**RECORDS[2], "clients/lost": [3, 4]}, NAMES)
+    nobody = {"round": 1, "clients/lost": [0, 1, 2], "time/evaluate_s": 1.0}
+    assert "NO UPDATE: all 3 clients were lost" in round_line(nobody, NAMES)
+    assert "LOST" not in round_line(RECORDS[1], NAMES)
+
+
 def test_the_table_knows_what_is_better(summary: RunSummary) -> None:
     callback, stream = report()
     callback.on_start(summary, [], ["resumed after round 1"])
