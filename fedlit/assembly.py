@@ -12,7 +12,10 @@ from fedlit.algebra.tensors import num_parameters
 from fedlit.cards.folder import Reader
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
+from fedlit.client.together.groups import groups_of
+from fedlit.client.trainers.base import LocalTrainer
 from fedlit.client.trainers.serial import SerialTrainer
+from fedlit.client.trainers.together import TogetherTrainer
 from fedlit.config import RunConfig
 from fedlit.data.chat_template import given_template
 from fedlit.data.prompts import Row
@@ -162,7 +165,10 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     schedule = make_schedule(plan, host)
     server = host.first_server(method.parts, len(rows))
     host.load_server(server)
-    trainer = SerialTrainer(
+    clients = _clients(config, host, len(rows))
+    trainer = _trainer(
+        config,
+        at_home=clients is not None,
         host=host,
         module=module,
         steps=LocalSteps(fabric=fabric, module=module, local=config.local),
@@ -195,7 +201,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         ),
         rows=rows,
         server=server,
-        clients=_clients(config, host, len(rows)),
+        clients=clients,
         initial_facts={**facts, **task.notes()},
         folder=folder,
         checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
@@ -261,7 +267,14 @@ def _clients(config: RunConfig, host: ModelHost, num_clients: int) -> dict[int, 
     initial = host.first_state(host.method.parts)
     if not (initial.private or initial.parts or config.local.optimizer_state == "keep"):
         return None
-    return dict.fromkeys(communication.share(range(num_clients)), initial)
+    blocks = groups_of(range(num_clients), config.local.clients_per_batch, at_home=True)
+    return {client_id: initial for block in communication.share(blocks) for client_id in block}
+
+
+def _trainer(config: RunConfig, *, at_home: bool, **common: Any) -> LocalTrainer:
+    """Return what trains one client after the other, or several at once."""
+    size = config.local.clients_per_batch
+    return SerialTrainer(**common) if size == 1 else TogetherTrainer(size=size, at_home=at_home, **common)
 
 
 def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> RunSummary:

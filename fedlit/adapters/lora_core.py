@@ -11,7 +11,7 @@ up to EXACT_SIDE, exact rather than randomised and rounded to bfloat16; the grad
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,13 @@ EXACT_SIDE = 1024
 
 
 class CoreLayer(nn.Module):
-    """A frozen linear layer with its frozen factors and its core, in float32 or finer over any base type."""
+    """A frozen linear layer with its frozen factors and its core, in float32 or finer over any base type.
+
+    client_weights: parameters that several clients in one forward pass have of their own, and the method that computes
+    a product with each (`client/together`).
+    """
+
+    client_weights: ClassVar[Mapping[str, str]] = {"sb_C": "through_core"}
 
     def __init__(self, base_layer: nn.Module, rank: int, scaling: float, *, transposed: bool) -> None:
         super().__init__()
@@ -49,8 +55,12 @@ class CoreLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) in the type of the base layer's output, for x (..., in)."""
         base: Tensor = self.base_layer(x)
-        core = functional.linear(functional.linear(x.to(self.sb_A.dtype), self.sb_A), self.sb_C)
+        core = self.through_core(functional.linear(x.to(self.sb_A.dtype), self.sb_A))
         return (base + functional.linear(core, self.sb_B) * self.scaling).to(base.dtype)
+
+    def through_core(self, x: Tensor) -> Tensor:
+        """Return (..., r) for x (..., r)."""
+        return functional.linear(x, self.sb_C)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ plan; asking for something never writes.
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fedlit.adapters import trainable
@@ -90,6 +91,26 @@ class ModelHost:
         self.method.adapter.set_rank(self.model, client_id=job.client_id)
         for name, parameter in self.trained.items():
             parameter.requires_grad_(name in job.plan.trains)
+
+    def load_together(self, jobs: Sequence[ClientJob]) -> tuple[TensorDict, dict[str, list[float]]]:
+        """Make the model what several clients have in common at the start of their round.
+
+        Returns:
+            What they have of their own, stacked in their order (k, *shape), and, where their ranks differ, k factors of
+            what a layer gives out by the name of its B. The model's own tensors of these names mean nothing then.
+        """
+        self.load_client(jobs[0])
+        self.method.adapter.set_rank(self.model, client_id=None)
+        own = [{**job.start.groups[MODEL], **job.state.private} for job in jobs]
+        scales = {
+            layer.b: [layer.scaling(job.client_id) / layer.scaling() for job in jobs]
+            for layer in self.layers
+            if layer.client_ranks
+        }
+        first, like = own[0], {**self.method.shared(self.model), **self.method.private(self.model)}
+        differing = {name for name in first if any(each[name] is not first[name] for each in own)}
+        apart = [name for name in first if name in self.trained or name in differing or name in scales]
+        return {name: torch.stack([each[name].to(like[name]) for each in own]) for name in apart}, scales
 
     def load_private(self, private: Mapping[str, Tensor]) -> None:
         """Put a client's private tensors into the model."""

@@ -70,7 +70,7 @@ class LocalSteps:
         """
         self.module.train()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        scheduler = self._scheduler(optimizer, schedule)
+        scheduler = multiplied(optimizer, self.local, schedule)
         losses = []
         for parts in batches:
             loss = self._backward(parts)
@@ -85,13 +85,6 @@ class LocalSteps:
             losses.append(loss)
             on_step()
         return torch.stack(losses).double().tolist()
-
-    def _scheduler(self, optimizer: Optimizer, schedule: StepRange | None) -> LambdaLR | None:
-        """Return what multiplies each group's own learning rate."""
-        if schedule is None:
-            return None
-        kind, warmup = self.local.schedule, self.local.warmup
-        return LambdaLR(optimizer, lambda step: lr_factor(kind, warmup, schedule.first + step, schedule.total))
 
     def _backward(self, parts: Sequence[Batch]) -> Tensor:
         """Add up the gradients of a step's batches, each weighted by its share of the targets, and return the loss.
@@ -110,3 +103,11 @@ class LocalSteps:
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
+
+
+def multiplied(optimizer: Optimizer, local: LocalConfig, schedule: StepRange | None) -> LambdaLR | None:
+    """Return what multiplies each group's own learning rate, step by step; None for rates that do not change."""
+    if schedule is None:
+        return None
+    kind, warmup = local.schedule, local.warmup
+    return LambdaLR(optimizer, lambda step: lr_factor(kind, warmup, schedule.first + step, schedule.total))

@@ -67,6 +67,8 @@ class LocalConfig:
     """rows of one batch"""
     accumulate: int = option(1, range=POSITIVE_COUNT)
     """batches whose gradients make one optimizer step"""
+    clients_per_batch: int = option(1, range=POSITIVE_COUNT)
+    """clients of a process whose batches go through the backbone in one pass, each through its own adapter"""
     lr: float = option(1e-3, range=POSITIVE)
     """learning rate of the local optimizer"""
     schedule: str = option("constant", values=("constant", "linear", "cosine"))

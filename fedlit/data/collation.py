@@ -5,9 +5,11 @@ Shapes: n rows in a batch, T tokens in its longest row, L positions of the batch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +56,8 @@ class Batch:
     """Rows padded to one length.
 
     token_ids (n, T), padded on the right, without a mask: nothing of a causal model looks to the right. label_positions
-    (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,) those next tokens, in
-    row order; num_labels counts them by row.
+    (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,) those next tokens,
+    in row order; num_labels counts them by row.
     """
 
     token_ids: Tensor
@@ -115,6 +117,36 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
         label_ids=torch.tensor(labels, dtype=torch.int64),
         num_labels=tuple(counts),
     )
+
+
+def join(batches: Sequence[Batch], pad_id: int) -> Batch:
+    """Return batches as one, row after row, padded to the longest."""
+    width = max(batch.token_ids.shape[1] for batch in batches)
+    starts = accumulate((batch.token_ids.shape[0] for batch in batches), initial=0)
+    return Batch(
+        token_ids=pad_together([batch.token_ids for batch in batches], pad_id),
+        label_positions=torch.cat([_moved(batch, start, width) for batch, start in zip(batches, starts, strict=False)]),
+        label_ids=torch.cat([batch.label_ids for batch in batches]),
+        num_labels=tuple(count for batch in batches for count in batch.num_labels),
+    )
+
+
+def _moved(batch: Batch, first_row: int, width: int) -> Tensor:
+    """Return a batch's positions where its rows begin at `first_row` of rows of `width` tokens."""
+    own = batch.token_ids.shape[1]
+    rows, places = batch.label_positions // own, batch.label_positions % own
+    return (first_row + rows) * width + places
+
+
+def pad_together(parts: Sequence[Tensor], value: int) -> Tensor:
+    """Return tensors (n_i, T_i) as one (sum of n_i, the largest T_i), filled on the right."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([functional.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
+
+
+def segment_means(values: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the mean of each of k successive segments of values (n,), as (k,): each as it would be alone."""
+    return torch.stack([part.mean() for part in torch.split(values, list(counts))])
 
 
 def _label_spans(example: Example, loss_on: str) -> list[tuple[int, int]]:

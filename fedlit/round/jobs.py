@@ -85,6 +85,12 @@ class Trainer(ABC):
             StopAsked: the run is to stop; what the client did is lost.
         """
 
+    def together(self, client_ids: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the clients of a round as groups whose jobs must come to one process, one after the other: by default
+        each client alone. The groups depend on the clients alone, never on the number of processes.
+        """
+        return [(client_id,) for client_id in client_ids]
+
     @abstractmethod
     def num_steps(self, num_examples: int) -> int:
         """Return the optimizer steps of a client with so many training rows in one round."""

@@ -134,7 +134,7 @@ class Federation:
             on_server=partial(method.transforms.on_server, server=server, plan=plan),
         )
         clients = self.clients
-        mine = communication.share(plan.arriving) if clients is None else [c for c in plan.arriving if c in clients]
+        mine = self._mine(plan)
         num_steps = sum(self.trainer.num_steps(len(self.rows[client_id])) for client_id in mine)
         self.tell(lambda callback: callback.on_round_start(plan.round_idx + 1, num_steps))
         round_work = RoundWork(
@@ -155,6 +155,12 @@ class Federation:
             record.update({f"client/{client_id}/{name}": value for name, value in reports[client_id].items()})
         lost = sorted(set(plan.invited) - set(cohort.client_ids))
         return cohort, everyone, record | ({"clients/lost": lost} if lost else {})
+
+    def _mine(self, plan: RoundPlan) -> list[int]:
+        """Return the clients of a round that train on this process, those of a group one after the other."""
+        if self.clients is not None:
+            return [client_id for client_id in plan.arriving if client_id in self.clients]
+        return [client_id for group in communication.share(self.trainer.together(plan.arriving)) for client_id in group]
 
     def _job(self, client_id: int, plan: RoundPlan) -> ClientJob:
         method, server = self.host.method, self.server

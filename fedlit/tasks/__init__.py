@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
@@ -68,6 +68,25 @@ ExampleT = TypeVar("ExampleT", bound=Example)
 BatchT = TypeVar("BatchT", bound=Batch)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Joined(Generic[BatchT]):
+    """The batches of several clients as one, in the clients' order.
+
+    rows, targets: each client's. widths: tokens that its rows have without the others; none of images. labels: its
+    positions that reach the output projection, where not all do.
+    """
+
+    batch: BatchT
+    rows: tuple[int, ...]
+    targets: tuple[int, ...]
+    widths: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def to(self, device: torch.device) -> Joined[BatchT]:
+        """Return the batch on `device`, without waiting for it."""
+        return replace(self, batch=self.batch.to(device))
+
+
 class Task(ABC, Generic[ExampleT, BatchT]):
     """The interface between the federation, which knows clients and rounds, and a task's text, images or labels.
 
@@ -107,6 +126,22 @@ class Task(ABC, Generic[ExampleT, BatchT]):
     @abstractmethod
     def loss(self, model: nn.Module, batch: BatchT) -> Tensor:
         """Return the mean loss of a batch on the model's device, a scalar."""
+
+    def join(self, batches: Sequence[BatchT]) -> Joined[BatchT]:
+        """Return the batches of several clients as one, on the CPU, for one forward pass through weights of each.
+
+        Raises:
+            NotImplementedError: the task trains clients one after the other, as by default.
+        """
+        raise NotImplementedError
+
+    def losses(self, model: nn.Module, joined: Joined[BatchT]) -> Tensor:
+        """Return the mean loss of each of k clients (k,), whose batches were joined and moved to the model's device.
+
+        Raises:
+            NotImplementedError: as `join`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def evaluation_batches(self, examples: Sequence[ExampleT], batch_size: int) -> list[list[ExampleT]]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -9,7 +10,13 @@ from torch.optim import Optimizer
 
 
 class LocalOptimizer(ABC):
-    """Builds the optimizer of one client; its state_dict must hold tensors and plain numbers only."""
+    """Builds the optimizer of one client; its state_dict must hold tensors and plain numbers only.
+
+    element_wise: a step of one element depends on that element alone, so that the tensors of several clients may be
+    stacked and stepped as one.
+    """
+
+    element_wise: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from fedlit.client.optimizers.base import LocalOptimizer
 @dataclass(frozen=True, kw_only=True)
 class AdamW(LocalOptimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), fused: one kernel for all tensors."""
+
+    element_wise: ClassVar[bool] = True
 
     lr: float
     weight_decay: float = 0.0
@@ -29,6 +32,8 @@ class AdamW(LocalOptimizer):
 @dataclass(frozen=True, kw_only=True)
 class SGD(LocalOptimizer):
     """Plain stochastic gradient descent."""
+
+    element_wise: ClassVar[bool] = True
 
     lr: float
     weight_decay: float = 0.0

@@ -12,11 +12,11 @@ from torch.nn import functional
 from torchmetrics import Metric
 
 from fedlit.config import DataConfig, EvalConfig, RunConfig
-from fedlit.data.collation import Batch, Example, collate
+from fedlit.data.collation import Batch, Example, collate, join, segment_means
 from fedlit.errors import UserError
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
-from fedlit.tasks import Sample, Task
+from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.causal_lm.chats import ChatEncoder
 from fedlit.tasks.causal_lm.encoder import Encoder
 from fedlit.tasks.causal_lm.forms import form_of
@@ -151,6 +151,25 @@ class CausalLM(Task[Example, Batch]):
         return functional.cross_entropy(
             label_logits(model, batch), batch.label_ids, label_smoothing=self.label_smoothing
         )
+
+    def join(self, batches: Sequence[Batch]) -> Joined[Batch]:
+        """Return clients' batches as one, padded to the longest row."""
+        targets = tuple(batch.num_targets for batch in batches)
+        return Joined(
+            batch=join(batches, self.pad_id),
+            rows=tuple(len(batch.token_ids) for batch in batches),
+            targets=targets,
+            widths=tuple(batch.token_ids.shape[1] for batch in batches),
+            labels=targets,
+        )
+
+    def losses(self, model: nn.Module, joined: Joined[Batch]) -> Tensor:
+        """Return each client's mean negative log-likelihood of its labels, as `loss` does."""
+        batch = joined.batch
+        each = functional.cross_entropy(
+            label_logits(model, batch), batch.label_ids, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return segment_means(each, joined.targets)
 
     def evaluation_batches(self, examples: Sequence[Example], batch_size: int) -> list[list[Example]]:
         """Return all examples sorted by prompt length, so that little is padded, in batches."""

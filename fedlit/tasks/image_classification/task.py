@@ -20,12 +20,13 @@ from torchmetrics import Metric
 
 from fedlit.config import DataConfig, RunConfig
 from fedlit.data.classes import class_index
+from fedlit.data.collation import segment_means
 from fedlit.data.images import ImageFile, digest, pixels
 from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
-from fedlit.tasks import Sample, Task
+from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
 
@@ -179,6 +180,21 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
     def loss(self, model: nn.Module, batch: ImageBatch) -> Tensor:
         """Return the mean cross entropy over the classes, nats per image, its targets smoothed if so configured."""
         return functional.cross_entropy(self._logits(model, batch), batch.targets, label_smoothing=self.label_smoothing)
+
+    def join(self, batches: Sequence[ImageBatch]) -> Joined[ImageBatch]:
+        """Return clients' batches as one."""
+        counts = tuple(batch.num_targets for batch in batches)
+        batch = ImageBatch(
+            pixel_values=torch.cat([batch.pixel_values for batch in batches]),
+            targets=torch.cat([batch.targets for batch in batches]),
+        )
+        return Joined(batch=batch, rows=counts, targets=counts)
+
+    def losses(self, model: nn.Module, joined: Joined[ImageBatch]) -> Tensor:
+        """Return each client's mean cross entropy, as `loss` does."""
+        logits, targets = self._logits(model, joined.batch), joined.batch.targets
+        each = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        return segment_means(each, joined.targets)
 
     @staticmethod
     def _logits(model: nn.Module, batch: ImageBatch) -> Tensor:

@@ -18,13 +18,13 @@ from torchmetrics import Metric
 
 from fedlit.config import DataConfig, RunConfig
 from fedlit.data.classes import class_index, target_number
-from fedlit.data.collation import pad_right
+from fedlit.data.collation import pad_right, pad_together, segment_means
 from fedlit.data.columns import text_columns
 from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
-from fedlit.tasks import Sample, Task
+from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
 
@@ -174,6 +174,32 @@ class SequenceClassification(Task[TextExample, TextBatch]):
         if self.data.regression:
             return functional.mse_loss(outputs, batch.targets)
         return functional.cross_entropy(outputs, batch.targets, label_smoothing=self.label_smoothing)
+
+    def join(self, batches: Sequence[TextBatch]) -> Joined[TextBatch]:
+        """Return clients' batches as one, padded to the longest row."""
+        fill = {"input_ids": self.pad_id, "attention_mask": 0, "token_type_ids": 0}
+        inputs = {
+            name: pad_together([batch.inputs[name] for batch in batches], fill[name]) for name in batches[0].inputs
+        }
+        counts = tuple(batch.num_targets for batch in batches)
+        return Joined(
+            batch=TextBatch(inputs=inputs, targets=torch.cat([batch.targets for batch in batches])),
+            rows=counts,
+            targets=counts,
+            widths=tuple(batch.inputs["input_ids"].shape[1] for batch in batches),
+        )
+
+    def losses(self, model: nn.Module, joined: Joined[TextBatch]) -> Tensor:
+        """Return each client's mean loss, as `loss` does."""
+        batch = joined.batch
+        outputs = self._outputs(model, batch)
+        if self.data.regression:
+            each = functional.mse_loss(outputs, batch.targets, reduction="none")
+        else:
+            each = functional.cross_entropy(
+                outputs, batch.targets, reduction="none", label_smoothing=self.label_smoothing
+            )
+        return segment_means(each, joined.targets)
 
     def _outputs(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return logits (n, C) of classes, or numbers (n,), in float32."""

@@ -1,0 +1,181 @@
+"""A client among others in one forward pass, and how all of them step.
+
+Shapes: k clients, stacked parameters (k, *shape); a client's own are views of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fedlit.algebra.tensors import TensorDict
+from fedlit.client.trainers.base import ClientRound
+from fedlit.errors import DivergenceError
+from fedlit.tasks import Batch
+
+
+@dataclass(kw_only=True)
+class Member:
+    """One of the clients of a group.
+
+    views: its trained parameters, live. batches: of each of its steps. trained, optimizer: what it had after its last
+    step; failure: why it has none.
+    """
+
+    slot: int
+    mine: ClientRound
+    views: Mapping[str, nn.Parameter]
+    batches: Iterator[list[Batch]]
+    trained: TensorDict | None = None
+    optimizer: dict[str, Any] | None = None
+    failure: DivergenceError | None = None
+
+
+class Stepper(ABC):
+    """Steps the stacked parameters after a backward pass and leaves them without gradients."""
+
+    @abstractmethod
+    def step(self, members: Sequence[Member]) -> None:
+        """Step these clients; the others' tensors may change as well, since they were taken before."""
+
+    @abstractmethod
+    def state_of(self, member: Member) -> dict[str, Any]:
+        """Return the state_dict that a client's own optimizer would have."""
+
+
+class OneOptimizer(Stepper):
+    """One optimizer over the stacked parameters, for an optimizer of single elements, without corrections.
+
+    Args:
+        max_grad_norm: each client's gradients are clipped to it; None for no clipping.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        stacked: Mapping[str, nn.Parameter],
+        scheduler: LRScheduler | None,
+        max_grad_norm: float | None,
+    ) -> None:
+        self._optimizer = optimizer
+        self._stacked = stacked
+        self._scheduler = scheduler
+        self._max_grad_norm = max_grad_norm
+
+    def step(self, members: Sequence[Member]) -> None:
+        """Clip each client's gradients, and step all clients at once."""
+        if self._max_grad_norm is not None:
+            _clip([each.grad for each in self._stacked.values() if each.grad is not None], self._max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._scheduler is not None:
+            self._scheduler.step()
+
+    def state_of(self, member: Member) -> dict[str, Any]:
+        """Return the client's slice of the state."""
+        state = self._optimizer.state_dict()
+        shapes = [view.shape for view in member.views.values()]
+        return {**state, "state": {i: _slice(each, member.slot, shapes[i]) for i, each in state["state"].items()}}
+
+
+class OwnOptimizers(Stepper):
+    """An optimizer for each client, over views of the stacked parameters: for any optimizer, corrections, schedule.
+
+    Args:
+        optimizers, schedulers: by slot.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        stacked: Mapping[str, nn.Parameter],
+        schedulers: Sequence[LRScheduler | None],
+        max_grad_norm: float | None,
+    ) -> None:
+        self._optimizers = optimizers
+        self._stacked = stacked
+        self._schedulers = schedulers
+        self._max_grad_norm = max_grad_norm
+
+    def step(self, members: Sequence[Member]) -> None:
+        """Correct, clip and step one client after the other; an optimizer that diverges ends its client alone."""
+        gradients = {name: each.grad for name, each in self._stacked.items() if each.grad is not None}
+        for member in members:
+            for name, gradient in gradients.items():
+                member.views[name].grad = gradient[member.slot]
+            for correction in member.mine.corrections:
+                correction.apply()
+            if self._max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(member.views.values(), self._max_grad_norm)
+            try:
+                self._step(member.slot)
+            except DivergenceError as error:  # of an optimizer, which knows neither round nor client
+                job = member.mine.job
+                member.failure = error.at(round_number=job.plan.round_idx + 1, client_id=job.client_id)
+        for each in self._stacked.values():
+            each.grad = None
+
+    def _step(self, slot: int) -> None:
+        self._optimizers[slot].step()
+        self._optimizers[slot].zero_grad(set_to_none=True)
+        scheduler = self._schedulers[slot]
+        if scheduler is not None:
+            scheduler.step()
+
+    def state_of(self, member: Member) -> dict[str, Any]:
+        """Return the state of the client's optimizer."""
+        return self._optimizers[member.slot].state_dict()
+
+
+def joined_state(states: Sequence[Mapping[str, Any] | None], shapes: Sequence[torch.Size]) -> dict[str, Any] | None:
+    """Return the states of k clients' optimizers as the state of one over stacked parameters.
+
+    Raises:
+        ValueError: they are not at the same step, or of another form.
+    """
+    given = [state for state in states if state is not None]
+    if not given:
+        return None
+    if len(given) < len(states) or len({tuple(state["state"]) for state in given}) > 1:
+        raise ValueError("some begin and others go on")
+    joined = {}
+    for index in given[0]["state"]:
+        each = [state["state"][index] for state in given]
+        joined[index] = {key: _joined([values[key] for values in each], shapes[index]) for key in each[0]}
+    return {**given[0], "state": joined}
+
+
+def _joined(values: Sequence[Any], shape: torch.Size) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor) and first.shape == shape and first.ndim:
+        return torch.stack(list(values))
+    same = all(torch.equal(v, first) if isinstance(first, Tensor) else v == first for v in values)
+    if not same or (isinstance(first, Tensor) and first.ndim):
+        raise ValueError("they are at different steps")
+    return first
+
+
+def _slice(state: Mapping[str, Any], slot: int, shape: torch.Size) -> dict[str, Any]:
+    return {
+        key: value[slot].clone() if isinstance(value, Tensor) and value.shape[1:] == shape and value.ndim else value
+        for key, value in state.items()
+    }
+
+
+@torch.no_grad()
+def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
+    """Scale gradients (k, *shape) in place so that each client's norm over all of them is at most `max_norm`; as
+    `clip_grad_norm_` does for one.
+    """
+    norms = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients]), dim=0
+    )
+    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # (k,)
+    torch._foreach_mul_(
+        list(gradients), [factors.to(each.dtype).view(-1, *[1] * (each.ndim - 1)) for each in gradients]
+    )

@@ -1,0 +1,49 @@
+"""Which of a forward pass's rows are whose."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owners:
+    """The clients of one forward pass, in the order of their rows.
+
+    slots: each client's place in the stacked weights. rows: rows of each. widths: tokens that each one's rows have
+    without the others, where rows are padded to one length. labels: labelled positions of each, which alone reach the
+    output projection, as (1, L, H). An evaluation, in which all clients have the same rows, says neither: then
+    whatever a layer sees is divided among them evenly.
+    """
+
+    slots: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
+
+    def along(self, x: Tensor) -> tuple[int, tuple[int, ...]]:
+        """Return the axis of x (n, ..., width) along which its owners follow one another, and each one's share.
+
+        The axis is that of the rows, or, where only labelled positions are left, (1, L, H), that of the positions.
+        """
+        axis = 1 if x.ndim == 3 and x.shape[0] == 1 and len(self.slots) > 1 else 0
+        shares = self.labels if axis else self.rows
+        if not shares:
+            shares = (x.shape[axis] // len(self.slots),) * len(self.slots)
+        assert sum(shares) == x.shape[axis], f"{x.shape} is not divided into {shares}"
+        return axis, shares
+
+    def parts(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield each client's slot and its part of x; of rows that were padded for others, without that padding."""
+        axis, shares = self.along(x)
+        for place, (slot, part) in enumerate(zip(self.slots, torch.split(x, list(shares), dim=axis), strict=True)):
+            if self.widths and axis == 0 and x.ndim > 2 and x.shape[1] == max(self.widths):
+                yield slot, part[:, : self.widths[place]]
+            else:
+                yield slot, part
+
+
+def evenly(shares: Sequence[int]) -> bool:
+    """Tell whether all have as many."""
+    return len(set(shares)) == 1

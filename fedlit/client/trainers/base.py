@@ -1,0 +1,197 @@
+"""What every way to train clients does for one of them: its rows, its batches, its optimizer and its result."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fedlit.algebra.tensors import TensorDict, distance, on_cpu
+from fedlit.client.host import ModelHost
+from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
+from fedlit.client.steps import ClientModule, LocalSteps, StepRange
+from fedlit.config import LocalConfig
+from fedlit.data.prompts import Row
+from fedlit.errors import DivergenceError
+from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Correction, LocalPart, LocalRound, Trainer
+from fedlit.round.payload import MODEL
+from fedlit.tasks import Batch, Example
+
+
+@dataclass(kw_only=True)
+class ClientRound:
+    """One client's round: what is trained on, and what takes part.
+
+    order: row numbers of each optimizer step. works: what each part of local training sees of it.
+    """
+
+    job: ClientJob
+    order: list[list[int]]
+    examples: Mapping[int, Example]
+    works: list[LocalRound] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps."""
+        return len(self.order)
+
+
+@dataclass(kw_only=True)
+class LocalTrainer(Trainer):
+    """Trains clients on this process's model.
+
+    parts: what takes part in local training beside the optimizer. num_rounds: of the run, for a schedule over it.
+    num_step_multiples: the pooled client takes as many steps as the clients it stands for.
+    on_step: called after every step of a client; it raises StopAsked to end the training.
+    """
+
+    host: ModelHost
+    module: ClientModule
+    steps: LocalSteps
+    local: LocalConfig
+    seed: int
+    num_rounds: int
+    parts: Sequence[LocalPart] = ()
+    num_step_multiples: int = 1
+    on_step: Callable[[], None] = lambda: None
+
+    def num_steps(self, num_examples: int) -> int:
+        """Return the optimizer steps of one client in one round."""
+        if self.local.epochs is not None:
+            return steps_of_epochs(num_examples, self._num_step_rows, self.local.epochs)
+        assert self.local.steps is not None
+        return self.local.steps * self.num_step_multiples
+
+    @property
+    def _num_step_rows(self) -> int:
+        """Rows of one optimizer step, for a client that has as many."""
+        return self.local.batch_size * self.local.accumulate
+
+    def prepared(self, job: ClientJob) -> ClientRound:
+        """Return the rows of a client's round in their order, encoded.
+
+        Of a large shard only the rows of this round become examples, all at once.
+        """
+        rows: Sequence[Row] = job.rows
+        order = list(self._order(len(rows), job.client_id, job.plan.round_idx))
+        wanted = sorted({row for step in order for row in step})
+        examples = dict(zip(wanted, self.module.task.encode([rows[row] for row in wanted]), strict=True))
+        return ClientRound(job=job, order=order, examples=examples)
+
+    def begin(self, mine: ClientRound, trained: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
+        """Let the parts begin; `trained` are the live trained parameters that travel. In the client's own stream."""
+        mine.works = [
+            LocalRound(
+                parameters=trained,
+                optimizer=optimizer,
+                start=mine.job.start,
+                kept=mine.job.state.parts.get(part.group, {}),
+                plan=mine.job.plan,
+                num_steps=mine.num_steps,
+                lr=self.local.lr,
+            )
+            for part in self.parts
+        ]
+        begun = [part.begin(work) for part, work in zip(self.parts, mine.works, strict=True)]
+        mine.corrections = [correction for correction in begun if correction is not None]
+
+    def batches(self, mine: ClientRound) -> Iterator[list[Batch]]:
+        """Yield the batches of every optimizer step."""
+        collate, size, examples = self.module.task.collate, self.local.batch_size, mine.examples
+        for step in mine.order:
+            yield [
+                collate([examples[row] for row in step[start : start + size]]) for start in range(0, len(step), size)
+            ]
+
+    def schedule(self, mine: ClientRound) -> StepRange | None:
+        """Return where a round's steps stand in the schedule; None for a constant learning rate."""
+        if self.local.schedule == "constant" and self.local.warmup == 0:
+            return None
+        num_steps = mine.num_steps
+        if self.local.schedule_over == "run":
+            return StepRange(first=mine.job.plan.round_idx * num_steps, total=self.num_rounds * num_steps)
+        return StepRange(first=0, total=num_steps)
+
+    def result(
+        self,
+        mine: ClientRound,
+        losses: Sequence[float],
+        trained: tuple[TensorDict, TensorDict],
+        optimizer: Mapping[str, Any] | None,
+        seconds: float,
+    ) -> ClientResult:
+        """Return what came of a round whose losses are finite.
+
+        trained: copies of the tensors that travel and of those that stay. optimizer: its state_dict, if it is kept.
+        """
+        shared, private = trained
+        sent: dict[str, TensorDict] = {MODEL: shared}
+        kept: dict[str, TensorDict] = {}
+        for part, work in zip(self.parts, mine.works, strict=True):
+            group, own = part.end(work, shared)
+            sent |= {part.group: group} if part.group else {}
+            kept |= {part.group: own} if own else {}
+        return ClientResult(
+            client_id=mine.job.client_id,
+            payload=sent,
+            private=private,
+            state=ClientState(
+                private=on_cpu(private),
+                parts=kept,
+                optimizer=None if optimizer is None else apply_to_collection(dict(optimizer), Tensor, Tensor.cpu),
+            ),
+            metrics={
+                "train_loss": sum(losses) / len(losses),
+                "num_steps": mine.num_steps,
+                "num_truncated": sum(example.truncated for example in mine.examples.values()),
+                "update_norm": distance(shared, mine.job.start.groups[MODEL]),
+                **_token_counts(mine),
+            },
+            seconds=seconds,
+        )
+
+    def _order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
+        """Yield the row numbers of each optimizer step, of the one in which an epoch ends only those that are left."""
+        size, seed, epochs = self._num_step_rows, self.seed, self.local.epochs
+        if epochs is not None:
+            return epoch_order(num_rows, size, seed, client_id, round_idx=round_idx, num_epochs=epochs)
+        num_steps = self.num_steps(num_rows)
+        return training_order(num_rows, size, seed, client_id, skip=round_idx * num_steps, num_steps=num_steps)
+
+
+def go_on(optimizer: Optimizer, state: Mapping[str, Any] | None) -> Optimizer:
+    """Return a new optimizer that goes on where a client's last round ended, or begins if nothing was kept."""
+    if state is None:
+        return optimizer
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(copy.deepcopy(dict(state)))  # it would step the given tensors themselves
+    # A schedule has left its last rates in the kept groups.
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+        group.pop("initial_lr", None)
+    return optimizer
+
+
+def not_finite(losses: Sequence[float], job: ClientJob) -> DivergenceError | None:
+    """Return what is wrong with the losses of a client's round, if anything is."""
+    for step, loss in enumerate(losses):
+        if loss - loss != 0:  # NaN or infinite
+            return DivergenceError(
+                what="the loss",
+                value=loss,
+                round_number=job.plan.round_idx + 1,
+                client_id=job.client_id,
+                step=step + 1,
+            )
+    return None
+
+
+def _token_counts(mine: ClientRound) -> dict[str, int]:
+    """Return `num_tokens`, of a round's rows each time they were trained on, without padding; nothing of images."""
+    counts = [mine.examples[row].num_tokens for step in mine.order for row in step]
+    known = [count for count in counts if count is not None]
+    return {"num_tokens": sum(known)} if len(known) == len(counts) else {}

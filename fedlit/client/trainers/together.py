@@ -1,0 +1,142 @@
+"""Several clients at once on one process: one forward and backward pass for all, through one frozen backbone and each
+client's own weights. The results are those of one client after the other, but for the last bits.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedlit.algebra.tensors import TensorDict, snapshot
+from fedlit.client.steps import multiplied
+from fedlit.client.together.groups import groups_of
+from fedlit.client.together.members import Member, OneOptimizer, OwnOptimizers, Stepper, joined_state
+from fedlit.client.together.random_states import RandomStates
+from fedlit.client.together.steps import JointSteps
+from fedlit.client.together.weights import ClientWeights, slices
+from fedlit.client.trainers.base import LocalTrainer, go_on, not_finite
+from fedlit.round.jobs import ClientJob, ClientResult
+from fedlit.round.payload import MODEL
+
+
+@dataclass(kw_only=True)
+class TogetherTrainer(LocalTrainer):
+    """Trains the clients of a group at once.
+
+    size: the most clients of a group. at_home: clients keep something, each on one process, so that groups are of
+    neighbours by id; else of neighbours in the round's plan.
+    """
+
+    size: int
+    at_home: bool
+
+    def together(self, client_ids: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return groups of at most `size` clients."""
+        return groups_of(client_ids, self.size, at_home=self.at_home)
+
+    def train(self, jobs: Iterable[ClientJob]) -> Iterator[ClientResult]:
+        """Yield the results group by group; a client whose loss is not finite is a failure, and the others are not."""
+        group: list[ClientJob] = []
+        for job in jobs:
+            group.append(job)
+            whole = next(each for each in self.together(job.plan.arriving) if job.client_id in each)
+            if len(group) == len(whole):
+                yield from self._train(group)
+                group = []
+        assert not group, "a group comes to one process whole"
+
+    def _train(self, jobs: Sequence[ClientJob]) -> Iterator[ClientResult]:
+        started_s = time.perf_counter()
+        rounds = [self.prepared(job) for job in jobs]
+        held, scales = self.host.load_together(jobs)
+        trains = jobs[0].plan.trains
+        stacked: dict[str, nn.Parameter] = {
+            name: nn.Parameter(tensor, requires_grad=name in trains) for name, tensor in held.items()
+        }
+        members = [
+            Member(slot=slot, mine=mine, views=self._views(stacked, slot), batches=self.batches(mine))
+            for slot, mine in enumerate(rounds)
+        ]
+        weights = ClientWeights(self.host.model, stacked, scales)
+        states = RandomStates(self.steps.fabric.device)
+        with ExitStack() as stack:
+            stepper = self._stepper(members, stacked, states)
+            stack.enter_context(weights.installed(states))
+            steps = JointSteps(
+                fabric=self.steps.fabric,
+                module=self.module,
+                weights=weights,
+                stepper=stepper,
+                on_step=self.on_step,
+            )
+
+            def end(member: Member) -> None:
+                member.trained = slices(stacked, member.slot)
+                if self.local.optimizer_state == "keep":
+                    member.optimizer = stepper.state_of(member)
+
+            losses = steps.run(members, end)
+        for member, own in zip(members, losses, strict=True):
+            yield self._result(member, own, (time.perf_counter() - started_s) / len(members))
+
+    def _views(self, stacked: Mapping[str, nn.Parameter], slot: int) -> dict[str, nn.Parameter]:
+        """Return one client's part of the parameters that an optimizer steps in any round, in their order."""
+        return {
+            name: nn.Parameter(stacked[name].data[slot], requires_grad=stacked[name].requires_grad)
+            for name in self.host.trained
+        }
+
+    def _stepper(self, members: Sequence[Member], stacked: Mapping[str, nn.Parameter], states: RandomStates) -> Stepper:
+        """Return what steps the clients: one optimizer over all of them where that is the same, else one for each."""
+        optimizer, norm = self.module.method.optimizer, self.local.max_grad_norm
+        trained = {name: stacked[name] for name in self.host.trained}
+        kept = [member.mine.job.state.optimizer for member in members]
+        schedules = [self.schedule(member.mine) for member in members]
+        if optimizer.element_wise and not self.parts and len(set(schedules)) == 1:
+            try:
+                state = joined_state(kept, [view.shape for view in members[0].views.values()])
+            except ValueError:
+                pass  # a client that was not invited before is at another step
+            else:
+                for member in members:
+                    self._begin(member, states, None)
+                one = go_on(optimizer.build(trained), state)
+                return OneOptimizer(one, trained, multiplied(one, self.local, schedules[0]), norm)
+        own = [go_on(optimizer.build(member.views), state) for member, state in zip(members, kept, strict=True)]
+        for member, each in zip(members, own, strict=True):
+            self._begin(member, states, each)
+        multipliers = [multiplied(each, self.local, when) for each, when in zip(own, schedules, strict=True)]
+        return OwnOptimizers(own, trained, multipliers, norm)
+
+    def _begin(self, member: Member, states: RandomStates, optimizer: torch.optim.Optimizer | None) -> None:
+        """Open the client's stream, in which its parts begin."""
+        plan, client_id = member.mine.job.plan, member.mine.job.client_id
+        travelling = {name: member.views[name] for name in self.host.travelling()}
+        with states.begin(self.seed, "dropout", round_idx=plan.round_idx, client_id=client_id):
+            if optimizer is not None:
+                self.begin(member.mine, travelling, optimizer)
+
+    def _result(self, member: Member, losses: Sequence[float], seconds: float) -> ClientResult:
+        job = member.mine.job
+        failure = member.failure or not_finite(losses, job)
+        if failure is not None:
+            return ClientResult(client_id=job.client_id, payload=None, failure=failure, seconds=seconds)
+        assert member.trained is not None
+        return self.result(member.mine, losses, self._taken(job, member.trained), member.optimizer, seconds)
+
+    def _taken(self, job: ClientJob, trained: Mapping[str, Tensor]) -> tuple[TensorDict, TensorDict]:
+        """Return the tensors that travel and those that stay, of which a client may share some with the others."""
+        shared, private = self.method_names
+        start = job.start.groups[MODEL]
+        rest = snapshot({name: start[name] for name in shared if name not in trained})
+        whole = {**rest, **trained}
+        return {name: whole[name] for name in shared}, {name: whole[name] for name in private}
+
+    @property
+    def method_names(self) -> tuple[list[str], list[str]]:
+        """Names of the tensors that travel and of those that stay."""
+        method, model = self.host.method, self.host.model
+        return list(method.shared(model)), list(method.private(model))
