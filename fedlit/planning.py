@@ -10,6 +10,7 @@ import torch
 from fedlit.adapters import Calibration
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.client.host import ModelHost
+from fedlit.client.together.possible import require_possible
 from fedlit.inputs import Inputs
 from fedlit.method import Method
 from fedlit.methods import build_method
@@ -120,6 +121,7 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds
         layers, _ = attach_adapter(plan, backbone)
+    require_possible(inputs.config, plan.method, backbone.model, task_class(task_spec(inputs.config.data.task)))
     require_exportable(plan.method.adapter, backbone.model, pretrained, plan.method.head(backbone.model))
     return layers
 

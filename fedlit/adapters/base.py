@@ -48,6 +48,13 @@ class Adapter(ABC):
         """Whether the adapter only stands beside the pretrained weights, which may then be quantized."""
         return False
 
+    @property
+    def shares_backbone(self) -> bool:
+        """Whether all that a client has of its own are weights of linear layers beside a backbone that is the same for
+        all, so that several clients can go through it in one pass.
+        """
+        return False
+
     @abstractmethod
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None

@@ -51,6 +51,11 @@ class Lora(LoraOptions, Adapter):
         assert set(self.shares) | set(self.trains) <= {"A", "B"}
 
     @property
+    def shares_backbone(self) -> bool:
+        """The factors stand beside it."""
+        return True
+
+    @property
     def stands_beside(self) -> bool:
         """Nothing is done to the pretrained weights."""
         return True

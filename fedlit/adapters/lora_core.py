@@ -93,6 +93,11 @@ class LoraCore(LoraCoreOptions, Adapter):
         if self.init not in INITS:
             raise UserError(f"method.init={self.init} is not known; valid are {', '.join(INITS)}")
 
+    @property
+    def shares_backbone(self) -> bool:
+        """The core stands beside it."""
+        return True
+
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
     ) -> dict[str, float]:

@@ -75,6 +75,11 @@ class Scl(SclOptions, Adapter):
         if self.init not in INITS:
             raise UserError(f"method.init={self.init} is not known; valid are {', '.join(INITS)}")
 
+    @property
+    def shares_backbone(self) -> bool:
+        """The two layers stand in it, and the rest is the same for all."""
+        return True
+
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
     ) -> dict[str, float]:

@@ -4,7 +4,8 @@ This is the only file that writes the model or reads tensors out of it. What tra
 plan; asking for something never writes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
 from fedlit.client.folded import FoldedChanges
+from fedlit.client.together.owners import Owners
+from fedlit.client.together.weights import ClientWeights
 from fedlit.method import Method
 from fedlit.round.jobs import ClientJob, ClientState, LocalPart
 from fedlit.round.payload import MODEL
@@ -115,6 +118,18 @@ class ModelHost:
     def load_private(self, private: Mapping[str, Tensor]) -> None:
         """Put a client's private tensors into the model."""
         copy_into(self.method.private(self.model), private)
+
+    @contextmanager
+    def models_of(self, private: Sequence[Mapping[str, Tensor]]) -> Iterator[None]:
+        """Let the model be several clients', each with the server's tensors and these of its own (k of them).
+
+        What a forward pass is given within belongs to the clients evenly, in their order.
+        """
+        like = self.method.private(self.model)
+        stacked = {name: torch.stack([each[name].to(tensor) for each in private]) for name, tensor in like.items()}
+        weights = ClientWeights(self.model, stacked)
+        with weights.installed(), weights.of(Owners(slots=tuple(range(len(private))))):
+            yield
 
     def take(self) -> tuple[TensorDict, TensorDict]:
         """Return copies of the tensors that travel and of those that stay."""

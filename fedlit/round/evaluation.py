@@ -7,6 +7,7 @@ put in order before anything is computed.
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,7 +19,9 @@ from torchmetrics import Metric
 from fedlit.errors import DivergenceError
 from fedlit.process import communication
 from fedlit.process.interrupt import StopAsked
+from fedlit.round.client_models import ClientModels, split_metrics
 from fedlit.round.examples import KeptExamples
+from fedlit.round.over_clients import Scores, over_clients, prefixed
 from fedlit.scores import is_lower_better
 from fedlit.seeding import numpy_generator
 from fedlit.tasks import ExampleT, Sample, Task
@@ -46,21 +49,6 @@ VALIDATION = Place(key="validation", of_client="client/{}/validation", called="t
 OWN_VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the client's own validation part")
 
 Batches = Sequence[Sequence[Any]]
-Scores = dict[str, Any]
-"""Score names and values: floats, or lists of them for a confusion matrix."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientModels:
-    """Models that differ from client to client.
-
-    mine: the clients whose model this process holds; None while all of them have the same one. load: puts a client's
-    private tensors into the model.
-    """
-
-    population: Collection[int]
-    mine: Collection[int] | None
-    load: Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +113,9 @@ class Evaluator:
             scores, samples = self.together()
             by_client = dict.fromkeys(population, scores)
         else:
-            by_client = self.of_each_client(population, models.mine, models.load)
+            by_client = self.of_each_client(population, models)
         summary = over_clients(by_client.values()) if by_client else scores
-        return _prefixed(self.whole.of_client, by_client) | _prefixed(self.whole.key, {0: summary}), samples
+        return prefixed(self.whole.of_client, by_client) | prefixed(self.whole.key, {0: summary}), samples
 
     def _evaluated(self, population: Collection[int]) -> list[int]:
         kept = [client_id for client_id in population if self.evaluated is None or client_id in self.evaluated]
@@ -141,10 +129,10 @@ class Evaluator:
         if models is None or models.mine is None:
             scores, samples = self.together_on_own()
         else:
-            scores = self.of_each_client(self.own_batches.keys(), models.mine, models.load, own=True)
+            scores = self.of_each_client(self.own_batches.keys(), models, own=True)
         worst = (lambda name: not is_lower_better(name)) if self.part.with_worst else None
         summary = over_clients(scores.values(), lowest_is_worst=worst)
-        return _prefixed(self.part.of_client, scores) | _prefixed(self.part.key, {0: summary}), samples
+        return prefixed(self.part.of_client, scores) | prefixed(self.part.key, {0: summary}), samples
 
     def together(self) -> tuple[Scores, list[Sample]]:
         """Return the scores of a model that is the same on all processes, each taking its share of the batches.
@@ -165,28 +153,45 @@ class Evaluator:
         samples = [sample for _, part in runs.values() for sample in part]
         return {client_id: self._compute(metrics) for client_id, (metrics, _) in runs.items()}, samples
 
-    def of_each_client(
-        self, clients: Collection[int], mine: Collection[int], load: Callable[[int], None], *, own: bool = False
-    ) -> dict[int, Scores]:
+    def of_each_client(self, clients: Collection[int], models: ClientModels, *, own: bool = False) -> dict[int, Scores]:
         """Return the scores of every client's own model, each computed by the process that holds the client.
 
-        On the global set or, with `own`, on the client's test part. `load` puts a client's private tensors into the
-        model. All own clients run before the first metric is synchronised, so that no process waits for another's
+        On the global set, several clients in one forward pass where the run has it so, or, with `own`, on the client's
+        test part. All own clients run before the first metric is synchronised, so that no process waits for another's
         client.
         """
 
         def run_all() -> dict[int, dict[str, Metric]]:
-            metrics = {}
-            for client_id in sorted(set(clients) & set(mine)):
-                load(client_id)
-                batches, place = (self.own_batches[client_id], self.part) if own else (self.batches, self.whole)
-                metrics[client_id], _ = self._run(batches, place, client_id)
+            metrics: dict[int, dict[str, Metric]] = {}
+            for group in models.groups(sorted(set(clients) & set(models.mine or ()))):
+                if len(group) > 1 and not own:
+                    with models.load_together(group):
+                        metrics |= self._run_together(group)
+                    continue
+                for client_id in group:
+                    models.load(client_id)
+                    batches, place = (self.own_batches[client_id], self.part) if own else (self.batches, self.whole)
+                    metrics[client_id], _ = self._run(batches, place, client_id)
             return metrics
 
         metrics = agreed(run_all)
         return {
             client_id: self._compute(metrics.get(client_id) or self._fresh_metrics()) for client_id in sorted(clients)
         }
+
+    def _run_together(self, group: Sequence[int]) -> dict[int, dict[str, Metric]]:
+        """Run the global set through several clients' models at once: each batch's rows once for each of them."""
+        metrics = {client_id: self._fresh_metrics() for client_id in group}
+        begin = self.kept.begin if self.kept else lambda *_: _keep_none
+        keeps = [begin(self.whole.key, client_id, metrics[client_id]) for client_id in group]
+        shared = split_metrics([metrics[client_id] for client_id in group])
+        with self._evaluating(self.whole, None):
+            for batch in self.watch(self.batches):
+                rows = [example for _ in group for example in batch]
+                answered = self.task.evaluate(self.model, rows, shared, self.fabric.device)
+                for place, keep in enumerate(keeps):
+                    keep(batch, answered[place * len(batch) : (place + 1) * len(batch)])
+        return metrics
 
     def _fresh_metrics(self) -> dict[str, Metric]:
         return {name: metric.to(self.fabric.device) for name, metric in self.task.metrics().items()}
@@ -198,18 +203,24 @@ class Evaluator:
         metrics = self._fresh_metrics()
         samples: list[Sample] = []
         keep = self.kept.begin(place.key, client_id, metrics) if self.kept else _keep_none
-        self.model.eval()
-        with torch.no_grad(), self.fabric.autocast():
-            try:
-                for batch in self.watch(batches):
-                    answered = self.task.evaluate(self.model, batch, metrics, self.fabric.device)
-                    keep(batch, answered)
-                    samples.extend(answered)
-            except DivergenceError as error:
-                raise replace(error, what=f"the loss on {place.called}", client_id=client_id) from error
-            finally:
-                self.model.train()
+        with self._evaluating(place, client_id):
+            for batch in self.watch(batches):
+                answered = self.task.evaluate(self.model, batch, metrics, self.fabric.device)
+                keep(batch, answered)
+                samples.extend(answered)
         return metrics, samples
+
+    @contextmanager
+    def _evaluating(self, place: Place, client_id: int | None) -> Iterator[None]:
+        """Let the block be an evaluation: of the model without dropout, its errors with the name of the set."""
+        self.model.eval()
+        try:
+            with torch.no_grad(), self.fabric.autocast():
+                yield
+        except DivergenceError as error:
+            raise replace(error, what=f"the loss on {place.called}", client_id=client_id) from error
+        finally:
+            self.model.train()
 
     @staticmethod
     def _compute(metrics: Mapping[str, Metric]) -> Scores:
@@ -267,30 +278,3 @@ def sampled_clients(clients: Collection[int], max_clients: int | None, seed: int
         return tuple(ordered)
     chosen = numpy_generator(seed, "evaluated_clients").choice(len(ordered), size=max_clients, replace=False)
     return tuple(ordered[place] for place in sorted(chosen.tolist()))
-
-
-def over_clients(scores: Collection[Scores], *, lowest_is_worst: Callable[[str], bool] | None = None) -> Scores:
-    """Return the mean over clients of every score that is a number, and its standard deviation under `<name>_std`.
-
-    lowest_is_worst: says of a score which end is the bad one; its value for the worst client is then `<name>_worst`.
-    A score that some clients lack, of a group of rows say, is the mean over the others.
-    """
-    result: Scores = {}
-    names = dict.fromkeys(name for score in scores for name, value in score.items() if isinstance(value, float))
-    for name in names:
-        values = [score[name] for score in scores if name in score]
-        mean = sum(values) / len(values)
-        result[name] = mean
-        result[f"{name}_std"] = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
-        if lowest_is_worst is not None:
-            result[f"{name}_worst"] = min(values) if lowest_is_worst(name) else max(values)
-    return result
-
-
-def _prefixed(prefix: str, by_client: Mapping[int, Scores]) -> Scores:
-    """Return clients' scores under keys that begin with `prefix`, a format string over the client's id."""
-    return {
-        f"{prefix.format(client_id)}/{name}": value
-        for client_id, scores in by_client.items()
-        for name, value in scores.items()
-    }

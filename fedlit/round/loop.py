@@ -9,6 +9,7 @@ after r rounds.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,22 +23,23 @@ from fedlit.process import communication
 from fedlit.process.interrupt import StopAsked, StoppedBySignal, StopReason, StopRequest
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import Callback, Stop
+from fedlit.round.client_models import ClientModels
 from fedlit.round.cohort import Cohort
-from fedlit.round.evaluation import ClientModels, Evaluator
+from fedlit.round.due_scores import DueScores
+from fedlit.round.evaluation import Evaluator
 from fedlit.round.jobs import ClientJob, ClientState, Trainer
 from fedlit.round.observers import Observer, RoundView
 from fedlit.round.payload import MODEL, flat
 from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
-from fedlit.round.work import LocalWork, RoundWork
+from fedlit.round.work import LocalWork, RoundWork, clients_here
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.clients import split_clients
 from fedlit.store.export import Exporter
 from fedlit.store.folder import RunFolder
 from fedlit.store.records import Record, count_records
 from fedlit.tasks import Sample
-from fedlit.tasks.registry import task_spec
 
 
 @dataclass(kw_only=True)
@@ -134,7 +136,7 @@ class Federation:
             on_server=partial(method.transforms.on_server, server=server, plan=plan),
         )
         clients = self.clients
-        mine = self._mine(plan)
+        mine = clients_here(plan, self.trainer, clients)
         num_steps = sum(self.trainer.num_steps(len(self.rows[client_id])) for client_id in mine)
         self.tell(lambda callback: callback.on_round_start(plan.round_idx + 1, num_steps))
         round_work = RoundWork(
@@ -155,12 +157,6 @@ class Federation:
             record.update({f"client/{client_id}/{name}": value for name, value in reports[client_id].items()})
         lost = sorted(set(plan.invited) - set(cohort.client_ids))
         return cohort, everyone, record | ({"clients/lost": lost} if lost else {})
-
-    def _mine(self, plan: RoundPlan) -> list[int]:
-        """Return the clients of a round that train on this process, those of a group one after the other."""
-        if self.clients is not None:
-            return [client_id for client_id in plan.arriving if client_id in self.clients]
-        return [client_id for group in communication.share(self.trainer.together(plan.arriving)) for client_id in group]
 
     def _job(self, client_id: int, plan: RoundPlan) -> ClientJob:
         method, server = self.host.method, self.server
@@ -257,46 +253,34 @@ class Federation:
         """Score the global model or, where tensors are private, every client's own: on the validation set, if there
         is one, then on the global test set, on every client's test part, or on both, if these are due.
         """
-        round_number, last = self.server.round_idx, self.config.num_rounds
-        if round_number % self.config.eval.every and round_number != last:
-            return {}, []
-        record: Record = {"round": round_number}
-        if task_spec(self.config.data.task).protocols:
-            record["eval/protocol"] = getattr(self.evaluator.task, "protocol", self.config.eval.protocol)
+        round_number = self.server.round_idx
         models: ClientModels | None = None
-        samples: list[Sample] = []
         if self.host.has_private:
             assert self.clients is not None
-            # Before the first round all clients have one model.
-            mine = self.clients.keys() if round_number else None
-            models = ClientModels(population=range(len(self.rows)), mine=mine, load=self.load_client)
+            models = ClientModels(
+                population=range(len(self.rows)),
+                # Before the first round all clients have one model.
+                mine=self.clients.keys() if round_number else None,
+                load=self.load_client,
+                groups=self.trainer.together,
+                load_together=self._loaded_together,
+            )
+        due = DueScores(config=self.config, evaluator=self.evaluator, validator=self.validator, best=self.best)
         try:
-            if self.validator is not None:
-                on = "clients" if self.validator.own_batches else "global"
-                record |= replace(self.validator, watch=self.stop.watch).score(on, models)[0]
-            if self._is_tested(record):
-                scores, samples = replace(self.evaluator, watch=self.stop.watch).score(self.config.eval.on, models)
-                record |= scores
+            return due.of(round_number, models, self.stop.watch)
         except StopAsked as asked:  # on every process
             raise self._stopped(asked.reason) from None
         except DivergenceError as error:  # on every process
             raise self._told(error.at(round_number=round_number)) from error
-        return record, samples
-
-    def _is_tested(self, record: Record) -> bool:
-        """Tell whether the test set is scored in the round of this record, which has what it is chosen by. The round
-        that is chosen in the end has always been: it was the best when it came.
-        """
-        evaluation = self.config.eval
-        if self.validator is None or evaluation.choose_on == "test" or evaluation.test == "every":
-            return True
-        number, best = record["round"], self.best.after(record)
-        return number in (0, best.number, self.config.num_rounds) or best.stalled
 
     def load_client(self, client_id: int) -> None:
         """Put a client's private tensors into the model."""
         assert self.clients is not None
         self.host.load_private(self.clients[client_id].private)
+
+    def _loaded_together(self, client_ids: Sequence[int]) -> AbstractContextManager[None]:
+        assert self.clients is not None
+        return self.host.models_of([self.clients[client_id].private for client_id in client_ids])
 
     def export(self) -> None:
         """Write the result; one a client, in folders of their own, where tensors are private.

@@ -1,6 +1,6 @@
 """One process's share of a round: its clients' results, transformed, summed and observed as they come."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,16 @@ from fedlit.round.observers import Observer
 from fedlit.round.plan import RoundPlan
 from fedlit.round.server import ServerState
 from fedlit.round.transforms import Transforms
+
+
+def clients_here(plan: RoundPlan, trainer: Trainer, homes: Collection[int] | None) -> list[int]:
+    """Return the clients of a round that train on this process, those of a group one after the other.
+
+    homes: the clients that live on this process; None where they keep nothing and groups are dealt round by round.
+    """
+    if homes is not None:
+        return [client_id for client_id in plan.arriving if client_id in homes]
+    return [client_id for group in communication.share(trainer.together(plan.arriving)) for client_id in group]
 
 
 @dataclass(kw_only=True)

@@ -27,7 +27,9 @@ class Owners:
 
         The axis is that of the rows, or, where only labelled positions are left, (1, L, H), that of the positions.
         """
-        axis = 1 if x.ndim == 3 and x.shape[0] == 1 and len(self.slots) > 1 else 0
+        if len(self.slots) == 1:
+            return 0, (x.shape[0],)
+        axis = 1 if x.ndim == 3 and x.shape[0] == 1 else 0
         shares = self.labels if axis else self.rows
         if not shares:
             shares = (x.shape[axis] // len(self.slots),) * len(self.slots)

@@ -39,6 +39,11 @@ class AggregationRule(ABC):
     folds: ClassVar[bool] = False
     mixes_ranks: ClassVar[bool] = False
 
+    @property
+    def moves_frozen(self) -> bool:
+        """Whether `start` gives a client frozen weights that differ from the server's."""
+        return False
+
     def local_parts(self) -> tuple[LocalPart, ...]:
         """Return what the rule needs in the clients' local training: groups that travel beside the model."""
         return ()

@@ -58,6 +58,11 @@ class FedExLora(FedExOptions, AggregationRule):
         if self.residual_rank is not None and (type(self.residual_rank) is not int or self.residual_rank < 0):
             raise UserError(f"method.residual_rank={self.residual_rank} must be null (exact) or a rank of 0 or more")
 
+    @property
+    def moves_frozen(self) -> bool:
+        """With assignment=keep."""
+        return self.assignment == "keep"
+
     def begin(self, server: ServerState, num_clients: int) -> ServerState:
         """Give every client its own factors, equal before the first round, where clients keep them."""
         if self.assignment != "keep":

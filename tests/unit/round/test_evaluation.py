@@ -1,7 +1,7 @@
 """Batches dealt to processes add up to the whole; a client's scores are its own model's; subsets and spreads."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from torchmetrics import Metric
 from fedlit.data.collation import Example
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.process import communication
-from fedlit.round.evaluation import ClientModels, Evaluator, fixed_subset, over_clients, sampled_clients
+from fedlit.round.client_models import ClientModels
+from fedlit.round.evaluation import Evaluator, fixed_subset, sampled_clients
+from fedlit.round.over_clients import over_clients
 from fedlit.tasks import Sample
 from fedlit.tasks.causal_lm.task import CausalLM
 
@@ -96,6 +98,10 @@ def test_the_model_is_evaluated_without_gradients_in_the_run_s_precision(
     assert model.training
 
 
+def models(mine: Collection[int], load: Callable[[int], None]) -> ClientModels:
+    return ClientModels(population=range(4), mine=mine, load=load)
+
+
 def test_each_client_is_scored_with_its_own_tensors(model: nn.Module) -> None:
     loaded: list[int] = []
 
@@ -103,7 +109,7 @@ def test_each_client_is_scored_with_its_own_tensors(model: nn.Module) -> None:
         loaded.append(client_id)
         nn.init.constant_(model.weight, float(client_id))  # type: ignore[arg-type]
 
-    scores = evaluator(model, Counting()).of_each_client(range(4), [3, 1, 2, 0], load)
+    scores = evaluator(model, Counting()).of_each_client(range(4), models([3, 1, 2, 0], load))
     assert loaded == [0, 1, 2, 3]
     assert scores == {client: {"loss": 3.0 * client} for client in range(4)}
 
@@ -118,7 +124,8 @@ def test_each_client_is_scored_on_its_own_rows(model: nn.Module) -> None:
         nn.init.constant_(model.weight, float(client_id))  # type: ignore[arg-type]
 
     whole = evaluator(model, Counting())
-    assert whole.of_each_client(whole.own_batches, range(4), load, own=True) == {0: {"loss": 0.0}, 2: {"loss": 8.0}}
+    scores = whole.of_each_client(whole.own_batches, models(range(4), load), own=True)
+    assert scores == {0: {"loss": 0.0}, 2: {"loss": 8.0}}
 
 
 @pytest.mark.parametrize("num_processes", [2, 3])
@@ -142,7 +149,7 @@ def test_counts_are_of_all_sets(model: nn.Module) -> None:
 
 def test_a_client_held_elsewhere_adds_nothing_here(model: nn.Module) -> None:
     """Its metrics are empty on this process, where the collective would bring in the other's."""
-    scores = evaluator(model, Counting()).of_each_client(range(3), {1}, lambda _client_id: None)
+    scores = evaluator(model, Counting()).of_each_client(range(3), models({1}, lambda _client_id: None))
     assert scores[1] == {"loss": 6.0}
     assert np.isnan([scores[0]["loss"], scores[2]["loss"]]).all()
 
@@ -151,7 +158,8 @@ def test_all_own_clients_run_before_the_first_collective(model: nn.Module, monke
     events: list[str] = []
     compute = FixedPointMean.compute
     monkeypatch.setattr(FixedPointMean, "compute", lambda metric: events.append("compute") or compute(metric))
-    evaluator(model, Counting()).of_each_client(range(3), [0, 1, 2], lambda _client_id: events.append("load"))
+    mine = models([0, 1, 2], lambda _client_id: events.append("load"))
+    evaluator(model, Counting()).of_each_client(range(3), mine)
     assert events == ["load"] * 3 + ["compute"] * 3
 
 
