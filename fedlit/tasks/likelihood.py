@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from fedlit.data.collation import Batch, Example, collate
 from fedlit.models.packing import nothing_packed
+from fedlit.tasks.precision import at_least_float32
 
 
 @contextmanager
@@ -38,14 +39,14 @@ def project_only(model: nn.Module, positions: Tensor) -> Iterator[None]:
 
 
 def label_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the logits (L, V), float32, at the labelled positions of a batch on the model's device.
+    """Return the logits (L, V), at least float32, at the labelled positions of a batch on the model's device.
 
     Without a mask: what is padded stands after a row's last token, which sees only what is before it. With one,
     transformers reads from the device in every forward pass whether anything is padded.
     """
     with project_only(model, batch.label_positions), nothing_packed():
         output = model(input_ids=batch.token_ids, use_cache=False)
-    return output.logits.squeeze(0).float()  # type: ignore[no-any-return]
+    return at_least_float32(output.logits.squeeze(0))
 
 
 def label_losses(logits: Tensor, batch: Batch) -> list[Tensor]:

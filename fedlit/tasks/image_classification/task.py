@@ -29,6 +29,7 @@ from fedlit.models import Backbone
 from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
+from fedlit.tasks.precision import at_least_float32
 
 KEPT_BYTES = 2**30
 """Prepared images that a process keeps at most; those beyond are prepared each time, to the same result."""
@@ -198,8 +199,8 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
 
     @staticmethod
     def _logits(model: nn.Module, batch: ImageBatch) -> Tensor:
-        """Return the scores of the classes (n, K), float32 under any precision."""
-        return model(pixel_values=batch.pixel_values).logits.float()  # type: ignore[no-any-return]
+        """Return the scores of the classes (n, K), float32 under any lower precision."""
+        return at_least_float32(model(pixel_values=batch.pixel_values).logits)
 
     def evaluation_batches(self, examples: Sequence[ImageExample], batch_size: int) -> list[list[ImageExample]]:
         """Return all examples in batches, in their order: prepared images have one size."""

@@ -27,6 +27,7 @@ from fedlit.models import Backbone
 from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
+from fedlit.tasks.precision import at_least_float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +204,7 @@ class SequenceClassification(Task[TextExample, TextBatch]):
 
     def _outputs(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return logits (n, C) of classes, or numbers (n,), in float32."""
-        logits: Tensor = model(**batch.inputs).logits.float()
+        logits = at_least_float32(model(**batch.inputs).logits)
         return logits.squeeze(-1) if self.data.regression else logits
 
     def evaluation_batches(self, examples: Sequence[TextExample], batch_size: int) -> list[list[TextExample]]:

@@ -1,0 +1,229 @@
+"""Several clients in one forward pass end where each ends alone: exactly in float64, whatever takes part."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_federations
+import torch
+from lightning.fabric import Fabric
+from test_recipes import on_push
+from tiny_federations import Builder, assert_equal, results
+from torch import Tensor, nn
+
+from fedlit.client.together.groups import groups_of
+from fedlit.client.together.members import joined_state
+from fedlit.errors import UserError
+from fedlit.process import communication
+from fedlit.recipes import RECIPES
+from fedlit.round.loop import Federation
+from fedlit.tasks.causal_lm.task import CausalLM
+
+TOLERANCE = 1e-10
+BASE = ("num_clients=5", "eval.deviation=false", "partition.alpha=0.5")
+DENSE = ("full", "fedftg")
+"""They train the backbone's own weights."""
+
+
+@pytest.fixture
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
+    """Return a builder of federations in float64."""
+
+    def in_float64(**_options: Any) -> Fabric:
+        return Fabric(accelerator="cpu", devices=1, precision="64-true")
+
+    monkeypatch.setattr(tiny_federations, "Fabric", in_float64)
+    torch.set_num_threads(1)
+    return Builder(tmp_path, num_layers=2)
+
+
+def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested values with their places."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, tuple):
+        for number, each in enumerate(value):
+            yield from leaves(each, f"{place}/{number}")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from leaves(each, f"{place}/{key}")
+
+
+def assert_close(one: Any, other: Any) -> None:
+    left, right = dict(leaves(one)), dict(leaves(other))
+    assert left.keys() == right.keys()
+    for place, tensor in left.items():
+        assert tensor.shape == right[place].shape, place
+        torch.testing.assert_close(tensor.double(), right[place].double(), rtol=TOLERANCE, atol=TOLERANCE, msg=place)
+
+
+def assert_same_run(one: Federation, other: Federation) -> None:
+    """Compare servers, private tensors, what clients keep, and records."""
+    assert_close(results(one), results(other))
+    for client_id, state in (one.clients or {}).items():
+        assert other.clients is not None
+        assert_close(
+            (state.parts, state.optimizer), (other.clients[client_id].parts, other.clients[client_id].optimizer)
+        )
+    for left, right in zip(one.folder.records(), other.folder.records(), strict=True):
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            if isinstance(value, float) and not key.startswith("time/"):
+                assert right[key] == pytest.approx(value, rel=1e-5, abs=1e-7), key  # losses are recorded in float32
+
+
+@pytest.mark.parametrize("recipe", on_push())
+def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, recipe: str) -> None:
+    """Five clients in groups of three: the last group has two."""
+    if recipe in DENSE:
+        pytest.skip("refused: see test_what_cannot_share_a_pass_is_refused")
+    options = [f"method={recipe}", *BASE]
+    assert_same_run(builder.run("one", *options), builder.run("three", *options, "local.clients_per_batch=3"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["method=fedsa_lora", "method.lora_dropout=0.3", "local.max_grad_norm=0.01"], id="dropout"),
+        pytest.param(["local.prox_mu=0.1", "local.max_grad_norm=0.01"], id="a pull, clipping"),
+        pytest.param(["local.scaffold=true", "method.optimizer=sgd"], id="control variates"),
+        pytest.param(["method.optimizer=sgd", "local.momentum=0.9", "local.optimizer_state=keep"], id="momentum"),
+        pytest.param(
+            ["local.optimizer_state=keep", "local.accumulate=2", "cohort_size=3", "num_rounds=3"],
+            id="kept optimizers at different steps",
+        ),
+        pytest.param(
+            ["local.optimizer_state=keep", "local.schedule=cosine", "local.warmup=0.3", "local.schedule_over=run"],
+            id="a schedule over all rounds",
+        ),
+        pytest.param(
+            ["local.steps=null", "local.epochs=1", "local.batch_size=3", "method.lora_dropout=0.1"],
+            id="epochs of unequal clients",
+        ),
+        pytest.param(
+            ["local.steps=null", "local.epochs=2", "local.batch_size=3", "local.accumulate=2", "local.schedule=linear"],
+            id="epochs, short batches, a schedule of each client",
+        ),
+        pytest.param(["method=hetlora", "method.lora_rank=[2,4,1,3,2]"], id="a rank for each client"),
+        pytest.param(["method=flora", "method.lora_rank=[2,4,1,3,2]", "method.lora_dropout=0.2"], id="stacked ranks"),
+        pytest.param(["method.target_modules=[q_proj,lm_head]", "method.lora_dropout=0.2"], id="the output projection"),
+        pytest.param(
+            [
+                "method.optimizer=galore",
+                "method.galore.rank=2",
+                "method.lora_rank=4",
+                "method.galore.scale=1",
+            ],
+            id="an optimizer of whole matrices",
+        ),
+        pytest.param(["model.gradient_checkpointing=true"], id="blocks computed twice"),
+        pytest.param(["local.loss_on=all", "local.label_smoothing=0.1"], id="smoothed labels"),
+        pytest.param(["method=fedsa_lora", "eval.every=1", "eval.max_new_tokens=8"], id="generation"),
+        pytest.param(["method=local_only", "eval.protocol=teacher_forced", "eval.batch_size=2"], id="teacher forcing"),
+        pytest.param(["method=rolora", "local.optimizer_state=keep", "num_rounds=3"], id="turns with kept moments"),
+    ],
+)
+def test_whatever_takes_part_is_each_clients_own(builder: Builder, options: list[str]) -> None:
+    given = [*BASE, *options]
+    assert_same_run(builder.run("one", *given), builder.run("three", *given, "local.clients_per_batch=3"))
+
+
+def test_the_guard_sees_another_clients_rows(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault: the weights of a pass in the wrong order."""
+    from fedlit.client.together import weights  # noqa: PLC0415
+
+    right = weights._grouped_linear
+    monkeypatch.setattr(weights, "_grouped_linear", lambda x, w, bias, owners: right(x, w.flip(0), bias, owners))
+    options = ["method=fedsa_lora", *BASE]
+    one = builder.run("one", *options)
+    with pytest.raises(AssertionError):
+        assert_same_run(one, builder.run("three", *options, "local.clients_per_batch=3"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["method=full"], "method.name=full trains weights of the backbone itself"),
+        (["method=fedftg"], "method.name=fedftg trains weights of the backbone itself"),
+        (["method=fedex_lora", "method.assignment=keep"], "each client has frozen weights of its own"),
+        (["model.gradient_checkpointing=true", "method.lora_dropout=0.1"], "would draw other numbers"),
+    ],
+)
+def test_what_cannot_share_a_pass_is_refused(builder: Builder, options: list[str], reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        builder("refused", *options, "local.clients_per_batch=2")
+    assert str(caught.value).startswith("local.clients_per_batch=2: ")
+    assert reason in str(caught.value)
+    assert str(caught.value).endswith("give local.clients_per_batch=1")
+
+
+def test_every_recipe_is_tried_or_refused() -> None:
+    assert set(DENSE) < set(RECIPES)
+
+
+class SpoiledLosses(CausalLM):
+    """Makes the loss of the second client of every pass NaN."""
+
+    def losses(self, model: nn.Module, joined: Any) -> Tensor:
+        losses = super().losses(model, joined)
+        return losses * torch.tensor([1.0, float("nan"), 1.0][: len(losses)])
+
+
+def test_a_client_that_diverges_does_so_alone(builder: Builder) -> None:
+    options = ["method=fedit", "num_clients=3", "eval.every=9", "num_rounds=1", "cohort.failures=drop"]
+    fine = builder.run("fine", *options, "local.clients_per_batch=3")
+    spoiled = builder("spoiled", *options, "local.clients_per_batch=3")
+    task: Any = spoiled.trainer.module.task  # type: ignore[attr-defined]
+    object.__setattr__(task, "__class__", SpoiledLosses)  # the task is frozen
+    spoiled.run()
+    record, expected = spoiled.folder.records()[1], fine.folder.records()[1]
+    assert record["clients/lost"] == [1]
+    for client_id in (0, 2):
+        assert record[f"client/{client_id}/update_norm"] == expected[f"client/{client_id}/update_norm"]
+        assert record[f"client/{client_id}/train_loss"] == expected[f"client/{client_id}/train_loss"]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+@pytest.mark.parametrize("at_home", [True, False])
+def test_groups_do_not_depend_on_the_number_of_processes(
+    num_processes: int, at_home: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = [0, 1, 2, 5, 6, 7, 8, 11, 12, 13]
+    whole = groups_of(clients, 3, at_home=at_home)
+    monkeypatch.setattr(communication, "num_processes", lambda: num_processes)
+    seen: list[tuple[int, ...]] = []
+    for index in range(num_processes):
+        monkeypatch.setattr(communication, "process_index", lambda index=index: index)
+        if at_home:
+            homes = {c for block in communication.share(groups_of(range(15), 3, at_home=True)) for c in block}
+            mine = groups_of([client for client in clients if client in homes], 3, at_home=True)
+        else:
+            mine = list(communication.share(whole))
+        seen += mine
+    assert sorted(seen) == sorted(whole)
+
+
+def test_states_at_different_steps_are_not_joined() -> None:
+    shapes = [torch.Size([2, 3])]
+
+    def state(step: float) -> dict[str, Any]:
+        return {"state": {0: {"step": torch.tensor(step), "exp_avg": torch.full((2, 3), step)}}, "param_groups": []}
+
+    joined = joined_state([state(2.0), state(2.0)], shapes)
+    assert joined is not None
+    assert joined["state"][0]["exp_avg"].shape == (2, 2, 3)
+    assert joined_state([None, None], shapes) is None
+    for states in ([state(1.0), state(2.0)], [state(1.0), None]):
+        with pytest.raises(ValueError, match=r"step|others"):
+            joined_state(states, shapes)
+
+
+def test_it_is_killed_and_resumed_to_the_same_bits(builder: Builder) -> None:
+    options = ["method=fedsa_lora", *BASE, "local.clients_per_batch=2", "local.optimizer_state=keep", "num_rounds=3"]
+    whole = builder.run("whole", *options)
+    parts = builder("parts", *options)
+    parts.config.num_rounds = 2  # as if it were killed
+    parts.run()
+    resumed = builder.run("parts", *options)
+    assert_equal(results(whole), results(resumed))
