@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric import Fabric
-from tiny_federations import assert_equal, results
+from tiny_federations import assert_equal, leaves, results
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 
@@ -173,3 +173,25 @@ def test_a_resumed_run_stops_where_the_whole_one_does(tmp_path: Path) -> None:
         assert built.server.round_idx == whole.best.number
     one, other = ((built.folder.adapter / "model.safetensors").read_bytes() for built in (whole, second))
     assert one == other
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["method=fedit"],
+        ["method=fedsa_lora", "method.private_head=true"],
+        ["method=scl"],
+        ["method=local_only", "local.steps=null", "local.epochs=1", "local.batch_size=7"],
+    ],
+    ids=" ".join,
+)
+def test_several_clients_go_through_one_pass(arguments: list[str], tmp_path: Path) -> None:
+    """With heads of their own. Plain gradient descent, whose steps are as exact as its gradients in float32."""
+    given = [*arguments, "method.optimizer=sgd", "num_clients=3", "local.lr=0.1", "num_rounds=1"]
+    alone = federation(tmp_path, "alone", *given)
+    alone.run()
+    together = federation(tmp_path, "together", *given, "local.clients_per_batch=2")
+    together.run()
+    for one, other in zip(results(alone), results(together), strict=True):
+        for (place, left), (_, right) in zip(leaves(one), leaves(other), strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6, msg=place)

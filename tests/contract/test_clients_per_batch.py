@@ -1,6 +1,5 @@
 """Several clients in one forward pass end where each ends alone: exactly in float64, whatever takes part."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import tiny_federations
 import torch
 from lightning.fabric import Fabric
 from test_recipes import on_push
-from tiny_federations import Builder, assert_equal, results
+from tiny_federations import Builder, assert_equal, leaves, results
 from torch import Tensor, nn
 
 from fedlit.client.together.groups import groups_of
@@ -36,18 +35,6 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     monkeypatch.setattr(tiny_federations, "Fabric", in_float64)
     torch.set_num_threads(1)
     return Builder(tmp_path, num_layers=2)
-
-
-def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested values with their places."""
-    if isinstance(value, Tensor):
-        yield place, value
-    elif isinstance(value, tuple):
-        for number, each in enumerate(value):
-            yield from leaves(each, f"{place}/{number}")
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            yield from leaves(each, f"{place}/{key}")
 
 
 def assert_close(one: Any, other: Any) -> None:

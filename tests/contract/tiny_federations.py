@@ -1,5 +1,6 @@
 """Federations of one process on the packaged model that train for seconds, and what they and their files compute."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -94,6 +95,18 @@ def results(federation: Federation) -> tuple[TensorDict, TensorDict, TensorDict,
     server = federation.server
     private = {client: state.private for client, state in (federation.clients or {}).items()}
     return server.shared, server.frozen, server.clients, private
+
+
+def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested values with their places."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, tuple):
+        for number, each in enumerate(value):
+            yield from leaves(each, f"{place}/{number}")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from leaves(each, f"{place}/{key}")
 
 
 def assert_equal(left: object, right: object) -> None:

@@ -250,6 +250,19 @@ def test_label_smoothing_is_of_the_training_loss_alone(
     assert losses[0] == losses[1] == pytest.approx(float(nll), rel=1e-6)
 
 
+def test_joined_batches_have_the_loss_of_each(make_task: MakeTask, small_llama: Llama, examples: list[Example]) -> None:
+    model, task = small_llama().double(), replace(make_task(), label_smoothing=0.2)
+    parts = [examples[:2], examples[2:3], examples[3:]]
+    batches = [task.collate(part) for part in parts]
+    joined = task.join(batches)
+    assert joined.rows == tuple(map(len, parts))
+    assert joined.labels == joined.targets == tuple(batch.num_targets for batch in batches)
+    assert joined.widths == tuple(max(len(each.token_ids) for each in part) for part in parts)
+    assert len(set(joined.widths)) > 1
+    alone = torch.stack([task.loss(model, batch) for batch in batches])
+    torch.testing.assert_close(task.losses(model, joined), alone, rtol=1e-12, atol=1e-12)
+
+
 ROW = {"prompt": "Tell me.", "topic": "t"}
 
 

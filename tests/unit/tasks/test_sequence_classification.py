@@ -213,6 +213,22 @@ def test_the_loss_is_that_of_transformers(kind: str, regression: bool, tokenizer
     torch.testing.assert_close(task.loss(model, batch), expected)
 
 
+@pytest.mark.parametrize("kind", ["roberta_small", "bert_small", "llama"])
+@pytest.mark.parametrize("regression", [False, True])
+def test_joined_batches_have_the_loss_of_each(kind: str, regression: bool, tokenizer: Any) -> None:
+    given = config(pair=True, regression=regression, smoothing=0.0 if regression else 0.2)
+    backbone = backbone_of(kind, given, tokenizer)
+    task, model = built(given, backbone), backbone.model.eval()
+    examples = task.encode(ROWS)
+    batches = [task.collate(part) for part in (examples[:5], examples[5:6], examples[6:])]
+    joined = task.join(batches)
+    assert joined.rows == joined.targets == (5, 1, 6)
+    assert joined.widths == tuple(batch.inputs["input_ids"].shape[1] for batch in batches)
+    assert len(set(joined.widths)) > 1
+    alone = torch.stack([task.loss(model, batch) for batch in batches])
+    torch.testing.assert_close(task.losses(model, joined), alone, rtol=1e-4, atol=1e-5)
+
+
 def test_label_smoothing_spreads_over_the_classes() -> None:
     given = config(smoothing=0.3)
     backbone = packaged("roberta_small", given)
