@@ -202,7 +202,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         rows=rows,
         server=server,
         clients=clients,
-        initial_facts={**facts, **task.notes()},
+        initial_facts={**facts, **task.notes(), **_how_trained(config)},
         folder=folder,
         checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
         best=BestRound.of(config),
@@ -269,6 +269,12 @@ def _clients(config: RunConfig, host: ModelHost, num_clients: int) -> dict[int, 
         return None
     blocks = groups_of(range(num_clients), config.local.clients_per_batch, at_home=True)
     return {client_id: initial for block in communication.share(blocks) for client_id in block}
+
+
+def _how_trained(config: RunConfig) -> dict[str, float]:
+    """Return what the last bits of the clients' numbers depend on."""
+    size = config.local.clients_per_batch
+    return {} if size == 1 else {"local/clients_per_batch": size}
 
 
 def _trainer(config: RunConfig, *, at_home: bool, **common: Any) -> LocalTrainer:

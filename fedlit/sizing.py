@@ -52,6 +52,8 @@ def measure(plan: Plan) -> Sizes:
     uplink_bytes, downlink_bytes = first_traffic(make_traffic(method), server, plan.cohort_size, host)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
     num_trained = num_parameters(trained)
+    num_at_once = min(config.local.clients_per_batch, plan.cohort_size)
+    stacked = num_bytes(trained) * num_at_once if num_at_once > 1 else 0
     return Sizes(
         num_trainable=num_trained,
         num_shared=num_parameters(shared),
@@ -61,14 +63,17 @@ def measure(plan: Plan) -> Sizes:
         downlink_bytes=downlink_bytes,
         memory_bytes={
             "weights": _weight_bytes(model, small),
-            "gradients": num_bytes(trained),
-            "optimizer": 4 * method.optimizer.num_state_scalars([tensor.shape for tensor in trained.values()]),
+            # Of several clients in one pass each has weights of its own beside the model's.
+            "gradients": num_at_once * num_bytes(trained) + stacked,
+            "optimizer": num_at_once
+            * 4
+            * method.optimizer.num_state_scalars([tensor.shape for tensor in trained.values()]),
             # State, one update, integer sum; what is fixed or folded; what the server keeps of each client.
             "server": 2 * num_bytes(shared)
             + 8 * num_parameters(shared)
             + num_bytes({**server.frozen, **server.clients})
             + (_folded_bytes(server, plan) if method.rule.folds else 0),
-            "activations": _activation_bytes(model, config),
+            "activations": num_at_once * _activation_bytes(model, config),
         },
         notices=backbone.notices,
     )

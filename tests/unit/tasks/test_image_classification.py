@@ -191,7 +191,7 @@ def test_the_loss_is_the_cross_entropy(vit: Backbone, smoothing: float) -> None:
     log_p = np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))
     targets = np.eye(3) * (1 - smoothing) + smoothing / 3
     assert float(loss) == pytest.approx(-(targets * log_p).sum(1).mean(), rel=1e-6)
-    assert loss.dtype == torch.float32
+    assert loss.dtype == torch.float64
 
 
 def test_the_loss_is_in_float32_under_bfloat16(backbone: Backbone) -> None:
