@@ -68,7 +68,8 @@ class LocalSteps:
 
         `on_step` is called after every step; what it raises ends the steps.
         """
-        self.module.train()
+        if not (self.module.training and self.module.model.training):  # the switch walks through all modules
+            self.module.train()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         scheduler = self._scheduler(optimizer, schedule)
         losses = []
