@@ -136,11 +136,15 @@ def ratio_line(
 def shares(parts: Sequence[Mapping[str, float]], turns: Sequence[Elapsed]) -> str:
     """Return what part of a round's CPU time its pieces take, in words."""
     total = sum(turn.cpu_s for turn in turns)
-    spent = {name: sum(part.get(name, 0.0) for part in parts) / total for name in dict.fromkeys(n for p in parts for n in p)}
+    spent = {
+        name: sum(part.get(name, 0.0) for part in parts) / total for name in dict.fromkeys(n for p in parts for n in p)
+    }
     return "of it " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in sorted(spent.items()))
 
 
-def measure(name: str, shape: Shape, target: float, options: Mapping[str, tuple[Sequence[str], float]], num_pairs: int) -> list[Line]:
+def measure(
+    name: str, shape: Shape, target: float, options: Mapping[str, tuple[Sequence[str], float]], num_pairs: int
+) -> list[Line]:
     """Return the lines of one shape.
 
     options: by a name that is told, further words of `fedlit run` and the target of such a run.

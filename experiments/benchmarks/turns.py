@@ -140,4 +140,6 @@ def _free_port() -> int:
 
 
 def _added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(part.get(name, 0.0) for part in parts) for name in dict.fromkeys(n for part in parts for n in part)}
+    return {
+        name: sum(part.get(name, 0.0) for part in parts) for name in dict.fromkeys(n for part in parts for n in part)
+    }
