@@ -1,4 +1,4 @@
-"""A whole federation against a bare two-process loop: CPU seconds per round, `python experiments/benchmarks/federation.py`.
+"""A whole federation against a bare two-process loop, CPU seconds a round: `python experiments/benchmarks/federation.py`.
 
 On both sides two processes on loopback, one thread each, train LoRA factors on all seven projections of a random Llama
 with AdamW (fused); the clients' rows have the same tokens, 30 % of them labelled, none is padding.

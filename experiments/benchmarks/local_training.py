@@ -50,12 +50,16 @@ DEFAULT_SHAPES = ("64/4/1/16", "tiny/8/128", "256/4/1/128", "256/4/4/128", "512/
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Model and batch: `hidden/layers/rows/tokens` for a random Llama, `tiny/rows/tokens` for the packaged backbone."""
+    """Model and batch: `hidden/layers/rows/tokens` for a random Llama, `tiny/rows/tokens` for the packaged backbone.
+
+    num_vocab: of the random one.
+    """
 
     hidden: int | None
     layers: int | None
     batch_size: int
     num_tokens: int
+    num_vocab: int = NUM_VOCAB
 
     @classmethod
     def parse(cls, text: str) -> "Shape":
@@ -85,7 +89,7 @@ class Shape:
             return load_backbone(ModelConfig())
         assert self.layers is not None
         config = LlamaConfig(
-            vocab_size=NUM_VOCAB,
+            vocab_size=self.num_vocab,
             hidden_size=self.hidden,
             intermediate_size=self.hidden * 8 // 3,
             num_hidden_layers=self.layers,
