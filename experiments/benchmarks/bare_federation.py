@@ -20,14 +20,14 @@ def read_clients(path: Path, batch_size: int) -> list[Client]:
     clients = []
     for rows in json.loads(path.read_text()):
         ids, labels = (torch.tensor([row[place] for row in rows]) for place in (0, 1))
-        clients.append(list(zip(ids.split(batch_size), labels.split(batch_size), strict=True)))
+        clients.append(list(zip(torch.split(ids, batch_size), torch.split(labels, batch_size), strict=True)))
     return clients
 
 
 def load(parameters: list[Tensor], values: Tensor) -> None:
     """Write one flat vector into the parameters."""
     with torch.no_grad():
-        for parameter, value in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
+        for parameter, value in zip(parameters, torch.split(values, [p.numel() for p in parameters]), strict=True):
             parameter.copy_(value.view_as(parameter))
 
 
@@ -36,9 +36,9 @@ def flat(parameters: list[Tensor]) -> Tensor:
     return torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
 
 
-def train(model: Any, parameters: list[Tensor], batches: Client, lr: float) -> list[float]:
-    """Take one step on each batch, with a new optimizer, as each round of a client begins; return the losses."""
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
+def train(model: Any, parameters: list[Tensor], batches: Client, lr: float, fused: bool | None) -> list[float]:
+    """Take one step on each batch with the optimizer that each client begins a round with; return the losses."""
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=fused)
     losses = []
     for ids, labels in batches:
         loss = model(input_ids=ids, labels=labels).loss
@@ -62,14 +62,17 @@ def main(folder: Path, shape: dict[str, Any]) -> None:
     model = get_peft_model(model, lora).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     server, weight, seen = flat(parameters), 1 / len(clients), 0
+    told: dict[str, float] = {}
     while True:
-        turns.next()
-        delta = torch.zeros_like(server)
+        turns.next(told)
+        delta, losses = torch.zeros_like(server), []
         for client in clients[rank::num_processes]:
             steps = [client[(seen + step) % len(client)] for step in range(shape["steps"])]
             load(parameters, server)
-            train(model, parameters, steps, shape["lr"])
+            losses += train(model, parameters, steps, shape["lr"], shape["fused"])
             delta += weight * (flat(parameters) - server)
         dist.all_reduce(delta)
         server += delta
         seen += shape["steps"]
+        # Summed over the processes by the parent.
+        told = {"trained": server.numel() / num_processes, "loss": sum(losses) / len(losses) / num_processes}

@@ -1,4 +1,4 @@
-"""fedlit's side of federation.py: `fedlit run` as a person starts it, stopped before each round until its turn comes."""
+"""fedlit's side of federation.py: `fedlit run` as a person starts it, held before each round until its turn comes."""
 
 import functools
 import time
@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> None:
         spent.clear()
         return plan(schedule, round_idx)
 
-    Schedule.plan = at_its_turn  # type: ignore[method-assign]
+    Schedule.plan = at_its_turn  # type: ignore[assignment,method-assign]
     raise SystemExit(cli.main(["run", *words]))
 
 

@@ -2,8 +2,8 @@
 
 fedlit's LocalSteps.run, which lets the model compute logits at labelled positions alone, and the loop that most people
 write: the model called with `labels`, -100 on the prompt, which computes logits everywhere and leaves some out of the
-loss. Both train the same model instance (a random Llama with a vocabulary of 32,000, LoRA of rank 8 on q, k and v, fused
-AdamW) on the same batches, 30 % of whose tokens are labelled and none padding; the losses must agree.
+loss. Both train the same model instance (a random Llama with a vocabulary of 32,000, LoRA of rank 8 on q, k and v,
+fused AdamW) on the same batches, 30 % of whose tokens are labelled and none padding; the losses must agree.
 
 How much it saves depends on the share of the vocabulary's projection in a step: the target is that of a small model
 (256 x 4, as elsewhere in this folder), whose step is mostly that projection. A larger one is shown beside it.
@@ -71,11 +71,8 @@ def measure(shape: Shape, target: float | None, fabric: Any, num_pairs: int, num
     losses = {name: workload.train(loop)[0] for name, loop in loops.items()}
     far = max(abs(mine - other) for mine, other in zip(losses["fedlit"], losses["bare"], strict=True))
     assert far < 1e-3, f"the loops do different work: losses {losses}"
-    variants: dict[str, Callable[[], Elapsed]] = {
-        name: (lambda loop=loops[name.replace("null", "bare")]: workload.train(loop)[1])  # type: ignore[misc]
-        for name in ("bare", "null", "fedlit")
-    }
-    timings = interleave(variants, num_pairs, seed=0)
+    loops["null"] = loops["bare"]
+    timings = interleave({name: _block(workload, loop) for name, loop in loops.items()}, num_pairs, seed=0)
     cpu = {name: [one.cpu_s for one in blocks] for name, blocks in timings.items()}
     wall = {name: [one.wall_s for one in blocks] for name, blocks in timings.items()}
     ratio, null = Ratio.of(cpu["bare"], cpu["fedlit"]), Ratio.of(cpu["bare"], cpu["null"])
@@ -90,6 +87,10 @@ def measure(shape: Shape, target: float | None, fabric: Any, num_pairs: int, num
         note=f"{per_step['fedlit']:.0f} over {per_step['bare']:.0f} ms of CPU a step; by the clock "
         f"{Ratio.of(wall['bare'], wall['fedlit']).median:.2f}; losses differ by {far:.0e}",
     )
+
+
+def _block(workload: Workload, loop: Callable[[Optimizer], list[float]]) -> Callable[[], Elapsed]:
+    return lambda: workload.train(loop)[1]
 
 
 def main() -> int:

@@ -62,10 +62,9 @@ class Side:
         words: after `python`; every process gets the same.
         num_processes: of the group.
         log: file for what they print.
-        environ: what is set for them besides.
     """
 
-    def __init__(self, words: Sequence[str], num_processes: int, log: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, words: Sequence[str], num_processes: int, log: Path) -> None:
         self._log = log
         self.parts: list[Mapping[str, float]] = []
         port = str(_free_port())
@@ -77,7 +76,7 @@ class Side:
                     stdout=subprocess.PIPE,
                     stderr=file,
                     text=True,
-                    env={**os.environ, **environ, **_place(rank, num_processes, port)},
+                    env={**os.environ, **_place(rank, num_processes, port)},
                 )
                 for rank in range(num_processes)
             ]
