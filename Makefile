@@ -7,7 +7,7 @@ VENV ?= .venv
 EXTRAS ?= test
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all faults interop docs check lint format clean
+.PHONY: demo test test-all faults bench interop docs check lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fabric run --accelerator=cpu --devices=2 experiments/federate.py experiment=demo
@@ -21,6 +21,10 @@ test-all: $(VENV)/.installed
 # Known faults, planted one after the other in a copy: the tests of every push must see each.
 faults: $(VENV)/.installed
 	$(BIN)/python tests/faults/see_red.py
+
+# Every benchmark of experiments/benchmarks in one table; `make bench BENCH=--quick` shows that all of them run.
+bench: $(VENV)/.installed
+	$(BIN)/python experiments/benchmarks/bench.py $(BENCH)
 
 # A result through peft, transformers, lm-eval and TRL and back, in an environment of its own below build/.
 interop:

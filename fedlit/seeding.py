@@ -29,7 +29,18 @@ def torch_stream(seed: int, purpose: str, *, round_idx: int = 0, client_id: int 
     """
     import torch  # noqa: PLC0415  rows are dealt, and mistakes in them reported, before torch is imported
 
+    number = stream_seed(seed, purpose, round_idx=round_idx, client_id=client_id)
     devices = list(range(torch.cuda.device_count()))
+    if not devices:
+        # torch.manual_seed would note for each kind of device that is not there where it was called, with the lines of
+        # source of the whole stack: a hundred times the cost of seeding.
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(number)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before)
+        return
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(stream_seed(seed, purpose, round_idx=round_idx, client_id=client_id))
+        torch.manual_seed(number)
         yield

@@ -11,7 +11,7 @@ import gc
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ import lightning
 import peft
 import torch
 import transformers
+from lines import Line, machine
 from paired_timing import Elapsed, Ratio, Stopwatch, interleave, median, pin, verdict
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -50,12 +51,16 @@ DEFAULT_SHAPES = ("64/4/1/16", "tiny/8/128", "256/4/1/128", "256/4/4/128", "512/
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """Model and batch: `hidden/layers/rows/tokens` for a random Llama, `tiny/rows/tokens` for the packaged backbone."""
+    """Model and batch: `hidden/layers/rows/tokens` for a random Llama, `tiny/rows/tokens` for the packaged backbone.
+
+    num_vocab: of the random one.
+    """
 
     hidden: int | None
     layers: int | None
     batch_size: int
     num_tokens: int
+    num_vocab: int = NUM_VOCAB
 
     @classmethod
     def parse(cls, text: str) -> "Shape":
@@ -85,7 +90,7 @@ class Shape:
             return load_backbone(ModelConfig())
         assert self.layers is not None
         config = LlamaConfig(
-            vocab_size=NUM_VOCAB,
+            vocab_size=self.num_vocab,
             hidden_size=self.hidden,
             intermediate_size=self.hidden * 8 // 3,
             num_hidden_layers=self.layers,
@@ -209,12 +214,28 @@ def measure(shape: Shape, fabric: Any, *, num_pairs: int, num_steps: int, seed: 
         result[f"{clock}_fedlit_tokens_per_s"] = num_tokens / median(seconds["fedlit"])
     is_long = result["cpu_bare_step_ms"] >= 1e3 * LONG_STEP_S
     target = LONG_STEP_TARGET if is_long else SHORT_STEP_TARGET
+    result["target"] = target
     result["verdict"] = verdict(ratios["cpu", "null"], ratios["cpu", "fedlit"], target)
     line = "{:<16} {:>9.2f} {:>9,.0f}  {!s:<21} {!s:<21} {!s:<21} {:>8.0f}  {}"
     columns = [result["cpu_bare_step_ms"], result["cpu_fedlit_tokens_per_s"]]
     columns += [ratios["cpu", "null"], ratios["cpu", "fedlit"], ratios["wall", "fedlit"]]
     print(line.format(str(shape), *columns, result["cpu_overhead_step_us"], result["verdict"]), flush=True)
     return result
+
+
+def line_of(result: Mapping[str, Any]) -> Line:
+    """Return a shape's result as a line of the common table."""
+    ratio, wall = result["cpu_fedlit_ratio"], result["wall_fedlit_ratio"]
+    return Line(
+        what=f"local steps, {result['shape']}: throughput over a bare loop of steps",
+        value=ratio["median"],
+        interval=ratio["interval"],
+        null=result["cpu_null_ratio"]["median"],
+        target=result["target"],
+        better="at least",
+        note=f"{result['cpu_bare_step_ms']:.1f} ms of CPU a bare step, {result['cpu_overhead_step_us']:.0f} us more; "
+        f"by the clock {wall['median']:.3f}",
+    )
 
 
 def environment() -> dict[str, str]:
@@ -244,7 +265,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps-per-block", type=int, default=4, help="optimizer steps of one block")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the blocks")
     parser.add_argument("--json", type=Path, help="file to write the results to")
-    return parser.parse_args(arguments)
+    parser.add_argument("--quick", action="store_true", help="one small shape, two pairs: shows that it runs")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.shapes, options.pairs, options.steps_per_block = [Shape.parse("64/1/1/8")], 2, 2
+    return options
 
 
 def main(arguments: list[str]) -> int:
@@ -265,7 +290,9 @@ def main(arguments: list[str]) -> int:
     finally:
         communication.shutdown()
     if options.json is not None:
-        options.json.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
+        content = {"script": "local_training", "machine": machine(), "environment": environment(), "results": results}
+        content["lines"] = [asdict(line_of(result)) for result in results]
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0 if all(result["verdict"].startswith("met") for result in results) else 1
 
 

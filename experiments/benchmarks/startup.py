@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lines import Line, add_arguments, tell
+
 HERE = Path(__file__).resolve().parents[2]
 ONE_ROUND = [
     "experiment=demo",
@@ -114,8 +116,9 @@ def show_imports(trees: Mapping[str, Path], cases: Sequence[str], top: int) -> N
             print(f"  {name:7}{sum(own for _, _, own in rows):6.2f}  {told}")
 
 
-def show_seconds(trees: Mapping[str, Path], cases: Sequence[str], repeats: int) -> None:
-    """Print the medians of interleaved starts, and their ratio where there are two trees."""
+def show_seconds(trees: Mapping[str, Path], cases: Sequence[str], repeats: int) -> list[Line]:
+    """Print the medians of interleaved starts, and their ratio where there are two trees; return their lines."""
+    lines = []
     for case in cases:
         seconds: dict[str, list[float]] = {name: [] for name in trees}
         for tree in trees.values():
@@ -129,6 +132,10 @@ def show_seconds(trees: Mapping[str, Path], cases: Sequence[str], repeats: int) 
         before, after = medians.get("before"), medians["after"]
         ratio = f"  ratio {after / before:.2f}" if before and after else ""
         print(f"{case:22}{'  '.join(cells)}{ratio}")
+        if after is not None:
+            told = f"median of {repeats}; before: {before:.2f}" if before else f"median of {repeats}"
+            lines.append(Line(what=f"start: {case}", value=after, unit="s of CPU", note=told))
+    return lines
 
 
 def main() -> None:
@@ -139,13 +146,16 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--imports", action="store_true", help="packages and their cost in place of whole starts")
     parser.add_argument("--top", type=int, default=15, help="packages shown")
+    add_arguments(parser)
     given = parser.parse_args()
+    if given.quick:
+        given.cases, given.repeats = ["help", "sweep status"], 1
     trees = {} if given.before is None else {"before": given.before.resolve()}
     trees["after"] = HERE
     if given.imports:
         show_imports(trees, given.cases, given.top)
     else:
-        show_seconds(trees, given.cases, given.repeats)
+        tell("startup", show_seconds(trees, given.cases, given.repeats), given)
 
 
 if __name__ == "__main__":

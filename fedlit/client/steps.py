@@ -68,7 +68,7 @@ class LocalSteps:
 
         `on_step` is called after every step; what it raises ends the steps.
         """
-        self.module.train()
+        switch_to_training(self.module)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         scheduler = multiplied(optimizer, self.local, schedule)
         losses = []
@@ -111,3 +111,9 @@ def multiplied(optimizer: Optimizer, local: LocalConfig, schedule: StepRange | N
         return None
     kind, warmup = local.schedule, local.warmup
     return LambdaLR(optimizer, lambda step: lr_factor(kind, warmup, schedule.first + step, schedule.total))
+
+
+def switch_to_training(module: ClientModule) -> None:
+    """Let dropout draw, if it does not: the switch walks through all modules."""
+    if not (module.training and module.model.training):
+        module.train()

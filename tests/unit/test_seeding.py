@@ -65,3 +65,10 @@ def test_the_generator_is_put_back_also_after_an_error() -> None:
         torch.rand(100)
         raise RuntimeError("inside")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_torch_stream_is_what_manual_seed_begins() -> None:
+    torch.manual_seed(stream_seed(5, "dropout", round_idx=1, client_id=2))
+    expected = torch.rand(4)
+    with torch_stream(5, "dropout", round_idx=1, client_id=2):
+        assert torch.equal(torch.rand(4), expected)

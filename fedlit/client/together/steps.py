@@ -7,7 +7,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fedlit.client.steps import ClientModule
+from fedlit.client.steps import ClientModule, switch_to_training
 from fedlit.client.together.members import Member, Stepper
 from fedlit.client.together.owners import Owners
 from fedlit.client.together.weights import ClientWeights
@@ -33,7 +33,7 @@ class JointSteps:
         A client with fewer steps than others is out after its last. `end` is called with it then, when the stacked
         tensors hold what it trained.
         """
-        self.module.train()
+        switch_to_training(self.module)
         recorded: list[Tensor] = []
         for step in range(max(member.mine.num_steps for member in members)):
             active = [m for m in members if step < m.mine.num_steps and m.failure is None]

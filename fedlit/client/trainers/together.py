@@ -129,14 +129,8 @@ class TogetherTrainer(LocalTrainer):
 
     def _taken(self, job: ClientJob, trained: Mapping[str, Tensor]) -> tuple[TensorDict, TensorDict]:
         """Return the tensors that travel and those that stay, of which a client may share some with the others."""
-        shared, private = self.method_names
+        shared, private = list(self.host.shared()), list(self.host.private())
         start = job.start.groups[MODEL]
         rest = snapshot({name: start[name] for name in shared if name not in trained})
         whole = {**rest, **trained}
         return {name: whole[name] for name in shared}, {name: whole[name] for name in private}
-
-    @property
-    def method_names(self) -> tuple[list[str], list[str]]:
-        """Names of the tensors that travel and of those that stay."""
-        method, model = self.host.method, self.host.model
-        return list(method.shared(model)), list(method.private(model))
