@@ -1,10 +1,13 @@
 """Named tensors: the state dicts that travel, stay or are folded, keyed by the model's own parameter names."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from fedlit.algebra.pieces import in_double, joined, largest, pieces
 
 TensorDict = dict[str, Tensor]
 
@@ -59,16 +62,27 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the first name whose tensor holds a NaN or an infinity, None if there is none; one wait for the device."""
-    if not tensors:
+    """Return the first name whose tensor holds a NaN or an infinity, None if there is none; one wait for the device
+    where all are finite.
+    """
+    peak = largest(tensors.values())
+    if peak is None or math.isfinite(peak.item()):
         return None
-    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
-    return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
+    return next(name for name, tensor in tensors.items() if not tensor.isfinite().all())
+
+
+def squared_distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the squares of left - right over all tensors, a float64 scalar where they are; nothing waits
+    for the device.
+    """
+    names = sorted(left)
+    squares = [
+        in_double(ours).sub_(joined(theirs)).square_().sum()
+        for ours, theirs in pieces((left[name] for name in names), (right[name] for name in names))
+    ]
+    return torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
 
 
 def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """Return the Euclidean norm of left - right over all tensors, summed in float64; one wait for the device."""
-    if not left:
-        return 0.0
-    squares = [(left[name].double() - right[name].double()).square().sum() for name in sorted(left)]
-    return float(sum(torch.stack(squares).tolist()) ** 0.5)
+    return math.sqrt(squared_distance(left, right).item())
