@@ -95,10 +95,10 @@ def cases(*, quick: bool) -> list[Case]:
             Case(name="whole model", shapes=shapes_of(64, 1), repeats=2, turns=6, model=(64, 1)),
         ]
     return [
-        Case(name="TinyLlama's factors, rank 8", shapes=factors(2048, 256, 22, 8), repeats=8, turns=40),
-        Case(name="750 tensors of 2,048", shapes={str(i): (1, 2048) for i in range(750)}, repeats=8, turns=40),
-        Case(name="model 256 x 2", shapes=shapes_of(256, 2), repeats=8, turns=40, model=(256, 2)),
-        Case(name="model 512 x 8", shapes=shapes_of(512, 8), repeats=1, turns=40, model=(512, 8)),
+        Case(name="TinyLlama's factors, rank 8", shapes=factors(2048, 256, 22, 8), repeats=8, turns=20),
+        Case(name="750 tensors of 2,048", shapes={str(i): (1, 2048) for i in range(750)}, repeats=8, turns=20),
+        Case(name="model 256 x 2", shapes=shapes_of(256, 2), repeats=8, turns=20, model=(256, 2)),
+        Case(name="model 512 x 8", shapes=shapes_of(512, 8), repeats=1, turns=12, model=(512, 8)),
     ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 CPU_PIECE = 2**15
 """Scalars of a piece on the CPU: 256 KiB in float64, of which a core's own cache holds some."""
@@ -17,29 +18,29 @@ DEVICE_PIECE = 2**22
 """On an accelerator, where a call costs more and the cache less."""
 
 Parts = list[Tensor]
-"""Flat tensors, one after the other: whole small ones, or one slice of a large one."""
+"""Tensors that make up a piece, one after the other: whole small ones, or one flat slice of a large one."""
 
 
 def pieces(*columns: Iterable[Tensor]) -> Iterator[tuple[Parts, ...]]:
     """Yield the parts of each piece, one list a column.
 
     Args:
-        columns: tensors of the same numbers of scalars in the same order, on one device. Their parts are views of them,
-            detached; of a tensor that is not contiguous, a slice of its copy.
+        columns: tensors of the same numbers of scalars in the same order, on one device. Their parts are detached views
+            of them; of a large tensor that is not contiguous, slices of its copy.
     """
     filled = 0
     held: tuple[Parts, ...] = tuple([] for _ in columns)
     for row in zip(*columns, strict=True):
-        flats = [tensor.detach().reshape(-1) for tensor in row]
-        num, size = flats[0].numel(), _piece_size(flats[0])
+        num, size = row[0].numel(), _piece_size(row[0])
         if filled and filled + num > size:
             yield held
             held, filled = tuple([] for _ in columns), 0
         if num > size:
+            flats = [tensor.detach().reshape(-1) for tensor in row]
             yield from zip(*([[part] for part in flat.split(size)] for flat in flats), strict=True)
         elif num:
-            for parts, flat in zip(held, flats, strict=True):
-                parts.append(flat)
+            for parts, tensor in zip(held, row, strict=True):
+                parts.append(tensor.detach() if tensor.requires_grad else tensor)
             filled += num
     if filled:
         yield held
@@ -49,22 +50,27 @@ def _piece_size(tensor: Tensor) -> int:
     return CPU_PIECE if tensor.device.type == "cpu" else DEVICE_PIECE
 
 
+def num_scalars(parts: Parts) -> int:
+    """Return the size of a piece."""
+    return sum(part.numel() for part in parts)
+
+
 def joined(parts: Parts) -> Tensor:
-    """Return a piece as one flat tensor, to be read only: a single part is returned itself."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    """Return a piece as one flat tensor, to be read only: it may be a view of its part."""
+    return parts[0].reshape(-1) if len(parts) == 1 else _flatten_dense_tensors(parts)
 
 
 def in_double(parts: Parts) -> Tensor:
     """Return a piece as a new flat float64 tensor, which may be written to."""
-    return parts[0].to(torch.float64, copy=True) if len(parts) == 1 else torch.cat(parts).double()
+    return joined(parts).to(torch.float64, copy=len(parts) == 1)
 
 
 def write(piece: Tensor, parts: Parts) -> None:
     """Write a flat tensor into the parts in place, each in its own type."""
     if len(parts) == 1:
-        parts[0].copy_(piece)
+        parts[0].copy_(piece.view(parts[0].shape))
     else:
-        torch._foreach_copy_(parts, piece.split([part.numel() for part in parts]))
+        torch._foreach_copy_(parts, list(_unflatten_dense_tensors(piece, parts)))
 
 
 def largest(tensors: Iterable[Tensor]) -> Tensor | None:

@@ -24,7 +24,9 @@ def num_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 def snapshot(tensors: Mapping[str, Tensor], device: torch.device | str | None = None) -> TensorDict:
     """Return detached copies that no later step changes, on `device` (where they are if None)."""
-    return {name: tensor.detach().to(device or tensor.device, copy=True) for name, tensor in tensors.items()}
+    if device is None:
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -48,7 +50,13 @@ def copy_into(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) ->
     assert parameters.keys() == values.keys(), f"names differ: {sorted(parameters.keys() ^ values.keys())[:3]}"
     for name, parameter in parameters.items():
         assert parameter.shape == values[name].shape, f"{name}: {parameter.shape}, {values[name].shape}"
-        parameter.copy_(values[name])
+    targets, sources = list(parameters.values()), [values[name] for name in parameters]
+    devices = {tensor.device for tensor in (*targets, *sources)}
+    if len(devices) == 1:
+        torch._foreach_copy_(targets, sources)
+    else:
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from fedlit.algebra.pieces import in_double, joined, pieces, write
+from fedlit.algebra.pieces import in_double, joined, num_scalars, pieces, write
 from fedlit.algebra.tensors import TensorDict
 from fedlit.process import communication
 
@@ -80,7 +80,7 @@ def decode(total: Tensor, reference: Mapping[str, Tensor], share: float = 1.0) -
     }
     start = 0
     for starts, ends in pieces(reference.values(), moved.values()):
-        num = sum(map(len, starts))
+        num = num_scalars(starts)
         change = total[start : start + num].double().mul_(2.0**-FRACTION_BITS)
         if share != 1.0:
             change.div_(share)

@@ -93,8 +93,9 @@ def test_encode_goes_by_names_and_wants_the_same_ones() -> None:
 def test_encode_makes_one_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has to hold all of a model's integers twice."""
     monkeypatch.setattr(pieces, "CPU_PIECE", 16)
-    made = encode(random_tensors(1), {**random_tensors(2), "layer.B": None}, 0.3)  # type: ignore[dict-item]
-    with pytest.raises(AttributeError):  # the second tensor's reference is a mistake
+    made = encode(random_tensors(1), {**random_tensors(2), "scale": None}, 0.3)  # type: ignore[dict-item]
+    assert [len(next(made)) for _ in range(3)] == [15, 16, 5]
+    with pytest.raises(AttributeError):  # the third tensor's reference is a mistake
         next(made)
     sizes = [len(integers) for integers in encode(random_tensors(1), random_tensors(2), 0.3)]
     assert sizes == [15, 16, 5, 1]
