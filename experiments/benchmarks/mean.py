@@ -8,12 +8,13 @@ has of a round of ten local steps on a model all of whose parameters are trained
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def build(hidden: int, num_layers: int) -> torch.nn.Module:
         use_cache=False,
     )
     torch.manual_seed(0)
-    return LlamaForCausalLM(config)
+    model: torch.nn.Module = LlamaForCausalLM(config)
+    return model
 
 
 def shapes_of(hidden: int, num_layers: int) -> Shapes:
@@ -100,6 +102,12 @@ def cases(*, quick: bool) -> list[Case]:
         Case(name="model 256 x 2", shapes=shapes_of(256, 2), repeats=8, turns=20, model=(256, 2)),
         Case(name="model 512 x 8", shapes=shapes_of(512, 8), repeats=1, turns=12, model=(512, 8)),
     ]
+
+
+def chosen(options: argparse.Namespace) -> list[Case]:
+    """Return the payloads that the command line asks for."""
+    found = [case for case in cases(quick=options.quick) if options.only in case.name]
+    return [replace(case, turns=options.turns or case.turns) for case in found]
 
 
 class Sides:
@@ -134,7 +142,7 @@ class Sides:
         """Return the mean in float32: weighted changes in one flat buffer, one all-reduce."""
         server = list(self._server.values())
         buffer = torch.zeros(sum(tensor.numel() for tensor in server))
-        parts = buffer.split([tensor.numel() for tensor in server])
+        parts = torch.split(buffer, [tensor.numel() for tensor in server])
         sums = [part.view(tensor.shape) for part, tensor in zip(parts, server, strict=True)]
         for client_id, tensors in self._clients.items():
             changes = torch._foreach_sub(list(tensors.values()), server)
@@ -218,10 +226,22 @@ def work(index: int, options: argparse.Namespace, folder: str) -> None:
     """Be one of the processes: measure every case, and leave the seconds in a file."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=index, world_size=NUM_PROCESSES)
-    found = [measure(case, options.clients) for case in cases(quick=options.quick)]
+    found = [measure(case, options.clients) for case in chosen(options)]
     (Path(folder) / f"{index}.json").write_text(json.dumps(found))
     communication.barrier()
     communication.shutdown()
+
+
+def start_processes(options: argparse.Namespace, folder: str) -> None:
+    """Let all processes do their work; leave with an error if one of them did."""
+    context = multiprocessing.get_context("spawn")
+    group = [context.Process(target=work, args=(index, options, folder)) for index in range(NUM_PROCESSES)]
+    for process in group:
+        process.start()
+    for process in group:
+        process.join()
+    if any(process.exitcode for process in group):
+        sys.exit(f"a process ended with exit code {max(process.exitcode or 0 for process in group)}")
 
 
 def added(processes: Sequence[Mapping[str, Any]], clock: str, side: str) -> list[float]:
@@ -271,16 +291,18 @@ def main(arguments: Sequence[str]) -> int:
         description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--clients", type=int, default=2, help="clients of each process")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the payloads whose names have this in them")
+    parser.add_argument("--turns", type=int, help="timings of each side; by default 12 or 20")
     add_arguments(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(work, args=(options, folder), nprocs=NUM_PROCESSES)
+        start_processes(options, folder)
         found = [json.loads((Path(folder) / f"{index}.json").read_text()) for index in range(NUM_PROCESSES)]
     lines = [
         line
-        for case, processes in zip(cases(quick=options.quick), zip(*found, strict=True), strict=True)
+        for case, processes in zip(chosen(options), zip(*found, strict=True), strict=True)
         for line in lines_of(case, options.clients, processes)
     ]
     tell("mean", lines, options)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch._C._nn import flatten_dense_tensors, unflatten_dense_tensors
 
 CPU_PIECE = 2**15
 """Scalars of a piece on the CPU: 256 KiB in float64, of which a core's own cache holds some."""
@@ -57,7 +57,7 @@ def num_scalars(parts: Parts) -> int:
 
 def joined(parts: Parts) -> Tensor:
     """Return a piece as one flat tensor, to be read only: it may be a view of its part."""
-    return parts[0].reshape(-1) if len(parts) == 1 else _flatten_dense_tensors(parts)
+    return parts[0].reshape(-1) if len(parts) == 1 else flatten_dense_tensors(parts)
 
 
 def in_double(parts: Parts) -> Tensor:
@@ -70,7 +70,7 @@ def write(piece: Tensor, parts: Parts) -> None:
     if len(parts) == 1:
         parts[0].copy_(piece.view(parts[0].shape))
     else:
-        torch._foreach_copy_(parts, list(_unflatten_dense_tensors(piece, parts)))
+        torch._foreach_copy_(parts, list(unflatten_dense_tensors(piece, parts)))
 
 
 def largest(tensors: Iterable[Tensor]) -> Tensor | None:
