@@ -1,10 +1,13 @@
 """Named tensors: the state dicts that travel, stay or are folded, keyed by the model's own parameter names."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from fedlit.algebra.pieces import in_double, joined, largest, pieces
 
 TensorDict = dict[str, Tensor]
 
@@ -21,7 +24,9 @@ def num_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 def snapshot(tensors: Mapping[str, Tensor], device: torch.device | str | None = None) -> TensorDict:
     """Return detached copies that no later step changes, on `device` (where they are if None)."""
-    return {name: tensor.detach().to(device or tensor.device, copy=True) for name, tensor in tensors.items()}
+    if device is None:
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -45,7 +50,13 @@ def copy_into(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) ->
     assert parameters.keys() == values.keys(), f"names differ: {sorted(parameters.keys() ^ values.keys())[:3]}"
     for name, parameter in parameters.items():
         assert parameter.shape == values[name].shape, f"{name}: {parameter.shape}, {values[name].shape}"
-        parameter.copy_(values[name])
+    targets, sources = list(parameters.values()), [values[name] for name in parameters]
+    devices = {tensor.device for tensor in (*targets, *sources)}
+    if len(devices) == 1:
+        torch._foreach_copy_(targets, sources)
+    else:
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -59,16 +70,27 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the first name whose tensor holds a NaN or an infinity, None if there is none; one wait for the device."""
-    if not tensors:
+    """Return the first name whose tensor holds a NaN or an infinity, None if there is none; one wait for the device
+    where all are finite.
+    """
+    peak = largest(tensors.values())
+    if peak is None or math.isfinite(peak.item()):
         return None
-    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
-    return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
+    return next(name for name, tensor in tensors.items() if not tensor.isfinite().all())
+
+
+def squared_distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the squares of left - right over all tensors, a float64 scalar where they are; nothing waits
+    for the device.
+    """
+    names = sorted(left)
+    squares = [
+        in_double(ours).sub_(joined(theirs)).square_().sum()
+        for ours, theirs in pieces((left[name] for name in names), (right[name] for name in names))
+    ]
+    return torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
 
 
 def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """Return the Euclidean norm of left - right over all tensors, summed in float64; one wait for the device."""
-    if not left:
-        return 0.0
-    squares = [(left[name].double() - right[name].double()).square().sum() for name in sorted(left)]
-    return float(sum(torch.stack(squares).tolist()) ** 0.5)
+    return math.sqrt(squared_distance(left, right).item())

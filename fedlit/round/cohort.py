@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fedlit.algebra.pieces import largest
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import DivergenceError, UserError
 from fedlit.process import communication
@@ -90,9 +91,7 @@ class Cohort:
         """Return sum_i p_i x_i of every tensor of a group, in the tensors' own types; one collective for all groups."""
         assert self.client_ids, "an empty round has no mean"
         if self._means is None:
-            totals, share = self._total.reduce(), self._share
-            # In pieces, so that the float64 copy is of one tensor, not of the model.
-            moved = {key: decode(total, self._like[key], share) for key, total in totals.items()}
+            moved = decode(self._total.reduce(), self._like, self._share)
             means: Payload = {**{name: {} for name in self._server}, **grouped(moved)}
             self._means = dict(self._on_server(means) if self._on_server else means)
         return dict(self._means[group])
@@ -111,7 +110,7 @@ class Cohort:
             values = function({name: self._kept.get(client_id, name) for name in self._server[MODEL]})
             require_summable(values, client_id, self.plan.round_idx)
             total.add(encode(values, reference, self.plan.weights[client_id]))
-        return {name: decode(part, reference[name], self._share) for name, part in total.reduce().items()}
+        return decode(total.reduce(), reference, self._share)
 
     def stack(self, names: Sequence[str]) -> TensorDict:
         """Return each named tensor of every client, shape `(n, *shape)`, along the cohort's order; one collective."""
@@ -136,7 +135,7 @@ def stack_rows(kept: Kept, client_ids: Sequence[int], like: Mapping[str, Tensor]
     mine = kept.clients()
     for row, client_id in zip(rows, client_ids, strict=True):
         if client_id in mine:
-            row.copy_(torch.cat([kept.get(client_id, name).reshape(-1) for name in like]).view(integers))
+            torch.cat([kept.get(client_id, name).detach().reshape(-1) for name in like], out=row.view(first.dtype))
     communication.sum_in_place(rows)
     columns = torch.split(rows.view(first.dtype), sizes, dim=1)
     return {
@@ -146,11 +145,17 @@ def stack_rows(kept: Kept, client_ids: Sequence[int], like: Mapping[str, Tensor]
 
 
 def require_summable(tensors: Mapping[str, Tensor], client_id: int, round_idx: int) -> None:
-    """Raise a DivergenceError that names the first tensor that is not finite or too large."""
-    if not tensors:
+    """Raise a DivergenceError that names the first tensor that is not finite or too large; one wait for the device."""
+    peak = largest(tensors.values())
+    if peak is None or peak.item() < LARGEST:
         return
-    peaks = torch.stack([tensor.detach().abs().amax().double() for tensor in tensors.values()]).tolist()
-    for key, peak in zip(tensors, peaks, strict=True):
-        if not peak < LARGEST:  # also true for NaN
-            what = key.removeprefix(f"{MODEL}/")
-            raise DivergenceError(what=what, value=peak, limit=LARGEST, round_number=round_idx + 1, client_id=client_id)
+    for key, tensor in tensors.items():
+        peak = largest([tensor])
+        if peak is not None and not peak.item() < LARGEST:  # also true for NaN
+            raise DivergenceError(
+                what=key.removeprefix(f"{MODEL}/"),
+                value=peak.item(),
+                limit=LARGEST,
+                round_number=round_idx + 1,
+                client_id=client_id,
+            )
