@@ -15,12 +15,12 @@ from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange
 from fedlit.config import LocalConfig
-from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, LocalPart, LocalRound, Trainer
 from fedlit.round.payload import MODEL
 from fedlit.seeding import torch_stream
 from fedlit.tasks import Batch, Example
+from fedlit.tasks.encoded import examples_of
 
 
 @dataclass(kw_only=True)
@@ -144,10 +144,9 @@ class SerialTrainer(Trainer):
 
         Of a large shard only the rows of this round become examples, all at once.
         """
-        rows: Sequence[Row] = job.rows
-        order = list(self._order(len(rows), job.client_id, job.plan.round_idx, num_steps))
+        order = list(self._order(len(job.rows), job.client_id, job.plan.round_idx, num_steps))
         wanted = sorted({row for step in order for row in step})
-        return order, dict(zip(wanted, self.module.task.encode([rows[row] for row in wanted]), strict=True))
+        return order, dict(zip(wanted, examples_of(self.module.task, job.rows, wanted), strict=True))
 
     def _order(self, num_rows: int, client_id: int, round_idx: int, num_steps: int) -> Iterator[list[int]]:
         """Yield the row numbers of each optimizer step, of the one in which an epoch ends only those that are left."""
