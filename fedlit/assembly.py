@@ -37,7 +37,7 @@ from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
 from fedlit.store.folder import RunFolder, with_own_template
 from fedlit.tasks import Task
-from fedlit.tasks.encoded import ClientRows, ExampleStore
+from fedlit.tasks.encoded import ClientRows, ExampleStore, share_rows
 
 NUM_CALIBRATION_BATCHES = 4
 """Training batches that an adapter may look at when it is initialised."""
@@ -159,6 +159,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     module = ClientModule(backbone.model, task, method, host.trained)
     module.configure_optimizers()  # its mistakes are told before the first evaluation
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
+    share_rows(inputs.rows)
     store = ExampleStore.shared(task)
     rows = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
     schedule = make_schedule(plan, host)
