@@ -10,12 +10,13 @@ from __future__ import annotations
 import socket
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+from fedlit.data.kept_rows import ChosenRows, KeptRows
 from fedlit.data.prompts import Row
 from fedlit.data.scratch import ScratchFile
 from fedlit.process import communication
@@ -90,49 +91,18 @@ class ExampleStore:
         return self.kind.unpacked(data)
 
 
-@dataclass(frozen=True)
-class ClientRows(Sequence[Row]):
-    """The training rows of one client, which are looked up in those of the run when they are asked for.
+class ClientRows(ChosenRows):
+    """The training rows of one client, looked up in those of the run, and their examples."""
 
-    rows: of the run. numbers: those of them that are the client's.
-    """
-
-    rows: Sequence[Row]
-    numbers: Sequence[int]
-    store: ExampleStore
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, place: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[Row]: ...
-
-    def __getitem__(self, place: int | slice) -> Row | list[Row]:
-        if isinstance(place, slice):
-            return [self.rows[number] for number in self.numbers[place]]
-        return self.rows[self.numbers[place]]
+    def __init__(self, rows: Sequence[Row], numbers: Sequence[int], store: ExampleStore) -> None:
+        """Give the run's rows, the numbers of the client's and the run's examples."""
+        super().__init__(rows, numbers)
+        self.store = store
 
     def examples(self, places: Sequence[int]) -> list[Example]:
         """Return the examples of rows by their place among the client's."""
         numbers = [self.numbers[place] for place in places]
-        return self.store.of(numbers, _Chosen(self.rows, numbers))
-
-
-@dataclass(frozen=True)
-class _Chosen(Sequence[Row]):
-    """Rows by their numbers, each looked up when it is asked for."""
-
-    rows: Sequence[Row]
-    numbers: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self.rows[self.numbers[place]]
+        return self.store.of(numbers, ChosenRows(self.rows, numbers))
 
 
 def examples_of(task: Task[Any, Any], rows: Sequence[Row], places: Sequence[int]) -> list[Any]:
@@ -142,19 +112,28 @@ def examples_of(task: Task[Any, Any], rows: Sequence[Row], places: Sequence[int]
     return task.encode([rows[place] for place in places])
 
 
-def _shared_files(num: int) -> list[ScratchFile] | None:
+def share_rows(rows: Sequence[Row]) -> None:
+    """Let the processes of a machine that keep the same rows in files read one of them. All processes call it."""
+    if not all(communication.gather_objects(isinstance(rows, KeptRows))):
+        return
+    assert isinstance(rows, KeptRows)
+    if communication.num_processes() > 1 and (files := _shared_files(1, rows.copy_to)):
+        rows.file = files[0]
+
+
+def _shared_files(num: int, fill: Callable[[ScratchFile], None] = lambda file: None) -> list[ScratchFile] | None:
     """Return new files that all processes of a machine have open, without a name; None where there can be none.
 
-    The first process of each machine makes them, as far as the machine's name tells; one that does not find them, being
-    in another container, makes its own.
+    The first process of each machine makes and fills them, as far as the machine's name tells; one that does not find
+    them, being in another container, makes its own.
     """
     host = socket.gethostname()
     hosts = communication.gather_objects(host)
     first = hosts.index(host)
-    files = _made(num) if first == communication.process_index() else []
+    files = _made(num, fill) if first == communication.process_index() else []
     try:
         paths = communication.gather_objects([file.path for file in files])[first]
-        files = files or _opened(paths) or _made(num)
+        files = files or _opened(paths) or _made(num, fill)
         communication.barrier()  # all have opened them
     finally:
         for file in files:
@@ -162,10 +141,17 @@ def _shared_files(num: int) -> list[ScratchFile] | None:
     return files or None
 
 
-def _made(num: int) -> list[ScratchFile]:
-    with suppress(OSError):
-        return [ScratchFile.make() for _ in range(num)]
-    return []
+def _made(num: int, fill: Callable[[ScratchFile], None]) -> list[ScratchFile]:
+    files: list[ScratchFile] = []
+    try:
+        for _ in range(num):
+            files.append(ScratchFile.make())
+            fill(files[-1])
+    except OSError:
+        for file in files:
+            file.forget_name()
+        return []
+    return files
 
 
 def _opened(paths: Sequence[Path]) -> list[ScratchFile]:
