@@ -1,7 +1,7 @@
 """Two processes that train LoRA as one would by hand: `python bare_loop.py MODEL ROWS ROUNDS STEPS BATCH TOKENS`.
 
-torch, transformers and peft; each process trains its half of the clients' steps on batches tokenised beforehand, and the
-trained parameters are averaged with one flat all-reduce a round. It starts its own second process.
+torch, transformers and peft; each process trains its half of the clients' steps on batches tokenised beforehand, and
+the trained parameters are averaged with one flat all-reduce a round. It starts its own second process.
 """
 
 import json

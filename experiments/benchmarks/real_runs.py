@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -145,7 +146,7 @@ def run(words: Sequence[str], model: Path, rows: Path, folder: Path) -> Used:
     peak_mb, seconds = watched(command, environment(METER=str(log)), folder)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     rounds = {}
-    for before, after in zip(lines, lines[1:], strict=False):
+    for before, after in pairwise(lines):
         used = {key: after[key] - before[key] for key in ("cpu_s", "wall_s")}
         rounds[after["round"]] = {**used, "pss_mb": after["pss_mb"]}
     return Used(peak_mb=peak_mb, seconds=seconds, rounds=rounds)
