@@ -40,6 +40,7 @@ from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
 from fedlit.store.folder import RunFolder, with_own_template
 from fedlit.tasks import Task
+from fedlit.tasks.encoded import ClientRows, ExampleStore, share_rows
 
 NUM_CALIBRATION_BATCHES = 4
 """Training batches that an adapter may look at when it is initialised."""
@@ -161,7 +162,9 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     module = ClientModule(backbone.model, task, method, host.trained)
     module.configure_optimizers()  # its mistakes are told before the first evaluation
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
-    rows = [[inputs.rows[row] for row in shard.train] for shard in plan.clients]
+    share_rows(inputs.rows)
+    store = ExampleStore.shared(task)
+    rows = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
     schedule = make_schedule(plan, host)
     server = host.first_server(method.parts, len(rows))
     host.load_server(server)

@@ -8,6 +8,7 @@ from fedlit.config import RunConfig
 from fedlit.config.choosing import has_validation, require_founded
 from fedlit.config.record import flat_values
 from fedlit.config.schema import PartitionConfig
+from fedlit.data.kept_rows import ChosenRows, KeptRows
 from fedlit.data.notices import row_notices, validation_notices
 from fedlit.data.own_rows import PARTITION, SOURCE, OwnRows, require_own
 from fedlit.data.prompts import Row
@@ -44,7 +45,7 @@ class Inputs:
     """
 
     config: RunConfig
-    rows: list[Row]
+    rows: Sequence[Row]
     shards: list[Shard]
     labels: RowLabels | None = None
     own_test_rows: tuple[Row, ...] = ()
@@ -52,15 +53,27 @@ class Inputs:
     classes: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
-    @property
-    def test_rows(self) -> list[Row]:
-        """The global test set: the data set's own, or the clients' test parts together."""
-        return list(self.own_test_rows) or [self.rows[row] for shard in self.shards for row in shard.test]
+    def in_files(self) -> "Inputs":
+        """Return the same with rows that are looked up in files without a name, not kept as objects; those that were
+        given from Python stay, since the caller has them anyway.
+        """
+        if self.config.data.source == SOURCE:
+            return self
+        return replace(self, rows=KeptRows.of(self.rows))
 
     @property
-    def validation_rows(self) -> list[Row]:
+    def test_rows(self) -> Sequence[Row]:
+        """The global test set: the data set's own, or the clients' test parts together."""
+        return self.own_test_rows or self.rows_of([row for shard in self.shards for row in shard.test])
+
+    @property
+    def validation_rows(self) -> Sequence[Row]:
         """The validation set: the data set's own, or the clients' validation parts together; none without any."""
-        return list(self.own_validation_rows) or [self.rows[row] for shard in self.shards for row in shard.validation]
+        return self.own_validation_rows or self.rows_of([row for shard in self.shards for row in shard.validation])
+
+    def rows_of(self, numbers: Sequence[int]) -> Sequence[Row]:
+        """Return the rows with these numbers, each looked up when it is asked for."""
+        return ChosenRows(self.rows, numbers)
 
     @property
     def client_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -116,8 +117,8 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     backbone.require_readable(_texts(plan.inputs))
     inputs = plan.inputs
     if task_spec(inputs.config.data.task).needs_task(inputs.config.data):  # torchmetrics, a second of a dry run
-        rows = (*inputs.rows, *inputs.own_test_rows, *inputs.own_validation_rows)
-        make_task(plan, backbone).check_rows(rows)
+        own = (*inputs.own_test_rows, *inputs.own_validation_rows)
+        make_task(plan, backbone).check_rows((*inputs.rows, *own) if own else inputs.rows)
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds
         layers, _ = attach_adapter(plan, backbone)
@@ -131,7 +132,7 @@ def _texts(inputs: Inputs) -> Iterator[str]:
     data = inputs.config.data
     yield from filter(None, (data.template, data.test_template))
     columns = task_spec(data.task).columns(data)
-    for row in (*inputs.rows, *inputs.own_test_rows, *inputs.own_validation_rows):
+    for row in chain(inputs.rows, inputs.own_test_rows, inputs.own_validation_rows):
         yield from (str(row[column]) for column in columns if column in row)
 
 

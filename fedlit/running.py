@@ -77,6 +77,7 @@ def run_to_end(
 
             dry_run(inputs)
         return None
+    inputs = inputs.in_files()  # before the libraries' memory comes on top
     with quick_imports(for_good=own_process):
         from fedlit.extras import Extras  # noqa: PLC0415  torch and Fabric: seconds
         from fedlit.launch import federate  # noqa: PLC0415  as above

@@ -3,6 +3,7 @@
 Shapes: n rows in a batch, T tokens in its longest row, L positions of the batch that carry a label.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -50,14 +51,38 @@ class Example:
         """All right responses, the one in `token_ids` first."""
         return (self.response, *self.other_references)
 
+    def packed(self) -> bytes:
+        """Return what a training example has beside its texts, as 32-bit integers: prompt tokens, whether it is
+        truncated, number and places of the spans that are learned, tokens.
+        """
+        places = [place for span in self.learned for place in span]
+        head = (self.num_prompt_tokens, self.truncated, len(self.learned), *places)
+        return array("i", (*head, *self.token_ids)).tobytes()
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "Example":
+        """Return the example of such bytes, without its texts."""
+        numbers = array("i")
+        numbers.frombytes(data)
+        begin = 3 + 2 * numbers[2]
+        places = numbers[3:begin]
+        return cls(
+            token_ids=tuple(numbers[begin:]),
+            num_prompt_tokens=numbers[0],
+            prompt="",
+            response="",
+            truncated=bool(numbers[1]),
+            learned=tuple(zip(places[::2], places[1::2], strict=True)),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """Rows padded to one length.
 
-    token_ids (n, T), padded on the right, without a mask: nothing of a causal model looks to the right. label_positions
-    (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,) those next tokens,
-    in row order; num_labels counts them by row.
+    token_ids (n, T), padded on the right, without a mask: nothing of a causal model looks to the right.
+    label_positions (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,)
+    those next tokens, in row order; num_labels counts them by row.
     """
 
     token_ids: Tensor

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -107,21 +107,25 @@ class Exporter:
     run: RunFolder
     reader: Reader
 
+    @cached_property
+    def _partition(self) -> dict[str, Any] | None:
+        """What partition.json holds, read once: it is as long as there are clients, each of which may be written."""
+        try:
+            return read_partition(self.run.path)
+        except DamagedPartition:
+            return None
+
     def write(
         self, server: ServerState, folder: Path, records: Sequence[Mapping[str, Any]], client_id: int | None = None
     ) -> None:
         """Write the model as it stands, and beside it what the run's records and its folder tell of it. `client_id`:
         whose it is, where every client has its own.
         """
-        try:
-            partition = read_partition(self.run.path)
-        except DamagedPartition:
-            partition = None
         facts = result_facts(
             self.run.config,
             round_number=server.round_idx,
             records=records,
-            partition=partition,
+            partition=self._partition,
             environment=stored_environment(self.run.path),
             client_id=client_id,
         )

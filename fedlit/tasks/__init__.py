@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,19 @@ class Example(Protocol):
     @property
     def num_tokens(self) -> int | None:
         """Tokens of the row, all that the model reads of it; None of an image."""
+        ...
+
+
+class Packed(Protocol):
+    """An example whose part that training reads can be written as bytes."""
+
+    def packed(self) -> bytes:
+        """Return what training reads of it."""
+        ...
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Self:
+        """Return the example of such bytes, without the texts that training does not read."""
         ...
 
 
@@ -91,7 +104,13 @@ class Task(ABC, Generic[ExampleT, BatchT]):
     """The interface between the federation, which knows clients and rounds, and a task's text, images or labels.
 
     What is asked before torch is imported, of rows and configurations, is in the task's `TaskSpec`.
+
+    packed_examples: the class of its training examples, if they can be kept as bytes (`Packed`): a
+    row is then encoded once in a run, by itself, and what `collate`, `truncated` and `num_tokens` read of it is kept.
+    None: rows are encoded each time that a client trains on them.
     """
+
+    packed_examples: ClassVar[type[Packed] | None] = None
 
     @classmethod
     @abstractmethod

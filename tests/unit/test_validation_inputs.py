@@ -44,7 +44,7 @@ def test_a_validation_set_of_nobody_leaves_the_clients_alone(tmp_path: Path) -> 
     plain, inputs = of_files(tmp_path, validation=None), of_files(tmp_path)
     assert inputs.shards == plain.shards
     assert [row["prompt"] for row in inputs.validation_rows] == [row["prompt"] for row in VALIDATION]
-    assert (plain.validation_rows, inputs.notices) == ([], ())
+    assert ([*plain.validation_rows], inputs.notices) == ([], ())
     before, after = plain.partition_record(), inputs.partition_record()
     assert len(after.pop("validation_rows_sha256")) == 64
     assert before == after
@@ -55,7 +55,7 @@ def test_parts_of_the_clients_are_the_validation_set(tmp_path: Path, test: Any) 
     plain = of_files(tmp_path, validation=None, test=test)
     inputs = of_files(tmp_path, "partition.validation_fraction=0.1", validation=None, test=test)
     assert [shard.test for shard in inputs.shards] == [shard.test for shard in plain.shards]
-    assert inputs.test_rows == plain.test_rows
+    assert [*inputs.test_rows] == [*plain.test_rows]
     assert [len(shard.validation) for shard in inputs.shards] == [2, 2]
     assert len(inputs.validation_rows) == 4
 

@@ -14,11 +14,11 @@ from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange
 from fedlit.config import LocalConfig
-from fedlit.data.prompts import Row
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Correction, LocalPart, LocalRound, Trainer
 from fedlit.round.payload import MODEL
 from fedlit.tasks import Batch, Example
+from fedlit.tasks.encoded import examples_of
 
 
 @dataclass(kw_only=True)
@@ -76,10 +76,9 @@ class LocalTrainer(Trainer):
 
         Of a large shard only the rows of this round become examples, all at once.
         """
-        rows: Sequence[Row] = job.rows
-        order = list(self._order(len(rows), job.client_id, job.plan.round_idx))
+        order = list(self._order(len(job.rows), job.client_id, job.plan.round_idx))
         wanted = sorted({row for step in order for row in step})
-        examples = dict(zip(wanted, self.module.task.encode([rows[row] for row in wanted]), strict=True))
+        examples = dict(zip(wanted, examples_of(self.module.task, job.rows, wanted), strict=True))
         return ClientRound(job=job, order=order, examples=examples)
 
     def begin(self, mine: ClientRound, trained: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class CausalLM(Task[Example, Batch]):
     Raises:
         UserError: a length that leaves no room, or scores that the protocol does not compute.
     """
+
+    packed_examples: ClassVar[type[Example]] = Example
 
     tokenizer: Any
     data: DataConfig

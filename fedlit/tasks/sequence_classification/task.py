@@ -7,9 +7,11 @@ Shapes: n rows, T tokens, C classes (1 output in a regression).
 """
 
 import json
+import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,8 @@ from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
 from fedlit.tasks.precision import at_least_float32
+
+_TARGET = struct.Struct("=d")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +52,28 @@ class TextExample:
     def num_tokens(self) -> int:
         """Tokens of the text or texts, special ones included."""
         return len(self.token_ids)
+
+    def packed(self) -> bytes:
+        """Return all but the text: the target, then as 32-bit integers whether the target is a class, whether the
+        example is truncated, the number of segment ids, these, and the tokens.
+        """
+        head = (isinstance(self.target, int), self.truncated, len(self.segment_ids))
+        return _TARGET.pack(self.target) + array("i", (*head, *self.segment_ids, *self.token_ids)).tobytes()
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "TextExample":
+        """Return the example of such bytes, without its text."""
+        (target,) = _TARGET.unpack_from(data)
+        numbers = array("i")
+        numbers.frombytes(data[_TARGET.size :])
+        is_class, truncated, num_segment_ids = numbers[:3]
+        return cls(
+            token_ids=tuple(numbers[3 + num_segment_ids :]),
+            segment_ids=tuple(numbers[3 : 3 + num_segment_ids]),
+            target=int(target) if is_class else target,
+            text="",
+            truncated=bool(truncated),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +107,8 @@ class SequenceClassification(Task[TextExample, TextBatch]):
     classes: names in the order of their numbers; none in a regression. pad_id: fills the padding. has_segments: whether
     the model has embeddings of the first and the second text.
     """
+
+    packed_examples: ClassVar[type[TextExample]] = TextExample
 
     tokenizer: Any
     data: DataConfig
