@@ -1,7 +1,7 @@
 """Greedy decoding of a batch that a row leaves as soon as it has ended.
 
-transformers' `generate` goes on until the last row has ended, and computes for all rows what it then throws away. Here a
-row that has ended takes no part in the next step. What a row says is the same: its tokens are the argmax of the same
+transformers' `generate` goes on until the last row has ended, and computes for all rows what it then throws away. Here
+a row that has ended takes no part in the next step. What a row says is the same: its tokens are the argmax of the same
 forward pass. A matrix product of fewer rows may differ in the last bit, which shows where two tokens are equally likely
 to that precision.
 
@@ -21,7 +21,11 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from fedlit.data.collation import pad_left
 
 _READ = ("input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache")
-_NO_RULE = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "transformers_version", "_from_model_config")
+_NO_RULES = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens", "use_cache"),
+    *("transformers_version", "_from_model_config"),
+)
+"""Generation settings that `generate` is given anyway, or that change nothing."""
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
@@ -76,7 +80,7 @@ def decodes_alone(model: nn.Module) -> bool:
     it keeps something else than keys and values from one token to the next.
     """
     settings = getattr(model, "generation_config", None)
-    if settings is None or not set(settings.to_diff_dict()) <= set(_NO_RULE):
+    if settings is None or any(value for name, value in settings.to_diff_dict().items() if name not in _NO_RULES):
         return False
     kind: Any = type(model)
     prepares = getattr(kind, "prepare_inputs_for_generation", None)
