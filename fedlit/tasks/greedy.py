@@ -64,8 +64,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
         return states.new_empty((*states.shape[:2], length + self._room, states.shape[-1]))
 
 
-def _cache(model: nn.Module, room: int) -> DynamicCache | None:
-    """Return an empty cache; None for a model that keeps other things than the keys and values of single rows."""
+def _cache(model: nn.Module, room: int) -> Any:
+    """Return an empty DynamicCache; None for a model that keeps something else than keys and values of single rows."""
     cache = DynamicCache(config=model.config)
     if not cache.layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
         return None
@@ -79,12 +79,14 @@ def decodes_alone(model: nn.Module) -> bool:
     Not so where its generation settings have rules of their own, where it prepares its inputs in its own way, or where
     it keeps something else than keys and values from one token to the next.
     """
-    settings = getattr(model, "generation_config", None)
+    settings, config = getattr(model, "generation_config", None), getattr(model, "config", None)
     if settings is None or any(value for name, value in settings.to_diff_dict().items() if name not in _NO_RULES):
         return False
     kind: Any = type(model)
-    prepares = getattr(kind, "prepare_inputs_for_generation", None)
-    if prepares is not GenerationMixin.prepare_inputs_for_generation or model.config.is_encoder_decoder:
+    for name in ("generate", "prepare_inputs_for_generation"):
+        if getattr(kind, name, None) is not getattr(GenerationMixin, name):
+            return False
+    if getattr(config, "is_encoder_decoder", True):
         return False
     return set(_READ) <= set(inspect.signature(kind.forward).parameters) and _cache(model, 0) is not None
 

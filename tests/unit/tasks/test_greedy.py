@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers import AutoModelForCausalLM as AnyModel
 from transformers import (
     BloomConfig,
     DynamicCache,
@@ -22,7 +23,6 @@ from transformers import (
     Phi3Config,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM as AnyModel
 
 from fedlit.config import EvalConfig
 from fedlit.data.collation import Example
