@@ -98,6 +98,7 @@ NIGHTLY = {
         "parity/test_going_on.py::test_a_run_of_an_exported_adapter_begins_where_the_run_before_ended"
     ),
     "slurm/test_federation.py::test_cells_that_share_a_job_and_its_time_limit": "slurm/test_mechanics.py",
+    "unit/test_evaluation_benchmark.py": "unit/tasks/test_greedy.py",
 }
 
 

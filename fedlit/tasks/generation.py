@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedlit.config import EvalConfig
 from fedlit.data.collation import pad_left
+from fedlit.tasks.greedy import Rules, StopFinder, decode, decodes_alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,31 @@ def generate(
     Under greedy decoding a row ends at a stop text as well, which saves time and changes nothing before it. A beam
     search goes on: ending a beam there would change which one wins.
     """
+    ends = [tokenizer.eos_token_id] if end_ids is None else list(end_ids)
+    if settings.num_beams == 1 and decodes_alone(model):
+        rules = Rules(
+            max_new_tokens=settings.max_new_tokens,
+            end_ids=frozenset(ends),
+            no_repeat_ngram_size=settings.no_repeat_ngram_size,
+            stop=StopFinder(texts=settings.stop, tokenizer=tokenizer) if settings.stop else None,
+        )
+        rows = decode(model, prompts, rules, pad_id=pad_id, device=device)
+        longest = max(map(len, rows))
+        return [[*row, *[pad_id] * (longest - len(row))] for row in rows]
+    return _generate(model, tokenizer, prompts, settings, pad_id=pad_id, device=device, ends=ends)
+
+
+def _generate(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    settings: EvalConfig,
+    *,
+    pad_id: int,
+    device: torch.device,
+    ends: list[int],
+) -> list[list[int]]:
+    """Return the same by transformers' `generate`, which knows beams and all kinds of models."""
     ids, mask = pad_left(prompts, pad_id)
     width = ids.shape[1]
     extra: dict[str, Any] = {}
@@ -96,7 +122,7 @@ def generate(
         num_beams=settings.num_beams,
         # A backbone configured for training has use_cache=False, which generation would silently copy: 11 times slower.
         use_cache=True,
-        eos_token_id=tokenizer.eos_token_id if end_ids is None else list(end_ids),
+        eos_token_id=ends,
         pad_token_id=pad_id,
         **extra,
     )
