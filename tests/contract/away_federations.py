@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric import Fabric
+from safetensors.torch import load_file
 from second_device import AWAY, SecondDevice
 
 from fedlit import assembly
 from fedlit.client.steps import LocalSteps
+from fedlit.store import checkpoint
 
 
 class AwayFabric(Fabric):
@@ -36,6 +38,7 @@ def second_device(monkeypatch: pytest.MonkeyPatch, *makers: Any) -> Iterator[Sec
             patch.setattr(maker, "Fabric", AwayFabric)
         patch.setattr(assembly, "rehearse", lambda _plan: None)
         patch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_given, **_options: None)
+        patch.setattr(checkpoint, "load_file", _load_file)
         # As on a GPU, a parameter stays the same object when its module moves.
         before = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)
@@ -44,6 +47,11 @@ def second_device(monkeypatch: pytest.MonkeyPatch, *makers: Any) -> Iterator[Sec
                 yield device
         finally:
             torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+def _load_file(path: Any, device: str) -> dict[str, torch.Tensor]:
+    """As safetensors, which does not know the device."""
+    return {name: tensor.to(device) for name, tensor in load_file(path).items()}
 
 
 def waits_in_steps(device: SecondDevice, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:

@@ -211,6 +211,6 @@ def _inner(tensor: Tensor) -> Tensor:
 def place() -> str:
     """Return the innermost function of the package on the stack, `file.py:function`."""
     for frame in reversed(traceback.extract_stack()):
-        if frame.filename.startswith(PACKAGE):
+        if frame.filename.startswith(PACKAGE) and not frame.name.startswith("<"):  # no comprehension of a function
             return f"{frame.filename.removeprefix(PACKAGE).lstrip('/')}:{frame.name}"
     return "outside"

@@ -37,14 +37,16 @@ says. One wait of a client would be best, and a row by layer has no place in a t
 """
 EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 """Places that read scores, answers and losses: as often as there are batches and new tokens."""
+_GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
+_PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
 ALSO = {
-    "fedftg": {
-        "client/optimizers/galore.py:_top_vectors": "an SVD of each matrix as often as its subspace is renewed",
-    },
-    "flexlora": {"algebra/low_rank.py:svd": "CUDA's SVD reads whether it converged"},
+    "fedftg": _GALORE,
+    "fedrot_lora": {"round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client"},
+    "fedsa_lora": _PRIVATE,
+    "local_only": _PRIVATE,
 }
 """Further places of single recipes."""
-IN_STEPS = {"fedftg": {"client/optimizers/galore.py:_top_vectors"}}
+IN_STEPS = {"fedftg": _GALORE.keys()}
 """The places that wait between local steps: of the recipes that are not here there are none."""
 
 

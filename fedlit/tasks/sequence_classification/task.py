@@ -26,6 +26,7 @@ from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
+from fedlit.tasks.masks import masks_as_given
 from fedlit.tasks.outside_scores import outside_metrics
 
 
@@ -53,8 +54,8 @@ class TextExample:
 class TextBatch:
     """Rows padded on the right to one length.
 
-    inputs: input_ids, attention_mask and where needed token_type_ids, all (n, T) int64. targets: (n,), int64 classes or
-    float32 numbers.
+    inputs: input_ids, where something is padded attention_mask, and where needed token_type_ids, all (n, T) int64.
+    targets: (n,), int64 classes or float32 numbers.
     """
 
     inputs: Mapping[str, Tensor]
@@ -162,7 +163,9 @@ class SequenceClassification(Task[TextExample, TextBatch]):
     def collate(self, examples: Sequence[TextExample]) -> TextBatch:
         """Return the batch of `examples`, on the CPU."""
         token_ids, attention_mask = pad_right([example.token_ids for example in examples], self.pad_id)
-        inputs = {"input_ids": token_ids, "attention_mask": attention_mask}
+        inputs = {"input_ids": token_ids}
+        if not attention_mask.all():
+            inputs["attention_mask"] = attention_mask
         if self.has_segments:
             inputs["token_type_ids"], _ = pad_right([example.segment_ids for example in examples], 0)
         dtype = torch.float32 if self.data.regression else torch.int64
@@ -177,7 +180,8 @@ class SequenceClassification(Task[TextExample, TextBatch]):
 
     def _outputs(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return logits (n, C) of classes, or numbers (n,), in float32."""
-        logits: Tensor = model(**batch.inputs).logits.float()
+        with masks_as_given():
+            logits: Tensor = model(**batch.inputs).logits.float()
         return logits.squeeze(-1) if self.data.regression else logits
 
     def evaluation_batches(self, examples: Sequence[TextExample], batch_size: int) -> list[list[TextExample]]:

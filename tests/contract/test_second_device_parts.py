@@ -1,0 +1,93 @@
+"""What else a run does, on a device that is not the CPU: resuming, states that clients keep, corrections, bfloat16,
+encoders. Each ends with the CPU's bits.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import test_classifiers
+import tiny_federations
+from away_federations import on_cpu, scores, second_device, waits_in_steps
+from tiny_federations import Builder, assert_equal, results
+from torch.nn import functional
+
+SMALL = ("num_clients=3", "num_rounds=2", "local.steps=2", "eval.every=2", "model.attention_implementation=eager")
+PARTS = {
+    "private, kept optimizer": ["method=fedsa_lora", "local.optimizer_state=keep"],
+    "galore, kept projections": ["method=fedftg", "local.optimizer_state=keep"],
+    "scaffold": ["method=fedit", "method.optimizer=sgd", "local.scaffold=true"],
+    "prox, clipping, schedule, accumulation": [
+        "method=fedit",
+        "local.prox_mu=1",
+        "local.max_grad_norm=0.1",
+        "local.schedule=cosine",
+        "local.accumulate=2",
+    ],
+    "autocast, bfloat16 backbone": ["method=fedex_lora", "compute.precision=bf16-mixed", "model.dtype=bfloat16"],
+    "server optimizer, validation, own rows": [
+        "method=ffa_lora",
+        "server.optimizer=fedadam",
+        "server.lr=0.01",
+        "partition.validation_fraction=0.2",
+        "eval.on=both",
+    ],
+}
+GALORE = {"client/optimizers/galore.py:step"}
+
+
+@pytest.mark.parametrize("arguments", PARTS.values(), ids=PARTS.keys())
+def test_a_stopped_run_goes_on_to_the_bits_of_the_cpu(
+    arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round 2 is trained by another process, as it were, from the checkpoint that the first one has written."""
+    build = Builder(tmp_path, num_layers=1)
+    with second_device(monkeypatch, tiny_federations) as device:
+        in_steps = waits_in_steps(device, monkeypatch)
+        first = build("away", *arguments, *SMALL)
+        first.config.num_rounds = 1
+        first.run()
+        second = build("away", *arguments, *SMALL)
+        assert second.server.round_idx == 1
+        second.run()
+    monkeypatch.undo()
+    expected = build.run("cpu", *arguments, *SMALL)
+    assert_equal(on_cpu(results(second)), results(expected))
+    assert scores(second.folder.records()[2:]) == scores(expected.folder.records()[2:])
+    assert in_steps.keys() <= GALORE
+
+
+def texts(folder: Path) -> list[str]:
+    """Return the words for texts of two classes and of unequal length."""
+    rows = [f'{{"text": "{"word " * (1 + i % 5)}{i}", "label": {i % 2}}}\n' for i in range(60)]
+    path = folder / "texts.jsonl"
+    path.write_text("".join(rows), encoding="utf-8")
+    return ["data=texts", f"data.path={path}", "model.max_length_tokens=24"]
+
+
+CLASSIFIERS = {
+    "bert": ["model=bert-small", "method=fedsa_lora", "model.attention_implementation=eager"],
+    "roberta, fused": ["model=roberta-small", "method=fedit", "model.attention_implementation=sdpa"],
+    "siglip": ["model=siglip-small", "method=fedit", "model.attention_implementation=eager"],
+    "vit, fused": ["model=vit-small", "method=full", "model.attention_implementation=sdpa"],
+}
+
+
+@pytest.mark.parametrize("arguments", CLASSIFIERS.values(), ids=CLASSIFIERS.keys())
+def test_classifiers_wait_in_no_step(
+    arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = texts(tmp_path) if "bert" in arguments[0] else []
+    words = [*data, *arguments]
+    # A device has a generator of its own, and the encoders have dropout.
+    monkeypatch.setattr(functional, "dropout", lambda values, *_options, **_named: values)
+    with second_device(monkeypatch, test_classifiers) as device, monkeypatch.context() as patch:
+        in_steps = waits_in_steps(device, patch)
+        away = test_classifiers.federation(tmp_path, "away", *words)
+        away.run()
+    assert not in_steps
+    expected = test_classifiers.federation(tmp_path, "cpu", *words)
+    expected.run()
+    if "sdpa" not in arguments[-1]:  # the fused kernel of the CPU is not that of another device
+        assert_equal(on_cpu(results(away)), results(expected))
+        assert scores(away.folder.records()) == scores(expected.folder.records())
