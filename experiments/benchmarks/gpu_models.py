@@ -87,36 +87,40 @@ class Work:
 
     num_block: parameters of the blocks' matrices. attention: operations of one token's attention in one forward pass,
     half of the square, since the mask is causal. num_head: parameters of the output projection. num_trained,
-    num_trained_head: those that get a gradient of their own, factors of LoRA and weights alike.
+    num_trained_head: those of the blocks, factors of LoRA and weights alike, and of the projection that get a gradient.
     """
 
     num_block: int
     attention: float
     num_head: int
     num_trained: int
+    num_trained_head: int = 0
 
     def flops(self, num_tokens: int, num_labels: int) -> float:
         """Return the operations of training on so many tokens: forward, gradients of activations, those of weights.
+        Of a product of attention both sides are activations.
 
         The output projection counts where a token has a label, as it is computed there alone. What is computed a second
         time, to save memory, does not count.
         """
-        of_token = 4 * self.num_block + 2 * self.attention + 2 * self.num_trained
-        return float(num_tokens * of_token + 4 * num_labels * self.num_head)
+        of_token = 4 * self.num_block + 3 * self.attention + 2 * self.num_trained
+        of_label = 4 * self.num_head + 2 * self.num_trained_head
+        return float(num_tokens * of_token + num_labels * of_label)
 
 
-def work_of(model: nn.Module, architecture: Any, num_tokens: int, num_trained: int) -> Work:
-    """Return the work of a model that trains `num_trained` parameters, on texts of `num_tokens` tokens."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    matrices = {
-        id(module.weight): module.weight.numel()
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    size = getattr(architecture, "head_dim", None) or architecture.hidden_size // architecture.num_attention_heads
-    attended = 2 * num_tokens * architecture.num_attention_heads * size * architecture.num_hidden_layers
+def work_of(model: nn.Module, num_tokens: int) -> Work:
+    """Return the work of a model as it stands, adapter included, on texts of `num_tokens` tokens."""
+    shape: Any = model.config
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight  # type: ignore[operator]
+    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    trained = [one for one in model.parameters() if one.requires_grad and one is not head and one is not embedding]
     return Work(
-        num_block=sum(matrices.values()), attention=attended, num_head=head.weight.numel(), num_trained=num_trained
+        num_block=sum(weight.numel() for weight in linear if weight is not head),
+        attention=2 * num_tokens * shape.num_attention_heads * size * shape.num_hidden_layers,
+        num_head=head.numel(),
+        num_trained=sum(one.numel() for one in trained),
+        num_trained_head=head.numel() if head.requires_grad else 0,
     )
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from gpu_models import RandomBackbone, Work, architecture, work_of
+from gpu_models import RandomBackbone, architecture, work_of
 from paired_timing import median
 
 from fedlit.assembly import assemble
@@ -148,28 +148,21 @@ def figures_of(model: str, setting: Setting, *arguments: str) -> Figures:
 def figures(built: Federation, records: Sequence[dict[str, Any]]) -> Figures:
     """Return the figures of a federation's records; of a single round those of the first."""
     rounds = records[2:] or records[1:]
-    last, local = records[-1], built.config.local
-    work = work_of_run(built)
-    rows = local.steps * local.batch_size * local.accumulate * len(built.rows)  # type: ignore[operator]
+    last = records[-1]
+    num_tokens = last["clients/num_tokens"]
+    work = work_of(built.host.model, built.config.model.max_length_tokens)
     return Figures(
         train_s=median([record["time/train_s"] for record in rounds]),
         aggregate_s=median([record["time/aggregate_s"] for record in rounds]),
         evaluate_s=last["time/evaluate_s"],
-        num_tokens=last["clients/num_tokens"],
-        flops=work.flops(last["clients/num_tokens"], labels_of(built, rows)),
+        num_tokens=num_tokens,
+        flops=work.flops(num_tokens, round(num_tokens * labelled_share(built))),
         peak_gib=peak_gib(),
     )
 
 
-def labels_of(built: Federation, num_rows: int) -> int:
-    """Return how many labels so many rows have, from the mean over the first client's."""
+def labelled_share(built: Federation) -> float:
+    """Return the share of tokens that are labels, of the first client's first rows."""
     examples = built.evaluator.task.encode(built.rows[0][:8])
-    mean = sum(example.num_tokens - example.num_prompt_tokens for example in examples) / len(examples)
-    return round(mean * num_rows)
-
-
-def work_of_run(built: Federation) -> Work:
-    """Return the operations of a federation's model."""
-    host = built.host
-    num_trained = sum(parameter.numel() for parameter in host.trained.values())
-    return work_of(host.model, host.model.config, built.config.model.max_length_tokens, num_trained)
+    num_labels = sum(example.num_tokens - example.num_prompt_tokens for example in examples)
+    return float(num_labels / sum(example.num_tokens for example in examples))

@@ -54,8 +54,8 @@ class Batch:
     """Rows padded to one length.
 
     token_ids (n, T), padded on the right, without a mask: nothing of a causal model looks to the right. label_positions
-    (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,) those next tokens, in
-    row order; num_labels counts them by row.
+    (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,) those next tokens,
+    in row order; num_labels counts them by row.
     """
 
     token_ids: Tensor

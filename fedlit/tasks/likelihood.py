@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlit.data.collation import Batch, Example, collate
-from fedlit.tasks.masks import masks_as_given
+from fedlit.models.masks import masks_as_given
 
 
 @contextmanager

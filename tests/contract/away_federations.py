@@ -37,7 +37,9 @@ def second_device(monkeypatch: pytest.MonkeyPatch, *makers: Any) -> Iterator[Sec
         for maker in makers:
             patch.setattr(maker, "Fabric", AwayFabric)
         patch.setattr(assembly, "rehearse", lambda _plan: None)
-        patch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_given, **_options: None)
+        patch.setattr(
+            sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_given, **_options: None
+        )
         patch.setattr(checkpoint, "load_file", _load_file)
         # As on a GPU, a parameter stays the same object when its module moves.
         before = torch.__future__.get_swap_module_params_on_conversion()

@@ -7,7 +7,7 @@ generation too, and must end with the CPU's bits.
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Away(Tensor):
     held: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "Away":
+    def __new__(cls: type, inner: Tensor) -> "Away":
         made: Away = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             inner.size(),

@@ -1,4 +1,4 @@
-"""Every recipe on a device that is not the CPU: nothing forgets its device, and each place that waits for it is listed."""
+"""Every recipe on a device that is not the CPU: nothing forgets its device, and each place that waits is listed."""
 
 from pathlib import Path
 

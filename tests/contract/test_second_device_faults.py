@@ -20,7 +20,13 @@ from fedlit.round.rules.fedavg import FedAvg
 from fedlit.round.server import ServerState
 from fedlit.tasks.causal_lm.task import CausalLM
 
-SMALL = ("num_rounds=1", "num_clients=2", "local.steps=2", "eval.deviation=false", "model.attention_implementation=eager")
+SMALL = (
+    "num_rounds=1",
+    "num_clients=2",
+    "local.steps=2",
+    "eval.deviation=false",
+    "model.attention_implementation=eager",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,9 @@ class Forgetful(FedAvg):
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         after = super().__call__(cohort, server)
-        return replace(after, shared={name: tensor + torch.zeros(tensor.shape) for name, tensor in after.shared.items()})
+        return replace(
+            after, shared={name: tensor + torch.zeros(tensor.shape) for name, tensor in after.shared.items()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

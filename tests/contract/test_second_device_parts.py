@@ -1,5 +1,5 @@
 """What else a run does, on a device that is not the CPU: resuming, states that clients keep, corrections, bfloat16,
-encoders. Each ends with the CPU's bits.
+encoders. Each ends with the CPU's bits. And the benchmark of a GPU runs there.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import test_classifiers
 import tiny_federations
-from away_federations import on_cpu, scores, second_device, waits_in_steps
+from away_federations import AwayFabric, on_cpu, scores, second_device, waits_in_steps
 from tiny_federations import Builder, assert_equal, results
 from torch.nn import functional
 
+from fedlit.config import ComputeConfig
+
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 SMALL = ("num_clients=3", "num_rounds=2", "local.steps=2", "eval.every=2", "model.attention_implementation=eager")
 PARTS = {
     "private, kept optimizer": ["method=fedsa_lora", "local.optimizer_state=keep"],
@@ -74,9 +77,7 @@ CLASSIFIERS = {
 
 
 @pytest.mark.parametrize("arguments", CLASSIFIERS.values(), ids=CLASSIFIERS.keys())
-def test_classifiers_wait_in_no_step(
-    arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classifiers_wait_in_no_step(arguments: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = texts(tmp_path) if "bert" in arguments[0] else []
     words = [*data, *arguments]
     # A device has a generator of its own, and the encoders have dropout.
@@ -91,3 +92,18 @@ def test_classifiers_wait_in_no_step(
     if "sdpa" not in arguments[-1]:  # the fused kernel of the CPU is not that of another device
         assert_equal(on_cpu(results(away)), results(expected))
         assert scores(away.folder.records()) == scores(expected.folder.records())
+
+
+def test_the_benchmark_of_a_gpu_runs_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_runs  # noqa: PLC0415  a script's own folder is its path
+
+    def launch(compute: ComputeConfig) -> AwayFabric:
+        return AwayFabric(accelerator="cpu", devices=1, precision=compute.precision)
+
+    setting = gpu_runs.Setting(device="cpu", tiny=True, num_tokens=32, clients=2, steps=1, batch_size=2, rounds=1)
+    with second_device(monkeypatch):
+        monkeypatch.setattr(gpu_runs.communication, "launch", launch)
+        found = gpu_runs.figures_of("gemma-2b", setting, "method=fedit", "model.attention_implementation=eager")
+    assert found.num_tokens == 2 * 2 * 32
+    assert found.flops > 0

@@ -24,9 +24,9 @@ from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
+from fedlit.models.masks import masks_as_given
 from fedlit.tasks import Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
-from fedlit.tasks.masks import masks_as_given
 from fedlit.tasks.outside_scores import outside_metrics
 
 
