@@ -54,12 +54,13 @@ class TextExample:
 class TextBatch:
     """Rows padded on the right to one length.
 
-    inputs: input_ids, where something is padded attention_mask, and where needed token_type_ids, all (n, T) int64.
-    targets: (n,), int64 classes or float32 numbers.
+    inputs: input_ids, attention_mask and where needed token_type_ids, all (n, T) int64. targets: (n,), int64 classes or
+    float32 numbers. padded: whether a row is, or may be, shorter than another.
     """
 
     inputs: Mapping[str, Tensor]
     targets: Tensor
+    padded: bool = True
 
     @property
     def num_targets(self) -> int:
@@ -67,10 +68,12 @@ class TextBatch:
         return len(self.targets)
 
     def to(self, device: torch.device) -> "TextBatch":
-        """Return the batch on `device`."""
+        """Return the batch on `device`, without its mask where nothing is padded."""
+        inputs = {name: tensor for name, tensor in self.inputs.items() if self.padded or name != "attention_mask"}
         return TextBatch(
-            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
+            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()},
             targets=self.targets.to(device, non_blocking=True),
+            padded=self.padded,
         )
 
 
@@ -163,13 +166,12 @@ class SequenceClassification(Task[TextExample, TextBatch]):
     def collate(self, examples: Sequence[TextExample]) -> TextBatch:
         """Return the batch of `examples`, on the CPU."""
         token_ids, attention_mask = pad_right([example.token_ids for example in examples], self.pad_id)
-        inputs = {"input_ids": token_ids}
-        if not attention_mask.all():
-            inputs["attention_mask"] = attention_mask
+        inputs = {"input_ids": token_ids, "attention_mask": attention_mask}
         if self.has_segments:
             inputs["token_type_ids"], _ = pad_right([example.segment_ids for example in examples], 0)
         dtype = torch.float32 if self.data.regression else torch.int64
-        return TextBatch(inputs=inputs, targets=torch.tensor([example.target for example in examples], dtype=dtype))
+        targets = torch.tensor([example.target for example in examples], dtype=dtype)
+        return TextBatch(inputs=inputs, targets=targets, padded=not attention_mask.all())
 
     def loss(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return the mean over a batch of the cross-entropy, in nats, or of the squared error."""
@@ -178,10 +180,10 @@ class SequenceClassification(Task[TextExample, TextBatch]):
             return functional.mse_loss(outputs, batch.targets)
         return functional.cross_entropy(outputs, batch.targets, label_smoothing=self.label_smoothing)
 
+    @masks_as_given()
     def _outputs(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return logits (n, C) of classes, or numbers (n,), in float32."""
-        with masks_as_given():
-            logits: Tensor = model(**batch.inputs).logits.float()
+        logits: Tensor = model(**batch.inputs).logits.float()
         return logits.squeeze(-1) if self.data.regression else logits
 
     def evaluation_batches(self, examples: Sequence[TextExample], batch_size: int) -> list[list[TextExample]]:
