@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
@@ -29,11 +30,17 @@ _READS = {
     aten.masked_select.default,
     aten._unique2.default,
     aten.unique_consecutive.default,
+    aten._linalg_svd.default,
+    aten._linalg_eigh.default,
 }
-"""What makes the CPU wait for the device: its value, or the shape of its result, depends on values."""
+"""What makes the CPU wait for the device: its value, or the shape of its result, depends on values. CUDA's SVD and
+eigh read whether they converged.
+"""
 _TAKES_CPU_INDICES = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 _MAKERS = {torch.tensor, torch.as_tensor, torch.asarray}
 _MEMORY = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
+_IN_LOWER_TYPE = {functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm}
+"""What autocast computes in bfloat16, of what the packaged models call with eager attention."""
 PACKAGE = str(Path(__file__).resolve().parents[2] / "fedlit")
 
 
@@ -43,7 +50,7 @@ class Away(Tensor):
     held: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "Away":
+    def __new__(cls: type, inner: Tensor) -> "Away":
         made: Away = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             inner.size(),
@@ -187,7 +194,14 @@ class _Calls(TorchFunctionMode):
         if func in _MEMORY and isinstance(args[0], Away):
             self._reads[place()] += 1
             return func(args[0].detach().held, *args[1:], **kwargs)
+        if func in _IN_LOWER_TYPE and torch.is_autocast_enabled("cpu"):
+            args, kwargs = tree_map_only(Away, _lower, (args, kwargs))
         return func(*args, **kwargs)
+
+
+def _lower(tensor: Away) -> Tensor:
+    """Return what autocast makes of an argument: tensors that call themselves `meta` have no autocast of their own."""
+    return tensor.to(torch.bfloat16) if tensor.dtype == torch.float32 else tensor
 
 
 def _inner(tensor: Tensor) -> Tensor:
@@ -197,6 +211,6 @@ def _inner(tensor: Tensor) -> Tensor:
 def place() -> str:
     """Return the innermost function of the package on the stack, `file.py:function`."""
     for frame in reversed(traceback.extract_stack()):
-        if frame.filename.startswith(PACKAGE):
+        if frame.filename.startswith(PACKAGE) and not frame.name.startswith("<"):  # no comprehension of a function
             return f"{frame.filename.removeprefix(PACKAGE).lstrip('/')}:{frame.name}"
     return "outside"

@@ -233,4 +233,25 @@ FAULTS = (
         'if status.state != "running" or entry.num_rounds is None:',
         ("unit/lab/sweeps/test_placing.py", "unit/lab/sweeps/test_any_edit.py"),
     ),
+    Fault(
+        "each local step reads its loss from the device",
+        "client/steps.py",
+        "losses.append(loss)",
+        "losses.append(loss + 0 * loss.item())",
+        ("contract/test_second_device.py",),
+    ),
+    Fault(
+        "labels stay on the CPU",
+        "data/collation.py",
+        "label_ids=self.label_ids.to(device, non_blocking=True)",
+        "label_ids=self.label_ids",
+        ("contract/test_second_device.py",),
+    ),
+    Fault(
+        "transformers looks in each step whether a mask is needed",
+        "models/masks.py",
+        "padding_mask is None and look(padding_mask, *others, **named)",
+        "look(padding_mask, *others, **named)",
+        ("contract/test_second_device_parts.py",),
+    ),
 )

@@ -26,6 +26,7 @@ from fedlit.errors import UserError
 from fedlit.metrics.classification import Classification, Regression
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
+from fedlit.models.masks import masks_as_given
 from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
 from fedlit.tasks.outside_scores import outside_metrics
@@ -81,11 +82,12 @@ class TextBatch:
     """Rows padded on the right to one length.
 
     inputs: input_ids, attention_mask and where needed token_type_ids, all (n, T) int64. targets: (n,), int64 classes or
-    float32 numbers.
+    float32 numbers. padded: whether a row is, or may be, shorter than another.
     """
 
     inputs: Mapping[str, Tensor]
     targets: Tensor
+    padded: bool = True
 
     @property
     def num_targets(self) -> int:
@@ -93,10 +95,12 @@ class TextBatch:
         return len(self.targets)
 
     def to(self, device: torch.device) -> "TextBatch":
-        """Return the batch on `device`."""
+        """Return the batch on `device`, without its mask where nothing is padded."""
+        inputs = {name: tensor for name, tensor in self.inputs.items() if self.padded or name != "attention_mask"}
         return TextBatch(
-            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()},
+            inputs={name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()},
             targets=self.targets.to(device, non_blocking=True),
+            padded=self.padded,
         )
 
 
@@ -195,7 +199,8 @@ class SequenceClassification(Task[TextExample, TextBatch]):
         if self.has_segments:
             inputs["token_type_ids"], _ = pad_right([example.segment_ids for example in examples], 0)
         dtype = torch.float32 if self.data.regression else torch.int64
-        return TextBatch(inputs=inputs, targets=torch.tensor([example.target for example in examples], dtype=dtype))
+        targets = torch.tensor([example.target for example in examples], dtype=dtype)
+        return TextBatch(inputs=inputs, targets=targets, padded=not attention_mask.all())
 
     def loss(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return the mean over a batch of the cross-entropy, in nats, or of the squared error."""
@@ -230,6 +235,7 @@ class SequenceClassification(Task[TextExample, TextBatch]):
             )
         return segment_means(each, joined.targets)
 
+    @masks_as_given()
     def _outputs(self, model: nn.Module, batch: TextBatch) -> Tensor:
         """Return logits (n, C) of classes, or numbers (n,), in float32."""
         logits = at_least_float32(model(**batch.inputs).logits)

@@ -389,3 +389,13 @@ def test_bfloat16_outputs_are_scored_in_float32(without_pad: Any) -> None:
     backbone = decoder("llama", given, without_pad)
     task, model = built(given, backbone), backbone.model.to(torch.bfloat16).eval()
     assert task.loss(model, task.collate(task.encode(ROWS))).dtype == torch.float32
+
+
+def test_a_mask_goes_to_the_model_where_something_is_padded() -> None:
+    """And only there: transformers would read from the device whether it may leave out one of ones."""
+    given = config()
+    task = built(given, packaged("roberta_small", given))
+    short, long = sorted(task.encode(ROWS), key=lambda example: len(example.token_ids))[:: len(ROWS) - 1]
+    cpu = torch.device("cpu")
+    assert set(task.collate([short, long]).to(cpu).inputs) == {"input_ids", "attention_mask"}
+    assert set(task.collate([short, short]).to(cpu).inputs) == {"input_ids"}
