@@ -130,7 +130,10 @@ def bytes_line(run: Run, what: str, rounds: int) -> Line:
 
 def clients_lines(folder: Path, num_pairs: int, kept: int, population: int) -> list[Line]:
     """Return what a round of 8 clients out of many costs over one of 8 out of 8."""
-    runs = {number: Run(folder=folder / f"of-{number}", shared=8, kept=kept, clients=number) for number in (COHORT, population)}
+    runs = {
+        number: Run(folder=folder / f"of-{number}", shared=8, kept=kept, clients=number)
+        for number in (COHORT, population)
+    }
     opened, counts = Opened(), {}
 
     def once(number: int) -> Callable[[], Elapsed]:
@@ -151,7 +154,14 @@ def clients_lines(folder: Path, num_pairs: int, kept: int, population: int) -> l
     few, null, many = ([one.cpu_s for one in times[name]] for name in ("few", "null", "many"))
     note = f"{1e3 * median(few):.1f} and {1e3 * median(many):.1f} ms of CPU time; {12 * kept / 1e3:.0f} kB a client"
     return [
-        paired(f"clients, CPU time of a save, {COHORT} of {population} over {COHORT} of {COHORT}", many, few, null, 1.1, note),
+        paired(
+            f"clients, CPU time of a save, {COHORT} of {population} over {COHORT} of {COHORT}",
+            many,
+            few,
+            null,
+            1.1,
+            note,
+        ),
         Line(
             what=f"clients, files opened, {COHORT} of {population} over {COHORT} of {COHORT}",
             value=counts[population] / counts[COHORT],
@@ -161,11 +171,15 @@ def clients_lines(folder: Path, num_pairs: int, kept: int, population: int) -> l
     ]
 
 
-def paired(what: str, mine: Sequence[float], base: Sequence[float], null: Sequence[float], target: float, note: str) -> Line:
+def paired(
+    what: str, mine: Sequence[float], base: Sequence[float], null: Sequence[float], target: float, note: str
+) -> Line:
     """Return the line of the median ratio of pairs."""
     ratios = [one / other for one, other in zip(mine, base, strict=True)]
     nulls = [one / other for one, other in zip(null, base, strict=True)]
-    return Line(what=what, value=median(ratios), interval=median_interval(ratios), null=median(nulls), target=target, note=note)
+    return Line(
+        what=what, value=median(ratios), interval=median_interval(ratios), null=median(nulls), target=target, note=note
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +195,12 @@ class Work:
     def of(cls, num_steps: int) -> "Work":
         """Return the work of a round of so many steps."""
         torch.manual_seed(0)
-        sizes: dict[str, Any] = {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 688, "vocab_size": 4096}
+        sizes: dict[str, Any] = {
+            "hidden_size": 256,
+            "num_hidden_layers": 6,
+            "intermediate_size": 688,
+            "vocab_size": 4096,
+        }
         model: Any = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=True))
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         work = cls(num_steps=num_steps, model=model, optimizer=optimizer, rows=torch.randint(0, 4096, (4, 128)))
@@ -235,8 +254,8 @@ def main(arguments: Sequence[str]) -> int:
     quick = options.quick
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
-        lora = {"shared": 720_896, "kept": 405_504, "clients": COHORT}
-        dense = {"shared": 5_795_072}
+        lora: dict[str, Any] = {"shared": 720_896, "kept": 405_504, "clients": COHORT}
+        dense: dict[str, Any] = {"shared": 5_795_072}
         lines = [
             bytes_line(Run(folder=folder / "a", **dense), "5.8 M shared parameters, round 10", 10),
             bytes_line(Run(folder=folder / "b", **lora), "FedSA-LoRA at TinyLlama's shapes, round 10", 10),

@@ -70,7 +70,6 @@ class Federation:
     validator: Evaluator | None = None
     callbacks: Sequence[Callback] = ()
     stop: StopRequest = field(default_factory=StopRequest)
-    _saved_round: int | None = None
     _num_rounds_here: int = 0
 
     def resume(self) -> tuple[str, ...]:
@@ -80,15 +79,15 @@ class Federation:
             if path is None and (done := count_records(self.folder.path) - 1) > 0:
                 rounds = "1 finished round" if done == 1 else f"{done} finished rounds"
                 notices = [*notices, f"no checkpoint is left of {rounds}: the run begins anew"]
-            self.folder.restore_records(path / "metrics.jsonl" if path else None)
+            self.folder.restore_records(self.checkpoints.records(path) if path else None)
         communication.barrier()
         if path is None:
             return tuple(notices)
         self._load(path)
         records = self.folder.records() if communication.process_index() == 0 else []
         self.best.see(communication.gather_objects(records)[0])
-        self._saved_round = self.server.round_idx
-        return (*notices, f"resumed after round {self._saved_round} of {self.config.num_rounds}")
+        self.checkpoints.saved_round = self.server.round_idx
+        return (*notices, f"resumed after round {self.server.round_idx} of {self.config.num_rounds}")
 
     def _load(self, checkpoint: Path) -> None:
         mine = self.clients or {}
@@ -110,7 +109,17 @@ class Federation:
             DivergenceError: a loss, an update or the server is not finite; the last checkpoint is intact.
             OutOfMemory: some client's training does not fit.
         """
-        if self._saved_round is None:
+        try:
+            self._run()
+            self.checkpoints.settle()
+        except KeyboardInterrupt:
+            self.checkpoints.close(leave=True)
+            raise
+        finally:
+            self.checkpoints.close()
+
+    def _run(self) -> None:
+        if self.checkpoints.saved_round is None:
             facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
             self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
         while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
@@ -170,13 +179,13 @@ class Federation:
 
     def _agree(self, work: LocalWork) -> list[LocalWork]:
         """Return the work of all processes, or end the round on every one of them for the same reason."""
-        everyone, round_idx = communication.gather_objects(work), self.server.round_idx
+        everyone = communication.gather_objects(work)
         problems = [part.problem for part in everyone if part.problem is not None]
         for problem in problems:
             if isinstance(problem, DivergenceError):
                 raise self._told(problem)
             if isinstance(problem, OutOfMemory):
-                raise problem.at(checkpoint_round=round_idx)
+                raise problem.at(checkpoint_round=self._settled())
         for problem in problems:
             if isinstance(problem, StopAsked):
                 raise self._stopped(problem.reason)
@@ -186,7 +195,14 @@ class Federation:
         """Return the error with the remedy for this run and the checkpoint that is left."""
         remedy = SMALLER_STEPS if self.config.server.optimizer != "none" else None
         remedy = remedy if error.round_number else BROKEN_BACKBONE
-        return error.at(checkpoint_round=self._saved_round, remedy=remedy)
+        return error.at(checkpoint_round=self._settled(), remedy=remedy)
+
+    def _settled(self) -> int | None:
+        """Return the round whose checkpoint is intact once all that was handed over is written; on every process."""
+        try:
+            return self.checkpoints.settle()
+        except UserError:  # of a full disk, while something else ends the run
+            return self.checkpoints.saved_round
 
     def _stop_if_asked(self) -> None:
         """Stop on every process if one was asked to."""
@@ -195,9 +211,16 @@ class Federation:
                 raise self._stopped(reason)
 
     def _stopped(self, reason: StopReason) -> StoppedBySignal:
+        """Return how the run ends, once the last round's checkpoint is there; in a folder that another run has taken
+        over nothing is written any more.
+        """
+        if reason is StopReason.FOLDER_LOST:
+            self.checkpoints.close(leave=True)
+        else:
+            self.checkpoints.settle()
         return StoppedBySignal(
             reason=reason,
-            saved_round=self._saved_round,
+            saved_round=self.checkpoints.saved_round,
             num_rounds=self.config.num_rounds,
             num_rounds_here=self._num_rounds_here,
         )
@@ -243,7 +266,6 @@ class Federation:
             self.folder.append(record, clients)
         kept = self.best.number if self.config.run.result == "best" else None
         self.checkpoints.save(self.server, self.clients or {}, changed, self.folder.records_path, also_keep=kept)
-        self._saved_round = self.server.round_idx
         self._num_rounds_here += self.server.round_idx > 0
         self.tell(lambda callback: callback.on_round_end(record, samples))
 

@@ -38,6 +38,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
         records = write_records(tmp_path / "metrics.jsonl", *range(round_idx + 1))
         server = ServerState(round_idx=round_idx, shared={"w": torch.ones(3)})
         checkpoints.save(server, clients, set(clients), records)
+        checkpoints.settle()
     return checkpoints
 
 
@@ -234,6 +235,7 @@ def test_a_run_of_format_1_goes_on_in_the_new_one(tmp_path: Path) -> None:
     server, clients = checkpoints.load(write_format_1(checkpoints.folder, 3, OLD_STATES), CPU, {0, 7})
     after = ServerState(round_idx=4, **server.parts())
     checkpoints.save(after, clients, {0}, write_records(tmp_path / "metrics.jsonl", *range(5)))
+    checkpoints.settle()
     assert not (checkpoints.folder / "round-0003").exists()
     path, notices = Checkpoints(folder=checkpoints.folder, keep=1).newest()
     assert path is not None
