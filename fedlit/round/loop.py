@@ -109,29 +109,20 @@ class Federation:
             DivergenceError: a loss, an update or the server is not finite; the last checkpoint is intact.
             OutOfMemory: some client's training does not fit.
         """
-        try:
-            self._run()
-            self.checkpoints.settle()
-        except KeyboardInterrupt:
-            self.checkpoints.close(leave=True)
-            raise
-        finally:
-            self.checkpoints.close()
-
-    def _run(self) -> None:
-        if self.checkpoints.saved_round is None:
-            facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
-            self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
-        while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
-            self._stop_if_asked()
-            started_s = time.perf_counter()
-            plan = self.schedule.plan(self.server.round_idx)
-            cohort, everyone, record = self._train(plan)
-            trained_s = time.perf_counter()
-            record |= self._aggregate(plan, cohort, everyone)
-            record["time/train_s"] = trained_s - started_s
-            record["time/aggregate_s"] = time.perf_counter() - trained_s
-            self._finish(record, changed=set(cohort.client_ids) & set(self.clients or {}), started_s=started_s)
+        with self.checkpoints.awaited():
+            if self.checkpoints.saved_round is None:
+                facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
+                self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
+            while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
+                self._stop_if_asked()
+                started_s = time.perf_counter()
+                plan = self.schedule.plan(self.server.round_idx)
+                cohort, everyone, record = self._train(plan)
+                trained_s = time.perf_counter()
+                record |= self._aggregate(plan, cohort, everyone)
+                record["time/train_s"] = trained_s - started_s
+                record["time/aggregate_s"] = time.perf_counter() - trained_s
+                self._finish(record, changed=set(cohort.client_ids) & set(self.clients or {}), started_s=started_s)
 
     def _train(self, plan: RoundPlan) -> tuple[Cohort, list[LocalWork], Record]:
         """Let every client of the plan train from the server's state."""
@@ -185,7 +176,7 @@ class Federation:
             if isinstance(problem, DivergenceError):
                 raise self._told(problem)
             if isinstance(problem, OutOfMemory):
-                raise problem.at(checkpoint_round=self._settled())
+                raise problem.at(checkpoint_round=self.checkpoints.intact_round())
         for problem in problems:
             if isinstance(problem, StopAsked):
                 raise self._stopped(problem.reason)
@@ -195,14 +186,7 @@ class Federation:
         """Return the error with the remedy for this run and the checkpoint that is left."""
         remedy = SMALLER_STEPS if self.config.server.optimizer != "none" else None
         remedy = remedy if error.round_number else BROKEN_BACKBONE
-        return error.at(checkpoint_round=self._settled(), remedy=remedy)
-
-    def _settled(self) -> int | None:
-        """Return the round whose checkpoint is intact once all that was handed over is written; on every process."""
-        try:
-            return self.checkpoints.settle()
-        except UserError:  # of a full disk, while something else ends the run
-            return self.checkpoints.saved_round
+        return error.at(checkpoint_round=self.checkpoints.intact_round(), remedy=remedy)
 
     def _stop_if_asked(self) -> None:
         """Stop on every process if one was asked to."""
@@ -211,16 +195,11 @@ class Federation:
                 raise self._stopped(reason)
 
     def _stopped(self, reason: StopReason) -> StoppedBySignal:
-        """Return how the run ends, once the last round's checkpoint is there; in a folder that another run has taken
-        over nothing is written any more.
-        """
-        if reason is StopReason.FOLDER_LOST:
-            self.checkpoints.close(leave=True)
-        else:
-            self.checkpoints.settle()
+        """Return how the run ends. In a folder that another run has taken over nothing is written any more."""
+        lost = reason is StopReason.FOLDER_LOST
         return StoppedBySignal(
             reason=reason,
-            saved_round=self.checkpoints.saved_round,
+            saved_round=self.checkpoints.close(leave=True) if lost else self.checkpoints.settle(),
             num_rounds=self.config.num_rounds,
             num_rounds_here=self._num_rounds_here,
         )

@@ -16,7 +16,8 @@ the end. Only then is anything old removed. Killed before the rename, a run goes
 streams have no state, so none is stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
 from fedlit.store.manifest import find_problem, read_manifest, read_records, round_folder
 from fedlit.store.tidying import complete
-from fedlit.store.writing import Abandoned, Handed, Ledger, Writing, on_hand
+from fedlit.store.writing import Abandoned, Handed, Ledger, Writing
 
 
 @dataclass(kw_only=True)
@@ -83,7 +84,7 @@ class Checkpoints:
         handed = Handed(
             round_idx=server.round_idx,
             parts={part: _whole(tensors, seen) for part, tensors in server.parts().items()} if first else {},
-            clients={**clients, **{id_: _on_hand(clients[id_], seen) for id_ in wanted}},
+            clients={**clients, **{id_: _state_on_hand(clients[id_], seen) for id_ in wanted}},
             changed=wanted,
             records=records,
             num_record_bytes=records.stat().st_size if first else 0,
@@ -119,20 +120,45 @@ class Checkpoints:
             raise writing.error
         return self.saved_round
 
-    def close(self, *, leave: bool = False) -> None:
+    def intact_round(self) -> int | None:
+        """Return what `settle` does; where a disk is full, the round of the checkpoint before: something else ends the
+        run, and is told.
+        """
+        try:
+            return self.settle()
+        except UserError:
+            return self.saved_round
+
+    def close(self, *, leave: bool = False) -> int | None:
         """Wait for what this process is writing, without the others, and say nothing of errors: another one is under
-        way. What all have written becomes a checkpoint.
+        way. What all have written becomes a checkpoint. Return the round of the newest that this process knows of.
 
         leave: what is not written by now is left out.
         """
-        if self._writing is None:
-            return
-        if leave:
-            self._writing.leave()
-        self._writing.wait()
-        if self._writing.saved:
-            self.saved_round = self._writing.round_idx
-        self._writing = None
+        if self._writing is not None:
+            if leave:
+                self._writing.leave()
+            self._writing.wait()
+            if self._writing.saved:
+                self.saved_round = self._writing.round_idx
+            self._writing = None
+        return self.saved_round
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """However the block ends, nothing is being written afterwards; at a good end all is on the disk.
+
+        Raises:
+            Whatever `settle` raises.
+        """
+        try:
+            yield
+            self.settle()
+        except KeyboardInterrupt:  # at once
+            self.close(leave=True)
+            raise
+        finally:
+            self.close()
 
     def _refusal(self, error: BaseException) -> str | None:
         """Return what an error says in one line, None if it is a bug."""
@@ -195,12 +221,33 @@ class Checkpoints:
 
 def _whole(tensors: Mapping[str, Tensor], seen: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
     """Return tensors as safetensors takes them: on the CPU, in one transfer for each type, and without gaps."""
-    return {name: on_hand(tensor.contiguous(), seen) for name, tensor in on_cpu(tensors).items()}
+    return {name: _on_hand(tensor.contiguous(), seen) for name, tensor in on_cpu(tensors).items()}
 
 
-def _on_hand(state: ClientState, seen: list[tuple[Tensor, int]]) -> ClientState:
-    kept = {entry.name: on_hand(getattr(state, entry.name), seen) for entry in fields(state)}
+def _state_on_hand(state: ClientState, seen: list[tuple[Tensor, int]]) -> ClientState:
+    kept = {entry.name: _on_hand(getattr(state, entry.name), seen) for entry in fields(state)}
     return ClientState(**kept)
+
+
+def _on_hand(value: Any, seen: list[tuple[Tensor, int]]) -> Any:
+    """Return a value, of nested dicts, lists and tuples, whose tensors are on the CPU. A tensor that is a part of a
+    larger one is copied, since a file would hold the larger one; one with gaps keeps them, and so every later bit.
+
+    seen: gets the tensors that are the run's own, not copies, with the number of their changes so far.
+    """
+    if isinstance(value, Tensor):
+        if value.device.type != "cpu":
+            return value.detach().cpu()
+        if value.is_contiguous() and value.untyped_storage().nbytes() > value.numel() * value.element_size():
+            return value.detach().clone()
+        if not value.is_inference():
+            seen.append((value, value._version))
+        return value
+    if type(value) is dict:
+        return {key: _on_hand(each, seen) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_on_hand(each, seen) for each in value)
+    return value
 
 
 def _migrated(content: dict[str, Any], known: int) -> dict[str, Any]:

@@ -36,10 +36,15 @@ class Prefix:
         """
         if isinstance(content, dict):
             file, size, sha256 = (content.get(name) for name in ("file", "bytes", "sha256"))
-            if isinstance(file, str) and re.fullmatch(rf"{kind}-[0-9]{{4,18}}\.jsonl", file):
-                if type(size) is int and size >= 0 and isinstance(sha256, str):
-                    return cls(file=file, num_bytes=size, sha256=sha256)
+            is_table = isinstance(file, str) and re.fullmatch(rf"{kind}-[0-9]{{4,18}}\.jsonl", file)
+            if is_table and type(size) is int and size >= 0 and isinstance(sha256, str):
+                return cls(file=str(file), num_bytes=size, sha256=sha256)
         raise DamagedError(f"{kind} in manifest.json is no file with its bytes and hash")
+
+    @classmethod
+    def empty(cls, kind: str) -> "Prefix":
+        """Return nothing of a file that need not be there."""
+        return cls(file=f"{kind}-0000.jsonl", num_bytes=0, sha256=hashlib.sha256().hexdigest())
 
     def to_json(self) -> dict[str, Any]:
         """Return what a manifest says of it."""
@@ -52,8 +57,10 @@ class Prefix:
             DamagedError: it cannot be read, or has other ones.
         """
         try:
-            with path.open("rb") as file:
-                content = file.read(self.num_bytes)
+            content = b""
+            if self.num_bytes:
+                with path.open("rb") as file:
+                    content = file.read(self.num_bytes)
         except FileNotFoundError as error:
             raise DamagedError(f"{path.name} is missing") from error
         except (OSError, ValueError) as error:

@@ -230,6 +230,8 @@ def _add_records(ledger: Ledger, handed: Handed) -> Prefix:
 
 def _add_clients(ledger: Ledger, round_idx: int, stored: Stored, written: Stored) -> Prefix:
     """Add what was written to the table; one in which most lines do not count any more is begun anew."""
+    if not stored:
+        return Prefix.empty("clients")
     if ledger.table.num_bytes is None or ledger.num_lines > 2 * len(stored) + _SPARE_LINES:
         ledger.num_lines = len(stored)
         return ledger.table.begin(round_idx, client_lines(stored))
@@ -277,24 +279,3 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
         file.write(manifest.to_json())
         file.flush()
         os.fsync(file.fileno())
-
-
-def on_hand(value: Any, seen: list[tuple[Tensor, int]]) -> Any:
-    """Return a value, of nested dicts, lists and tuples, whose tensors are on the CPU. A tensor that is a part of a
-    larger one is copied, since a file would hold the larger one; one with gaps keeps them, and so every later bit.
-
-    seen: gets the tensors that are the run's own, not copies, with the number of their changes so far.
-    """
-    if isinstance(value, Tensor):
-        if value.device.type != "cpu":
-            return value.detach().cpu()
-        if value.is_contiguous() and value.untyped_storage().nbytes() > value.numel() * value.element_size():
-            return value.detach().clone()
-        if not value.is_inference():
-            seen.append((value, value._version))
-        return value
-    if type(value) is dict:
-        return {key: on_hand(each, seen) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(on_hand(each, seen) for each in value)
-    return value

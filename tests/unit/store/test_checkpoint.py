@@ -173,6 +173,7 @@ def test_a_stateless_federation(checkpoints: Checkpoints, records: Path) -> None
     assert_same_server(loaded, server)
     assert loaded.frozen == loaded.optimizer == {}
     assert clients == {}
+    assert {file.name for file in checkpoints.folder.iterdir()} == {"clients", "records-0001.jsonl", "round-0001"}
 
 
 CLIENT_FILE = "clients/client-00003-round-0005.pt"
