@@ -131,7 +131,7 @@ class OutOfMemory(FieldsError):
     reason: str
     checkpoint_round: int | None = None
 
-    def at(self, *, checkpoint_round: int) -> "OutOfMemory":
+    def at(self, *, checkpoint_round: int | None) -> "OutOfMemory":
         """Return a copy that knows the round whose checkpoint is intact."""
         return replace(self, checkpoint_round=checkpoint_round)
 

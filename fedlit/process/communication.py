@@ -4,15 +4,17 @@ Fabric, which starts the processes, is imported by `launch` alone: what a run wo
 """
 
 import os
+import pickle
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _set_pg_timeout
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 from fedlit.config import ComputeConfig
 from fedlit.errors import LostPeer, UserError
@@ -131,6 +133,37 @@ def gather_objects(value: T) -> list[T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def post(name: str, value: object) -> None:
+    """Leave a small picklable value under a new name for process 0, from any thread: no collective, nobody waits.
+
+    It may get lost: tell it in a collective too.
+    """
+    if dist.is_initialized() and num_processes() > 1:
+        with suppress(RuntimeError):  # whoever keeps the notes is gone
+            _get_default_store().set(_note(name, process_index()), pickle.dumps(value).hex())
+
+
+def posted(name: str) -> list[Any] | None:
+    """Return what all processes have left under a name, in their order, and forget it; None while one has not, or
+    without a group of several.
+    """
+    if not dist.is_initialized() or num_processes() == 1:
+        return None
+    keys = [_note(name, process) for process in range(num_processes())]
+    with suppress(RuntimeError):
+        store = _get_default_store()
+        if store.check(keys):
+            values = [pickle.loads(bytes.fromhex(store.get(key).decode())) for key in keys]
+            for key in keys:
+                store.delete_key(key)
+            return values
+    return None
+
+
+def _note(name: str, process: int) -> str:
+    return f"fedlit/{name}/{process}"
 
 
 def barrier() -> None:

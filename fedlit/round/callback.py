@@ -89,7 +89,7 @@ class Callback:
         """Process 0 took one local step."""
 
     def on_round_end(self, record: dict[str, Any], samples: Sequence[Sample]) -> None:
-        """A round is aggregated, evaluated, recorded and checkpointed.
+        """A round is aggregated, evaluated and recorded, and its checkpoint is being written.
 
         `record` is the round's line of metrics.jsonl; samples are the answers that process 0 evaluated, none in a round
         without an evaluation.

@@ -72,7 +72,6 @@ class Federation:
     validator: Evaluator | None = None
     callbacks: Sequence[Callback] = ()
     stop: StopRequest = field(default_factory=StopRequest)
-    _saved_round: int | None = None
     _num_rounds_here: int = 0
 
     def resume(self) -> tuple[str, ...]:
@@ -82,15 +81,15 @@ class Federation:
             if path is None and (done := count_records(self.folder.path) - 1) > 0:
                 rounds = "1 finished round" if done == 1 else f"{done} finished rounds"
                 notices = [*notices, f"no checkpoint is left of {rounds}: the run begins anew"]
-            self.folder.restore_records(path / "metrics.jsonl" if path else None)
+            self.folder.restore_records(self.checkpoints.records(path) if path else None)
         communication.barrier()
         if path is None:
             return tuple(notices)
         self._load(path)
         records = self.folder.records() if communication.process_index() == 0 else []
         self.best.see(communication.gather_objects(records)[0])
-        self._saved_round = self.server.round_idx
-        return (*notices, f"resumed after round {self._saved_round} of {self.config.num_rounds}")
+        self.checkpoints.saved_round = self.server.round_idx
+        return (*notices, f"resumed after round {self.server.round_idx} of {self.config.num_rounds}")
 
     def _load(self, checkpoint: Path) -> None:
         mine = self.clients or {}
@@ -112,19 +111,20 @@ class Federation:
             DivergenceError: a loss, an update or the server is not finite; the last checkpoint is intact.
             OutOfMemory: some client's training does not fit.
         """
-        if self._saved_round is None:
-            facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
-            self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
-        while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
-            self._stop_if_asked()
-            started_s = time.perf_counter()
-            plan = self.schedule.plan(self.server.round_idx)
-            cohort, everyone, record = self._train(plan)
-            trained_s = time.perf_counter()
-            record |= self._aggregate(plan, cohort, everyone)
-            record["time/train_s"] = trained_s - started_s
-            record["time/aggregate_s"] = time.perf_counter() - trained_s
-            self._finish(record, changed=set(cohort.client_ids) & set(self.clients or {}), started_s=started_s)
+        with self.checkpoints.awaited():
+            if self.checkpoints.saved_round is None:
+                facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
+                self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
+            while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
+                self._stop_if_asked()
+                started_s = time.perf_counter()
+                plan = self.schedule.plan(self.server.round_idx)
+                cohort, everyone, record = self._train(plan)
+                trained_s = time.perf_counter()
+                record |= self._aggregate(plan, cohort, everyone)
+                record["time/train_s"] = trained_s - started_s
+                record["time/aggregate_s"] = time.perf_counter() - trained_s
+                self._finish(record, changed=set(cohort.client_ids) & set(self.clients or {}), started_s=started_s)
 
     def _train(self, plan: RoundPlan) -> tuple[Cohort, list[LocalWork], Record]:
         """Let every client of the plan train from the server's state."""
@@ -172,13 +172,13 @@ class Federation:
 
     def _agree(self, work: LocalWork) -> list[LocalWork]:
         """Return the work of all processes, or end the round on every one of them for the same reason."""
-        everyone, round_idx = communication.gather_objects(work), self.server.round_idx
+        everyone = communication.gather_objects(work)
         problems = [part.problem for part in everyone if part.problem is not None]
         for problem in problems:
             if isinstance(problem, DivergenceError):
                 raise self._told(problem)
             if isinstance(problem, OutOfMemory):
-                raise problem.at(checkpoint_round=round_idx)
+                raise problem.at(checkpoint_round=self.checkpoints.intact_round())
         for problem in problems:
             if isinstance(problem, StopAsked):
                 raise self._stopped(problem.reason)
@@ -188,7 +188,7 @@ class Federation:
         """Return the error with the remedy for this run and the checkpoint that is left."""
         remedy = SMALLER_STEPS if self.config.server.optimizer != "none" else None
         remedy = remedy if error.round_number else BROKEN_BACKBONE
-        return error.at(checkpoint_round=self._saved_round, remedy=remedy)
+        return error.at(checkpoint_round=self.checkpoints.intact_round(), remedy=remedy)
 
     def _stop_if_asked(self) -> None:
         """Stop on every process if one was asked to."""
@@ -197,9 +197,11 @@ class Federation:
                 raise self._stopped(reason)
 
     def _stopped(self, reason: StopReason) -> StoppedBySignal:
+        """Return how the run ends. In a folder that another run has taken over nothing is written any more."""
+        lost = reason is StopReason.FOLDER_LOST
         return StoppedBySignal(
             reason=reason,
-            saved_round=self._saved_round,
+            saved_round=self.checkpoints.close(leave=True) if lost else self.checkpoints.settle(),
             num_rounds=self.config.num_rounds,
             num_rounds_here=self._num_rounds_here,
         )
@@ -245,7 +247,6 @@ class Federation:
             self.folder.append(record, clients)
         kept = self.best.number if self.config.run.result == "best" else None
         self.checkpoints.save(self.server, self.clients or {}, changed, self.folder.records_path, also_keep=kept)
-        self._saved_round = self.server.round_idx
         self._num_rounds_here += self.server.round_idx > 0
         self.tell(lambda callback: callback.on_round_end(record, samples))
 

@@ -1,59 +1,56 @@
 """A checkpoint after every round: what a killed run needs to go on with the same bits, without the frozen backbone.
 
+    records-0000.jsonl, clients-0000.jsonl   the records and the clients' files so far (`fedlit.store.growing`)
     round-0003/
-      manifest.json              rounds, names and SHA-256 of all other files (`fedlit.store.manifest`)
+      manifest.json              names and SHA-256 of all other files (`fedlit.store.manifest`)
       shared.safetensors  ...    the server, a file for each of its parts
-      metrics.jsonl              the records so far
     clients/
       client-00007-round-0002.pt what a client keeps, if it keeps anything, as it was after its last change
 
-A round costs the files of the clients that it changed: the others stay where they are, and the manifest names them with
-the hashes that this process knows. Files that no kept checkpoint names are removed.
+A round costs the files of the clients that it changed, and no copy of what was there before: the others stay where they
+are, and the tables name them. Files that no kept checkpoint names are removed.
 
-Everything is on the disk before its name is: the clients' files, then `round-0003.partial` with the manifest last,
-which is renamed at the end. Only then is anything old removed. Random streams have no state, so none is stored.
+A thread writes while the next round trains (`fedlit.store.writing`), and the next save waits for it. Everything is on
+the disk before its name is: the clients' files, then `round-0003.partial` with the manifest last, which is renamed at
+the end. Only then is anything old removed. Killed before the rename, a run goes on from the checkpoint before. Random
+streams have no state, so none is stored.
 """
 
-import hashlib
-import os
-import re
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from fedlit.algebra.tensors import on_cpu
 from fedlit.errors import UserError
 from fedlit.process import communication
-from fedlit.process.storage import partial_path, remove, sync
+from fedlit.process.storage import storage_error
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
-from fedlit.store.manifest import (
-    MANIFEST,
-    RECORDS,
-    DamagedError,
-    Manifest,
-    StoredClient,
-    client_file,
-    file_hash,
-    find_problem,
-    read_manifest,
-    round_folder,
-)
+from fedlit.store.manifest import find_problem, read_manifest, read_records, round_folder
+from fedlit.store.tidying import complete
+from fedlit.store.writing import Abandoned, Handed, Ledger, Writing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Checkpoints:
     """The checkpoints of one run."""
 
     folder: Path
     keep: int
-    _stored: dict[int, StoredClient] = field(default_factory=dict)
-    """File of each of this process's clients in the newest checkpoint."""
+    saved_round: int | None = None
+    """Of the newest checkpoint, as far as all processes know: that a run has taken up, or since the last `settle`."""
+    _ledger: Ledger = field(init=False)
+    _writing: Writing | None = None
+
+    def __post_init__(self) -> None:
+        """Know nothing of what is in the folder."""
+        self._ledger = Ledger.of(self.folder, self.keep)
 
     def save(
         self,
@@ -64,31 +61,109 @@ class Checkpoints:
         *,
         also_keep: int | None = None,
     ) -> None:
-        """Write the checkpoint of a round; every process calls it with its own clients. Old ones beyond `keep` go.
+        """Begin to write the checkpoint of a round; every process calls it with its own clients. Once it is there, old
+        ones beyond `keep` go.
 
-        changed: the clients of this process whose state differs from the newest checkpoint.
-        also_keep: number of a round whose checkpoint stays, however old.
+        The server and the clients are values: no tensor of theirs may be changed in place from now on.
+
+        Args:
+            server: its state after the round.
+            clients: the states of this process's clients, by id.
+            changed: those of them whose state differs from the newest checkpoint.
+            records: the run's metrics.jsonl, which ends with this round.
+            also_keep: number of a round whose checkpoint stays, however old.
+
+        Raises:
+            Whatever `settle` raises, of the checkpoint before.
         """
-        final = self.folder / round_folder(server.round_idx)
-        partial = final.with_suffix(".partial")
-        first = communication.process_index() == 0
-        if first:
-            remove(partial)
-            partial.mkdir(parents=True)
-            self._clients_folder.mkdir(exist_ok=True)
-        communication.barrier()
-        mine = self._write_clients(clients, changed, server.round_idx)
-        everyone = communication.gather_objects(mine)
-        if first:
-            stored = {client: entry for part in everyone for client, entry in part.items()}
-            self._write_round(partial, server, stored, records)
-            remove(final)
-            partial.rename(final)
-            sync(self.folder)
-        communication.barrier()
-        self._stored.update(mine)
-        if first:
-            self._remove_old(server.round_idx, also_keep)
+        self.settle()
+        first, seen = communication.process_index() == 0, list[tuple[Tensor, int]]()
+        touched = communication.gather_objects(first and self._ledger.tidying.is_touched())[0]
+        # The optimizer is nested; what is handed over is the writer's own, or a value that nobody changes.
+        wanted = (changed & clients.keys()) | (clients.keys() - self._ledger.stored.keys())
+        handed = Handed(
+            round_idx=server.round_idx,
+            parts={part: _whole(tensors, seen) for part, tensors in server.parts().items()} if first else {},
+            clients={**clients, **{id_: _state_on_hand(clients[id_], seen) for id_ in wanted}},
+            changed=wanted,
+            records=records,
+            num_record_bytes=records.stat().st_size if first else 0,
+            also_keep=also_keep,
+            look=touched,
+            seen=seen,
+        )
+        self._writing = Writing(self._ledger, handed)
+
+    def settle(self) -> int | None:
+        """Wait until what was saved last is on the disk, on every process; return the round of the newest checkpoint.
+
+        Raises:
+            UserError: on every process, that the file system of one of them does not take it.
+        """
+        writing = self._writing
+        if writing is None:
+            return self.saved_round
+        writing.own.wait()
+        # Before process 0 waits for the others' files: here it is told of one that is gone.
+        everyone = communication.gather_objects(writing.mine)
+        writing.tell(None if None in everyone else [part for part in everyone if part is not None])
+        writing.wait()
+        self._writing = None
+        refusal = None if writing.error is None else self._refusal(writing.error)
+        told = communication.gather_objects((refusal, writing.saved))
+        if told[0][1]:
+            self.saved_round = writing.round_idx
+        refusals = [refusal for refusal, _ in told if refusal is not None]
+        if refusals:
+            raise UserError(refusals[0]) from writing.error
+        if writing.error is not None and not isinstance(writing.error, Abandoned):
+            raise writing.error
+        return self.saved_round
+
+    def intact_round(self) -> int | None:
+        """Return what `settle` does; where a disk is full, the round of the checkpoint before: something else ends the
+        run, and is told.
+        """
+        try:
+            return self.settle()
+        except UserError:
+            return self.saved_round
+
+    def close(self, *, leave: bool = False) -> int | None:
+        """Wait for what this process is writing, without the others, and say nothing of errors: another one is under
+        way. What all have written becomes a checkpoint. Return the round of the newest that this process knows of.
+
+        leave: what is not written by now is left out.
+        """
+        if self._writing is not None:
+            if leave:
+                self._writing.leave()
+            self._writing.wait()
+            if self._writing.saved:
+                self.saved_round = self._writing.round_idx
+            self._writing = None
+        return self.saved_round
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """However the block ends, nothing is being written afterwards; at a good end all is on the disk.
+
+        Raises:
+            Whatever `settle` raises.
+        """
+        try:
+            yield
+            self.settle()
+        except KeyboardInterrupt:  # at once
+            self.close(leave=True)
+            raise
+        finally:
+            self.close()
+
+    def _refusal(self, error: BaseException) -> str | None:
+        """Return what an error says in one line, None if it is a bug."""
+        told = error if isinstance(error, UserError) else storage_error(error, self.folder.parent, goes_on=True)
+        return None if told is None else str(told)
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """Return the newest intact checkpoint, or None, and a line for each damaged one that was passed over.
@@ -111,7 +186,7 @@ class Checkpoints:
 
     def _look(self) -> tuple[Path | None, list[str]]:
         damaged: list[str] = []
-        for path in reversed(_complete(self.folder)):
+        for path in reversed(complete(self.folder)):
             problem = find_problem(path)
             if problem is None:
                 return path, damaged
@@ -127,88 +202,52 @@ class Checkpoints:
         path = self.folder / round_folder(number)
         return path if path.is_dir() and find_problem(path) is None else None
 
+    def records(self, path: Path) -> str:
+        """Return the text of metrics.jsonl as it was at a checkpoint, one that `newest` or `of_round` has returned."""
+        return read_records(path).decode("utf-8")
+
     def load(self, path: Path, device: torch.device, mine: set[int]) -> tuple[ServerState, dict[int, ClientState]]:
         """Return the server's state, on `device`, and the stored states of the clients in `mine`, on the CPU."""
         manifest = read_manifest(path)
         parts = {part: load_file(path / f"{part}.safetensors", device=str(device)) for part in ServerState.part_names()}
         clients = {}
-        self._stored.clear()
+        stored = manifest.clients if manifest.format > 1 else {}  # else the files go with the old checkpoint
+        self._ledger.stored = dict(stored)
         for client in sorted(mine & manifest.clients.keys()):
             content = torch.load(manifest.client_path(path, client), map_location="cpu", weights_only=True)
             clients[client] = ClientState(**_migrated(content, manifest.format))
-            if manifest.format > 1:  # else its file goes with the old checkpoint
-                self._stored[client] = manifest.clients[client]
         return ServerState(round_idx=manifest.round_idx, **parts), clients
 
-    @property
-    def _clients_folder(self) -> Path:
-        return self.folder / "clients"
 
-    def _write_clients(
-        self, clients: Mapping[int, ClientState], changed: set[int], round_idx: int
-    ) -> dict[int, StoredClient]:
-        """Write the files of those clients that have changed, or have none, and return the files of all."""
-        present = _names(self._clients_folder) if clients else set()
-        result = {}
-        for client, state in clients.items():
-            before = self._stored.get(client)
-            if client in changed or before is None or client_file(client, before.round_idx) not in present:
-                path = self._clients_folder / client_file(client, round_idx)
-                before = StoredClient(round_idx=round_idx, sha256=_write_client(path, state))
-            result[client] = before
-        if any(stored.round_idx == round_idx for stored in result.values()):
-            sync(self._clients_folder)
-        return result
-
-    def _write_round(
-        self, partial: Path, server: ServerState, clients: Mapping[int, StoredClient], records: Path
-    ) -> None:
-        """Write what process 0 alone writes, the manifest last."""
-        written = []
-        for part, tensors in server.parts().items():
-            written.append(partial / f"{part}.safetensors")
-            save_file({name: tensor.contiguous() for name, tensor in on_cpu(tensors).items()}, written[-1])
-        written.append(Path(shutil.copyfile(records, partial / RECORDS)))
-        for path in written:
-            sync(path)
-        files = {path.name: file_hash(path) for path in written}
-        _write_manifest(partial, Manifest(round_idx=server.round_idx, files=files, clients=clients))
-        sync(partial)
-
-    def _remove_old(self, round_idx: int, also_keep: int | None) -> None:
-        """Remove the checkpoints that are too old, the damaged ones of later rounds, which are done again, and the
-        clients' files that no checkpoint names.
-        """
-        stays = {round_folder(round_idx), *([] if also_keep is None else [round_folder(also_keep)])}
-        rounds = _complete(self.folder)
-        until = rounds.index(self.folder / round_folder(round_idx)) + 1
-        stays |= {path.name for path in rounds[:until][-self.keep :]}
-        named: set[str] = set()
-        for path in rounds:
-            if path.name not in stays:
-                remove(path)
-                continue
-            try:
-                named |= read_manifest(path).client_files()
-            except UserError:
-                return  # of another version, whose files are not known
-            except DamagedError as error:
-                if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-                    return  # the file system could not read it now; a later round removes them
-        for name in _names(self._clients_folder) - named:
-            remove(self._clients_folder / name)
+def _whole(tensors: Mapping[str, Tensor], seen: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
+    """Return tensors as safetensors takes them: on the CPU, in one transfer for each type, and without gaps."""
+    return {name: _on_hand(tensor.contiguous(), seen) for name, tensor in on_cpu(tensors).items()}
 
 
-def _complete(folder: Path) -> list[Path]:
-    """Return the renamed checkpoints, oldest first."""
-    rounds = {path: re.fullmatch(r"round-([0-9]{4,})", path.name) for path in folder.glob("round-*")}
-    numbers = {path: int(match[1]) for path, match in rounds.items() if match}
-    return sorted(numbers, key=lambda path: numbers[path])
+def _state_on_hand(state: ClientState, seen: list[tuple[Tensor, int]]) -> ClientState:
+    kept = {entry.name: _on_hand(getattr(state, entry.name), seen) for entry in fields(state)}
+    return ClientState(**kept)
 
 
-def _names(folder: Path) -> set[str]:
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries}
+def _on_hand(value: Any, seen: list[tuple[Tensor, int]]) -> Any:
+    """Return a value, of nested dicts, lists and tuples, whose tensors are on the CPU. A tensor that is a part of a
+    larger one is copied, since a file would hold the larger one; one with gaps keeps them, and so every later bit.
+
+    seen: gets the tensors that are the run's own, not copies, with the number of their changes so far.
+    """
+    if isinstance(value, Tensor):
+        if value.device.type != "cpu":
+            return value.detach().cpu()
+        if value.is_contiguous() and value.untyped_storage().nbytes() > value.numel() * value.element_size():
+            return value.detach().clone()
+        if not value.is_inference():
+            seen.append((value, value._version))
+        return value
+    if type(value) is dict:
+        return {key: _on_hand(each, seen) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_on_hand(each, seen) for each in value)
+    return value
 
 
 def _migrated(content: dict[str, Any], known: int) -> dict[str, Any]:
@@ -217,45 +256,3 @@ def _migrated(content: dict[str, Any], known: int) -> dict[str, Any]:
         control = content.pop("control")
         return {**content, "parts": {"control": control} if control else {}}
     return content
-
-
-class _HashingWriter:
-    """A file that hashes what is written to it on its way, so that it need not be read again."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
-
-
-def _write_client(path: Path, state: ClientState) -> str:
-    """Write a client's file, whole or not at all, and return its SHA-256."""
-    temporary = partial_path(path)
-    try:
-        with temporary.open("wb") as file:
-            writer = _HashingWriter(file)
-            torch.save(
-                {"private": state.private, "parts": state.parts, "optimizer": state.optimizer}, cast(BinaryIO, writer)
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return writer.hexdigest()
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        file.write(manifest.to_json())
-        file.flush()
-        os.fsync(file.fileno())

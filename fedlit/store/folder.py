@@ -217,18 +217,18 @@ class RunFolder:
             example_scores.write(self.path, round_number, scores)
         append_samples(self.path, [{"round": round_number, **line} for line in samples])
 
-    def restore_records(self, copy: Path | None) -> None:
+    def restore_records(self, text: str | None) -> None:
         """Put metrics.jsonl back to what it was at a checkpoint, and what stands beside it by round to the same round;
         None stands for the start of the run.
         """
         tables = {CLIENTS: clients_until, SAMPLES: samples_until}
-        if copy is None:
+        if text is None:
             self.records_path.unlink(missing_ok=True)
             for name in tables:
                 (self.path / name).unlink(missing_ok=True)
             example_scores.keep_until(self.path, None)
             return
-        write_atomically(self.records_path, copy.read_text(encoding="utf-8"))
+        write_atomically(self.records_path, text)
         last_round = next(iter(records.newest_first(self.path)))["round"]
         for name, until in tables.items():
             if (self.path / name).is_file():

@@ -1,23 +1,28 @@
 """What a checkpoint says of itself, and whether it is so: every file as it was written, and all of them of one round.
 
-Format 2, `manifest.json` in `round-0003/`:
+Format 3, `manifest.json` in `round-0003/`:
 
-    format     2
+    format     3
     round_idx  3, which is the folder's number too
     files      SHA-256 of each file beside it, by name
-    clients    by client id, the round whose checkpoint wrote the client's file, and its SHA-256
+    records    the records up to this round: the first bytes of a file in the common folder (`fedlit.store.growing`)
+    clients    likewise a table of the clients' files, a line for each time that one was written:
+               {"client": 7, "round": 2, "sha256": "..."}; the last line of a client counts
 
 A client's file is `clients/client-00007-round-0002.pt` beside the rounds' folders: it is written when the client has
-changed, and every later checkpoint names it until the client changes again.
+changed, and every later checkpoint names it until the client changes again. The records can also be had from the run's
+own metrics.jsonl, if that still begins with them.
 
-Format 1 has no `format` and no `clients`; the clients' files are `clients/client-00007.pt` in the round's own folder,
-with SCAFFOLD's control variate under `control`. It is read, and never written.
+Format 2 has the table of clients in the manifest, `{"7": {"round": 2, "sha256": "..."}}`, and a copy of metrics.jsonl
+among its files. Format 1 has no `format` and no `clients`; the clients' files are `clients/client-00007.pt` in the
+round's own folder, with SCAFFOLD's control variate under `control`. Both are read, and never written.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,18 +32,18 @@ from safetensors import SafetensorError, safe_open
 
 from fedlit.errors import UserError
 from fedlit.round.server import ServerState
+from fedlit.store.growing import DamagedError, Prefix
 
-FORMAT = 2
+FORMAT = 3
 """The format that is written."""
 MANIFEST = "manifest.json"
 RECORDS = "metrics.jsonl"
-_CLIENT_KEYS = {1: {"private", "control", "optimizer"}, 2: {"private", "parts", "optimizer"}}
+TABLES = ("records", "clients")
+"""Kinds of the files that grow."""
+_STATE = {"private", "parts", "optimizer"}
+_CLIENT_KEYS = {1: {"private", "control", "optimizer"}, 2: _STATE, 3: _STATE}
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _OLD_CLIENT = re.compile(r"clients/client-([0-9]{5,18})\.pt")
-
-
-class DamagedError(Exception):
-    """A checkpoint is not what was written, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,12 +56,15 @@ class StoredClient:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """The content of manifest.json: hashes by file name, and the clients' files, of format 1 among `files` too."""
+    """The content of manifest.json and of the table of clients: hashes by file name, the clients' files, of format 1
+    among `files` too, and what is needed of the files that grow, by kind, from format 3 on.
+    """
 
     format: int = FORMAT
     round_idx: int
     files: Mapping[str, str]
     clients: Mapping[int, StoredClient] = field(default_factory=dict)
+    tables: Mapping[str, Prefix] = field(default_factory=dict)
 
     def client_path(self, checkpoint: Path, client: int) -> Path:
         """Return where a client's file lies."""
@@ -70,11 +78,20 @@ class Manifest:
             return set()
         return {client_file(client, stored.round_idx) for client, stored in self.clients.items()}
 
+    def table_files(self) -> set[str]:
+        """Return the names of the files that grow which this checkpoint needs."""
+        return {prefix.file for prefix in self.tables.values()}
+
     def to_json(self) -> str:
         """Return the text of manifest.json."""
-        clients = {id_: {"round": kept.round_idx, "sha256": kept.sha256} for id_, kept in sorted(self.clients.items())}
-        content = {"format": FORMAT, "round_idx": self.round_idx, "files": dict(self.files), "clients": clients}
-        return json.dumps(content) + "\n"
+        tables = {kind: prefix.to_json() for kind, prefix in self.tables.items()}
+        return json.dumps({"format": FORMAT, "round_idx": self.round_idx, "files": dict(self.files), **tables}) + "\n"
+
+
+def client_lines(clients: Mapping[int, StoredClient]) -> bytes:
+    """Return the lines of the table of clients."""
+    lines = ({"client": id_, "round": kept.round_idx, "sha256": kept.sha256} for id_, kept in sorted(clients.items()))
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
 def round_folder(round_idx: int) -> str:
@@ -121,13 +138,56 @@ def read_manifest(checkpoint: Path) -> Manifest:
         raise DamagedError(f"{MANIFEST} tells of round {round_idx}")
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         raise DamagedError(f"files in {MANIFEST} is no table of hashes")
-    clients = _old_clients(files) if known == 1 else _clients(content.get("clients"), round_idx)
-    return Manifest(format=known, round_idx=round_idx, files=files, clients=clients)
+    if known < 3:
+        clients = _old_clients(files) if known == 1 else _clients(content.get("clients"), round_idx)
+        return Manifest(format=known, round_idx=round_idx, files=files, clients=clients)
+    tables = {kind: Prefix.of_json(content.get(kind), kind) for kind in TABLES}
+    table = tables["clients"]
+    clients = _listed_clients(table.read(checkpoint.parent / table.file), table.file, round_idx)
+    return Manifest(round_idx=round_idx, files=files, clients=clients, tables=tables)
+
+
+def read_records(checkpoint: Path) -> bytes:
+    """Return the records up to a checkpoint, metrics.jsonl as it was.
+
+    Raises:
+        DamagedError, UserError: as `read_manifest`; or the records are nowhere as they were written.
+    """
+    manifest = read_manifest(checkpoint)
+    if manifest.format < 3:
+        try:
+            return (checkpoint / RECORDS).read_bytes()
+        except OSError as error:
+            raise DamagedError(f"{RECORDS} cannot be read: {error.strerror}") from error
+    prefix = manifest.tables["records"]
+    try:
+        return prefix.read(checkpoint.parent / prefix.file)
+    except DamagedError:
+        with suppress(DamagedError):
+            return prefix.read(checkpoint.parent.parent / RECORDS)
+        raise
 
 
 def _old_clients(files: Mapping[str, str]) -> dict[int, StoredClient]:
     found = {match: value for name, value in files.items() if (match := _OLD_CLIENT.fullmatch(name))}
     return {int(match[1]): StoredClient(round_idx=0, sha256=value) for match, value in found.items()}
+
+
+def _listed_clients(table: bytes, name: str, round_idx: int) -> dict[int, StoredClient]:
+    clients = {}
+    try:
+        lines = [json.loads(line) for line in table.decode("utf-8").split("\n")[:-1]]
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{name} is not one JSON object a line") from error
+    for line in lines:
+        entry: dict[str, Any] = line if isinstance(line, dict) else {}
+        client, written, sha256 = entry.get("client"), entry.get("round"), entry.get("sha256")
+        if type(client) is not int or type(written) is not int or not isinstance(sha256, str):
+            raise DamagedError(f"a line of {name} has no client, round and hash")
+        if client < 0 or not 0 <= written <= round_idx:
+            raise DamagedError(f"a line of {name} tells of client {client} in round {written}")
+        clients[client] = StoredClient(round_idx=written, sha256=sha256)
+    return clients
 
 
 def _clients(content: Any, round_idx: int) -> dict[int, StoredClient]:
@@ -151,7 +211,8 @@ def find_problem(checkpoint: Path) -> str | None:
     """
     try:
         manifest = read_manifest(checkpoint)
-        for name in (*(f"{part}.safetensors" for part in ServerState.part_names()), RECORDS):
+        names = [f"{part}.safetensors" for part in ServerState.part_names()]
+        for name in names if manifest.format > 2 else [*names, RECORDS]:
             if name not in manifest.files:
                 raise DamagedError(f"{name} is not in {MANIFEST}")
         for name, expected in manifest.files.items():
@@ -163,7 +224,7 @@ def find_problem(checkpoint: Path) -> str | None:
             if manifest.format > 1:  # else it is among the files
                 _check_file(path, f"clients/{path.name}", stored.sha256)
             _check_client(path, manifest.format)
-        _check_records(checkpoint / RECORDS, manifest.round_idx)
+        _check_records(read_records(checkpoint), manifest.round_idx)
     except DamagedError as damage:
         return str(damage)
     return None
@@ -210,12 +271,12 @@ def _check_client(path: Path, known: int) -> None:
         raise DamagedError(f"clients/{path.name} holds no client's state")
 
 
-def _check_records(path: Path, round_idx: int) -> None:
+def _check_records(content: bytes, round_idx: int) -> None:
     """Require one record for each round from 0 to the checkpoint's, in order."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = content.decode("utf-8").split("\n")
         records = [json.loads(line) for line in lines[:-1]]
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{RECORDS} is not one JSON record a line") from error
     rounds = [record.get("round") if isinstance(record, dict) else None for record in records]
     if lines[-1] or rounds != list(range(round_idx + 1)) or any(type(number) is not int for number in rounds):

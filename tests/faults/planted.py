@@ -200,7 +200,7 @@ FAULTS = (
     ),
     Fault(
         "a client's file lacks its optimizer",
-        "store/checkpoint.py",
+        "store/writing.py",
         '"optimizer": state.optimizer}',
         '"optimizer": None}',
         ("unit/store/test_checkpoint.py", "contract/test_recipes.py"),

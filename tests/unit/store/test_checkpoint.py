@@ -1,7 +1,6 @@
 """A checkpoint gives back every bit; one that is damaged or unfinished is passed over, never half read."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import fedlit.store.checkpoint
+import fedlit.store.writing
 from fedlit.algebra.tensors import TensorDict, checksum
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
 from fedlit.store.checkpoint import Checkpoints
+from fedlit.store.growing import Growing
 
 CPU = torch.device("cpu")
 Save = Callable[..., tuple[ServerState, dict[int, ClientState]]]
@@ -80,6 +80,7 @@ def save(checkpoints: Checkpoints, records: Path) -> Save:
         states = dict(clients or {client: client_state(client, "adamw") for client in (0, 3, 12)})
         write_records(records, round_idx)
         checkpoints.save(server, states, set(states) if changed is None else changed, records)
+        checkpoints.settle()
         return server, states
 
     return save_round
@@ -128,7 +129,7 @@ def test_every_bit_comes_back(optimizer: str | None, checkpoints: Checkpoints, s
     for client, state in states.items():
         assert_same_client(clients[client], state)
         assert all(tensor.device == CPU for tensor in clients[client].private.values())
-    assert (path / "metrics.jsonl").read_bytes() == records.read_bytes()
+    assert checkpoints.records(path).encode() == records.read_bytes()
     assert checkpoints.load(path, CPU, {3, 7})[1].keys() == {3}
 
 
@@ -156,8 +157,9 @@ def test_the_files_open_without_this_library(checkpoints: Checkpoints, save: Sav
     assert checksum(stored["private"]) == checksum(states[3].private)
     manifest = json.loads((path / "manifest.json").read_text())
     assert set(manifest["files"]) == {file.name for file in path.iterdir()} - {"manifest.json"}
-    assert {name: entry["round"] for name, entry in manifest["clients"].items()} == {"0": 2, "3": 2, "12": 2}
-    assert manifest["format"] == 2
+    lines = [json.loads(line) for line in (checkpoints.folder / manifest["clients"]["file"]).read_text().splitlines()]
+    assert [(line["client"], line["round"]) for line in lines] == [(0, 2), (3, 2), (12, 2)]
+    assert manifest["format"] == 3
 
 
 def test_a_stateless_federation(checkpoints: Checkpoints, records: Path) -> None:
@@ -165,15 +167,17 @@ def test_a_stateless_federation(checkpoints: Checkpoints, records: Path) -> None
     server = ServerState(round_idx=1, shared=random_tensors(0, "a"))
     write_records(records, 1)
     checkpoints.save(server, {}, set(), records)
+    checkpoints.settle()
     path = newest(checkpoints)
     loaded, clients = checkpoints.load(path, CPU, set())
     assert_same_server(loaded, server)
     assert loaded.frozen == loaded.optimizer == {}
     assert clients == {}
+    assert {file.name for file in checkpoints.folder.iterdir()} == {"clients", "records-0001.jsonl", "round-0001"}
 
 
 CLIENT_FILE = "clients/client-00003-round-0005.pt"
-FILES = ["manifest.json", *(f"{part}.safetensors" for part in ServerState.part_names()), "metrics.jsonl", CLIENT_FILE]
+FILES = ["manifest.json", *(f"{part}.safetensors" for part in ServerState.part_names()), CLIENT_FILE]
 
 
 def cut_short(path: Path) -> None:
@@ -226,11 +230,11 @@ def test_a_damaged_checkpoint_is_replaced_when_its_round_is_done_again(checkpoin
 
 
 STEPS = {
-    "server": (fedlit.store.checkpoint, "save_file"),
+    "server": (fedlit.store.writing, "save_file"),
     "clients": (torch, "save"),
-    "records": (shutil, "copyfile"),
-    "manifest": (fedlit.store.checkpoint, "_write_manifest"),
-    "disk": (fedlit.store.checkpoint, "sync"),
+    "records": (Growing, "add"),
+    "manifest": (fedlit.store.writing, "_write_manifest"),
+    "disk": (fedlit.store.writing, "sync"),
     "rename": (Path, "rename"),
 }
 
@@ -267,6 +271,7 @@ def test_the_newest_are_kept(keep: int, tmp_path: Path, records: Path) -> None:
     for round_idx in (8, 9, 10, 9999, 10000):  # not in the order of their names' letters
         write_records(records, round_idx)
         checkpoints.save(server_state(round_idx), {}, set(), records)
+        checkpoints.settle()
     names = ["round-0008", "round-0009", "round-0010", "round-9999", "round-10000"]
     assert {path.name for path in checkpoints.folder.glob("round-*")} == set(names[-keep:])
     assert newest(checkpoints).name == "round-10000"
@@ -292,12 +297,14 @@ def test_only_changed_clients_are_written(
         patch.setattr(torch, "save", lambda *arguments: (saved.append(arguments), write(*arguments)))
         write_records(records, 2)
         writer.save(server_state(2), states, {3}, records)
+        writer.settle()
     assert len(saved) == 1
     first = {f"client-{client:05d}-round-0001" for client in (0, 3, 12)}
     assert client_files(checkpoints) == first | {"client-00003-round-0002"}
     for round_idx in (3, 4):  # a file outlives the checkpoint that it was written for
         write_records(records, round_idx)
         writer.save(server_state(round_idx), states, set(), records)
+        writer.settle()
     assert client_files(checkpoints) == first - {"client-00003-round-0001"} | {"client-00003-round-0002"}
     path = newest(again(checkpoints))
     assert path.name == "round-0004"
@@ -312,6 +319,7 @@ def test_the_best_round_keeps_its_clients(checkpoints: Checkpoints, records: Pat
         write_records(records, round_idx)
         states[round_idx] = {client: client_state(10 * round_idx + client, "sgd") for client in (0, 3)}
         checkpoints.save(server_state(round_idx), states[round_idx], {0, 3}, records, also_keep=2)
+        checkpoints.settle()
     assert {path.name for path in checkpoints.folder.glob("round-*")} == {"round-0002", "round-0004", "round-0005"}
     assert {name.partition("-round-")[2] for name in client_files(checkpoints)} == {"0002", "0004", "0005"}
     path = checkpoints.of_round(2)
@@ -347,10 +355,13 @@ def test_damaged_checkpoints_of_later_rounds_do_not_outlive_the_new_one(
     for round_idx in range(3, 7):
         write_records(records, round_idx)
         checkpoints.save(server_state(round_idx), {}, set(), records)
+        checkpoints.settle()
     for round_idx in (4, 5, 6):
         cut_short(checkpoints.folder / f"round-{round_idx:04d}" / "shared.safetensors")
     write_records(records, 4)
-    Checkpoints(folder=checkpoints.folder, keep=keep).save(server_state(4), {}, set(), records)
+    other = Checkpoints(folder=checkpoints.folder, keep=keep)
+    other.save(server_state(4), {}, set(), records)
+    other.settle()
     names = {path.name for path in checkpoints.folder.glob("round-*")}
     assert names == {"round-0003", "round-0004"} if keep == 2 else {"round-0004"}
     assert newest(checkpoints).name == "round-0004"

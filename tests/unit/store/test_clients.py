@@ -81,7 +81,7 @@ def test_the_table_goes_back_with_the_records(folder: RunFolder, tmp_path: Path)
     assert [(line["round"], line["client"]) for line in read_clients(folder.path)] == [
         (number, client) for number in range(4) for client in (1, 2)
     ]
-    folder.restore_records(copies[2])
+    folder.restore_records(copies[2].read_text(encoding="utf-8"))
     assert {line["round"] for line in read_clients(folder.path)} == {0, 1, 2}
     kept, lines = split_clients(record(3, 1, 2), MANY + 1)
     folder.append(kept, lines)
@@ -100,7 +100,7 @@ def test_a_kill_between_table_and_record_leaves_no_trace(folder: RunFolder, tmp_
     copy.write_bytes(folder.records_path.read_bytes())
     with (folder.path / NAME).open("ab") as file:
         file.write(cut)
-    folder.restore_records(copy)
+    folder.restore_records(copy.read_text(encoding="utf-8"))
     assert (folder.path / NAME).read_bytes() == whole
     assert [json.loads(line)["round"] for line in folder.records_path.read_text().splitlines()] == [0, 1, 2]
 

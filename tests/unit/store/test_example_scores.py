@@ -75,7 +75,7 @@ def test_samples_and_tables_go_back_with_the_records(tmp_path: Path, cut: bytes)
     write(folder.path, 3, COLUMNS)
     with (folder.path / NAME).open("ab") as file:
         file.write(cut)
-    folder.restore_records(copy)
+    folder.restore_records(copy.read_text(encoding="utf-8"))
     assert (folder.path / NAME).read_bytes() == whole
     assert rounds(folder.path) == [0, 1, 2]
     assert [line["prompt"] for line in read_samples(folder.path, 2)] == ["p 2"]

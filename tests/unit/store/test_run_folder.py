@@ -245,7 +245,7 @@ def test_records_go_back_to_the_checkpoint(folder: RunFolder, tmp_path: Path) ->
     copy = tmp_path / "copy.jsonl"
     copy.write_text('{"round": 0}\n{"round": 1}\n', encoding="utf-8")
     folder.records_path.write_text('{"round": 0}\n{"round": 1}\n{"round": 2}\n{"rou', encoding="utf-8")
-    folder.restore_records(copy)
+    folder.restore_records(copy.read_text(encoding="utf-8"))
     assert folder.records_path.read_bytes() == copy.read_bytes()
     assert folder.records() == [{"round": 0}, {"round": 1}]
     folder.append({"round": 2})
