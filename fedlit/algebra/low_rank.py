@@ -192,4 +192,5 @@ def num_above_rounding(values: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return how many singular values (k,) of a matrix of this shape are more than rounding, 0-d on the device."""
     if not len(values):
         return torch.zeros((), dtype=torch.int64, device=values.device)
-    return (values > values.max() * max(shape) * torch.finfo(values.dtype).eps).sum()
+    rank: Tensor = (values > values.max() * max(shape) * torch.finfo(values.dtype).eps).sum()
+    return rank

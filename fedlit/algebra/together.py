@@ -61,6 +61,10 @@ def compacted(makers: Sequence[Maker], dtypes: Sequence[torch.dtype]) -> list[Lo
             found[place] = matrix.to(dtype)
         else:
             probes[place] = _least_rank(matrix)
+            # Reading costs nothing on a CPU, making the matrix again does.
+            if matrix.left.device.type == "cpu" and not fits(2 * int(probes[place]), matrix.shape):
+                del probes[place]
+                found[place] = _dense(matrix, dtype)
     doubtful = []
     for place, rank in zip(probes, _read(list(probes.values())), strict=True):
         matrix = makers[place]()
@@ -105,7 +109,8 @@ def _least_rank(matrix: LowRank) -> Tensor:
     columns = torch.arange(size, device=device) * num_in // size
     values = torch.linalg.svdvals(matrix.left[rows] @ matrix.right[:, columns])
     bound = matrix.left.norm() * matrix.right.norm() * max(matrix.shape) * torch.finfo(values.dtype).eps
-    return (values > bound).sum()
+    rank: Tensor = (values > bound).sum()
+    return rank
 
 
 def _dense(matrix: LowRank, dtype: torch.dtype) -> LowRank:

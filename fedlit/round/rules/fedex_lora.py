@@ -129,7 +129,7 @@ class FedExLora(FedExOptions, AggregationRule):
 def _keep(cohort: Cohort, server: ServerState) -> ServerState:
     """W holds the mean of the clients' effective weights; a client trains its own factors on W less their product."""
     stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
-    ids = list(cohort.client_ids)
+    ids = torch.tensor(cohort.client_ids, device=weights.device)
     before = {name: server.clients[name][ids] for name in stacked}
 
     def change(layer: LoraLayer) -> LowRank:
