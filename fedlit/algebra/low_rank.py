@@ -169,8 +169,8 @@ class LowRank:
         """
         if self.width >= min(self.shape):
             return self.dense()
-        left_core = torch.linalg.qr(self.left, mode="r").R
-        right_core = torch.linalg.qr(self.right.T, mode="r").R
+        left_core: Tensor = torch.linalg.qr(self.left, mode="r").R
+        right_core: Tensor = torch.linalg.qr(self.right.T, mode="r").R
         return left_core @ right_core.T
 
     def num_above_rounding(self) -> Tensor:

@@ -69,7 +69,9 @@ def fedex(terms: Sequence[Factors], shares: Sequence[float], *, residual_rank: i
     mean = fedit(terms, shares)
     if len(terms) == 1:
         return mean
-    all_a, all_b = (torch.stack([factor.double() for factor in every]) for every in zip(*[term[:2] for term in terms]))
+    all_a, all_b = (
+        torch.stack([factor.double() for factor in every]) for every in zip(*[term[:2] for term in terms], strict=True)
+    )
     weights = torch.tensor(shares, dtype=torch.float64, device=all_a.device)
     residual = mean_residual(all_a, all_b, mean.b, weights, mean.scaling)
     kept = residual if residual_rank is None else residual.truncated(residual_rank)
