@@ -33,7 +33,7 @@ class ProjectionOptions:
     )
     svd: str = option(
         "full",
-        "SVD of a gradient: full (galore-torch's own) or randomized (about ten times faster; slightly other directions)",
+        "SVD of a gradient: full (galore-torch's own) or randomized (ten times faster, nearly the same)",
         values=SVDS,
     )
 
