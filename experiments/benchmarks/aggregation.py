@@ -1,181 +1,124 @@
-"""Aggregation from factors against the dense product and its SVD: `python experiments/benchmarks/aggregation.py`.
+"""Aggregation from factors against dense matrices: `python experiments/benchmarks/aggregation.py`.
 
-Measures LowRank.sum and LowRank.truncated, which FlexLoRA is made of, on one matrix of the query projection, beside the
-two lines of PyTorch that do the same densely in float32; then FlexLoRA and FedEx-LoRA as they run in a round, over all
-adapted layers of a model with TinyLlama's shapes (22 layers, q 2048 x 2048, k and v 256 x 2048).
+FlexLoRA, FedEx-LoRA, FLoRA and FedSVD on single layers of TinyLlama's and Gemma-2B's shapes. On one side fedlit's rule,
+on the other the dense product and its SVD, or the dense residual, by plain PyTorch in float32.
 """
 
 import argparse
-import json
+import gc
+import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from factor_sides import RULES, Case, Sizes
+from lines import Line, add_arguments, tell
 from paired_timing import Elapsed, Ratio, Stopwatch, interleave, median, pin
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedlit.algebra.lora_layer import LoraLayer
-from fedlit.algebra.low_rank import LowRank
-from fedlit.algebra.tensors import TensorDict
-from fedlit.round.cohort import Cohort
-from fedlit.round.payload import MODEL
-from fedlit.round.plan import RoundPlan, weights_by_examples
-from fedlit.round.rules import AggregationRule
-from fedlit.round.rules.fedex_lora import FedExLora
-from fedlit.round.rules.flexlora import FlexLora
-from fedlit.round.server import ServerState
-
-TARGET = 200.0
-TOLERANCE = 1e-4
-"""relative difference of the two products: the dense side is in float32"""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
-    """Sizes of the adapted projections, and of the federation."""
-
-    hidden: int
-    kv: int
-    num_layers: int
-    rank: int
-    num_clients: int
-    alpha: float = 16.0
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(out, in) of q, k and v of every layer."""
-        return [(self.hidden, self.hidden), (self.kv, self.hidden), (self.kv, self.hidden)] * self.num_layers
-
-    def layers(self) -> tuple[LoraLayer, ...]:
-        """Return the layers behind `shapes`."""
-        return tuple(
-            LoraLayer(name=f"{i}", a=f"{i}.A", b=f"{i}.B", weight=f"{i}.W", rank=self.rank, alpha=self.alpha)
-            for i in range(len(self.shapes))
-        )
-
-    def factors(self, generator: torch.Generator) -> TensorDict:
-        """Return random factors of every layer in float32."""
-        tensors = {}
-        for layer, (num_out, num_in) in zip(self.layers(), self.shapes, strict=True):
-            tensors[layer.a] = torch.randn(self.rank, num_in, generator=generator) * num_in**-0.5
-            tensors[layer.b] = torch.randn(num_out, self.rank, generator=generator) * 0.1
-        return tensors
-
-    def server(self, generator: torch.Generator) -> ServerState:
-        """Return a server before its first round."""
-        return ServerState(shared=self.factors(generator), layers=self.layers())
-
-    def weights(self) -> tuple[float, ...]:
-        """Return unequal p_i."""
-        return weights_by_examples([10 + 5 * index for index in range(self.num_clients)])
-
-
-class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records the number of scalars of the largest tensor that an operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and look at what it returns."""
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(value, Tensor):
-                self.numel = max(self.numel, value.numel())
-        return result
-
-
-def one_matrix(model: Model, num_pairs: int) -> dict[str, Any]:
-    """Time the truncated mean of the clients' products on the query projection, from factors and densely."""
-    generator = torch.Generator().manual_seed(0)
-    layer, weights = model.layers()[0], model.weights()
-    clients = [model.factors(generator) for _ in weights]
-
-    def from_factors() -> tuple[Tensor, Tensor]:
-        terms = [layer.change(tensors) * p for tensors, p in zip(clients, weights, strict=True)]
-        best = LowRank.sum(terms).truncated(layer.rank)
-        return best.left, best.right
-
-    def densely() -> tuple[Tensor, Tensor]:
-        scaled = [p * layer.scaling() for p in weights]
-        product = sum(s * (tensors[layer.b] @ tensors[layer.a]) for s, tensors in zip(scaled, clients, strict=True))
-        u, s, vh = torch.linalg.svd(product, full_matrices=False)
-        return u[:, : layer.rank] * s[: layer.rank], vh[: layer.rank]
-
-    (left, right), (dense_left, dense_right) = from_factors(), densely()
-    expected = dense_left.double() @ dense_right.double()
-    difference = float((left @ right - expected).norm() / expected.norm())
-    assert difference < TOLERANCE, f"the two ways give different products: relative difference {difference}"
-    with LargestTensor() as largest:
-        from_factors()
-    timings = interleave({"dense": timed(densely), "factors": timed(from_factors)}, num_pairs, seed=0)
-    result: dict[str, Any] = {"shape": model.shapes[0], "num_pairs": num_pairs, "relative_difference": difference}
-    result["largest_scalars"] = largest.numel
-    for clock in ("cpu_s", "wall_s"):
-        seconds = {name: [getattr(one, clock) for one in blocks] for name, blocks in timings.items()}
-        result[clock] = {name: median(values) for name, values in seconds.items()}
-        result[f"{clock}_ratio"] = asdict(Ratio.of(seconds["dense"], seconds["factors"]))
-    result["verdict"] = "met" if result["cpu_s_ratio"]["median"] >= TARGET else "not met"
-    return result
-
-
-def whole_model(model: Model, num_repeats: int) -> dict[str, dict[str, float]]:
-    """Time one round's aggregation of every rule, over all layers; the clients' updates are in the cohort before."""
-    generator = torch.Generator().manual_seed(0)
-    server = model.server(generator)
-    cohort_of = _cohorts(model, server, generator)
-    rules: dict[str, AggregationRule] = {
-        "flexlora": FlexLora(),
-        "fedex_lora": FedExLora(),
-        f"fedex_lora, residual_rank={model.rank}": FedExLora(residual_rank=model.rank),
-    }
-    results = {}
-    for name, rule in rules.items():
-        with LargestTensor() as largest:
-            rule(cohort_of(), server)
-        times = []
-        for _ in range(num_repeats):
-            cohort = cohort_of()
-            watch = Stopwatch()
-            rule(cohort, server)
-            times.append(watch.elapsed())
-        results[name] = {
-            "cpu_s": median([one.cpu_s for one in times]),
-            "wall_s": median([one.wall_s for one in times]),
-            "largest_scalars": largest.numel,
-        }
-    return results
-
-
-def _cohorts(model: Model, server: ServerState, generator: torch.Generator) -> Callable[[], Cohort]:
-    """Return a function that makes a cohort of the same updates, which has not yet been asked for its mean."""
-    clients = tuple(range(model.num_clients))
-    uploads = [model.factors(generator) for _ in clients]
-    plan = RoundPlan(
-        round_idx=0,
-        invited=clients,
-        arriving=clients,
-        weights=dict(zip(clients, model.weights(), strict=True)),
-        trains=frozenset(server.shared),
-    )
-
-    def cohort() -> Cohort:
-        made = Cohort(plan, {MODEL: server.shared}, keeps=True)
-        for client_id, tensors in zip(clients, uploads, strict=True):
-            made.add(client_id, {MODEL: tensors})
-        made.close(clients)
-        return made
-
-    return cohort
+SHAPES = ((2048, 2048), (256, 2048), (5632, 2048), (16384, 2048))
+"""(out, in): q of both models, k and v of both, and their up projections."""
+CLIENTS = (3, 10, 100)
+RANK = 8
+BLOCK_S = 0.02
+"""Least time of a block: fast work is repeated in it."""
+SVD_PAIRS_SCALARS = 2**22
+"""A dense SVD of no more scalars than this is timed often enough for an interval, a larger one once."""
+HAS_SVD = ("FlexLoRA", "FedSVD")
 
 
 def timed(work: Callable[[], object]) -> Callable[[], Elapsed]:
-    """Return a function that does the work once and returns its time."""
+    """Return a function that does the work for at least BLOCK_S and returns the time of once."""
+    watch = Stopwatch()
+    work()
+    times = max(1, math.ceil(BLOCK_S / max(watch.elapsed().cpu_s, 1e-6)))
+
+    def block() -> Elapsed:
+        block_watch = Stopwatch()
+        for _ in range(times):
+            work()
+        spent = block_watch.elapsed()
+        return Elapsed(cpu_s=spent.cpu_s / times, wall_s=spent.wall_s / times)
+
+    return block
+
+
+def target_of(name: str, shape: tuple[int, int], num_clients: int) -> float | None:
+    """Return how many times faster than the dense way the rule is to be."""
+    if num_clients == CLIENTS[-1]:
+        return 1.0
+    if shape == SHAPES[0]:
+        return {"FlexLoRA": 500.0, "FedEx-LoRA": 10.0}.get(name)
+    return None
+
+
+def num_pairs(name: str, shape: tuple[int, int], num_clients: int) -> int:
+    """Return pairs of timings: 6 make an interval, which a large SVD is too slow for."""
+    if name not in HAS_SVD:
+        return 7
+    if shape[0] * shape[1] > SVD_PAIRS_SCALARS:
+        return 1
+    few = shape == SHAPES[0] and (num_clients == CLIENTS[-1] or name == "FedSVD")
+    return 2 if few else 6
+
+
+def measure(name: str, case: Case, num_clients: int, pairs: int, *, later: bool = False) -> Line:
+    """Return how many times faster a rule is on a layer than the dense way."""
+    own, dense = (lambda: case.factors(name)), case.dense(name)
+    variants = {"factors": timed(own), "again": timed(own), "dense": _once(dense) if pairs < 7 else timed(dense)}
+    if name == "FedEx-LoRA":
+        variants["one product"] = timed(case.add_in_one_product)
+    seconds = {
+        variant: [one.cpu_s for one in blocks] for variant, blocks in interleave(variants, pairs, seed=0).items()
+    }
+    ratio = Ratio.of(seconds["dense"], seconds["factors"])
+    with Sizes(case.shape) as own_sizes:
+        case.factors(name)
+    note = f"{_ms(seconds['factors'])} against {_ms(seconds['dense'])}"
+    if name == "FedEx-LoRA":
+        note += f"; {Ratio.of(seconds['one product'], seconds['factors']).median:.2g} over one product straight into W"
+    note += f"; largest tensor {own_sizes.largest / math.prod(case.shape):.2g} of W, {own_sizes.num_dense} of W's shape"
+    goal = target_of(name, case.shape, num_clients)
+    if later and goal is not None:
+        note += "; the sum of rounds is held dense, and added to in float64"
+    return Line(
+        what=f"{name}, {case.shape[0]} x {case.shape[1]}, N = {num_clients}{', a later round' if later else ''}",
+        value=ratio.median,
+        interval=ratio.interval,
+        null=Ratio.of(seconds["again"], seconds["factors"]).median if pairs > 2 else None,
+        target=goal,
+        better="at least",
+        note=note,
+    )
+
+
+def error_line(name: str, case: Case, num_clients: int) -> Line:
+    """Return a rule's error over that of the dense way, both against float64."""
+    own, dense = case.errors(name)
+    return Line(
+        what=f"{name}, {case.shape[0]} x {case.shape[1]}, N = {num_clients}: error over the dense way's",
+        value=own / dense,
+        target=1.0,
+        note=f"{own:.1e} and {dense:.1e} from float64",
+    )
+
+
+def all_lines(shapes: Sequence[tuple[int, int]], clients: Sequence[int], rank: int) -> Iterator[Line]:
+    """Yield all lines; a rule whose dense way depends on the mean alone, FedSVD, once for each shape."""
+    for name in RULES:
+        for shape in shapes:
+            for num_clients in clients if name != "FedSVD" else clients[-1:]:
+                yield measure(name, Case(shape, num_clients, rank), num_clients, num_pairs(name, shape, num_clients))
+                gc.collect()
+    for name in ("FedEx-LoRA", "FLoRA"):
+        for shape in shapes[:2]:
+            yield measure(name, Case(shape, clients[-1], rank, held=True), clients[-1], 7, later=True)
+    for name in RULES:
+        for num_clients in clients:
+            yield error_line(name, Case(shapes[1], num_clients, rank), num_clients)
+
+
+def _once(work: Callable[[], object]) -> Callable[[], Elapsed]:
+    """Return a function that does slow work once and returns its time."""
 
     def block() -> Elapsed:
         watch = Stopwatch()
@@ -185,52 +128,25 @@ def timed(work: Callable[[], object]) -> Callable[[], Elapsed]:
     return block
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--hidden", type=int, default=2048, help="outputs of q, and inputs of q, k and v")
-    parser.add_argument("--kv", type=int, default=256, help="outputs of k and v")
-    parser.add_argument("--layers", type=int, default=22, help="transformer blocks")
-    parser.add_argument("--rank", type=int, default=8, help="LoRA rank of every client")
-    parser.add_argument("--clients", type=int, default=4, help="clients of the round")
-    parser.add_argument("--pairs", type=int, default=6, help="pairs of timings on one matrix")
-    parser.add_argument("--repeats", type=int, default=3, help="timings of a whole model")
-    parser.add_argument("--json", type=Path, help="file to write the results to")
-    return parser.parse_args(arguments)
+def _ms(seconds: Sequence[float]) -> str:
+    return f"{1e3 * median(seconds):.3g} ms"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure; return 0 if the ratio on one matrix met its target, else 1."""
+    """Measure and print; return 0."""
     pin()
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="N")
+    parser.add_argument("--rank", type=int, default=RANK, help="LoRA rank of every client")
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    model = Model(
-        hidden=options.hidden,
-        kv=options.kv,
-        num_layers=options.layers,
-        rank=options.rank,
-        num_clients=options.clients,
-    )
-    one = one_matrix(model, options.pairs)
-    seconds, ratio = one["cpu_s"], Ratio(**one["cpu_s_ratio"])
-    print(
-        f"{model.shapes[0]}, {model.num_clients} clients of rank {model.rank}: dense {seconds['dense']:.3f} s, "
-        f"factors {1e3 * seconds['factors']:.2f} ms of CPU time, {ratio} times faster, "
-        f"relative difference {one['relative_difference']:.1e}; {one['verdict']}: {TARGET:.0f} times",
-        flush=True,
-    )
-    rules = whole_model(model, options.repeats)
-    for name, result in rules.items():
-        print(
-            f"{name}, all {len(model.shapes)} matrices: {result['cpu_s']:.2f} s of CPU time, {result['wall_s']:.2f} s "
-            f"of wall time; largest tensor {result['largest_scalars']:,.0f} scalars",
-            flush=True,
-        )
-    if options.json is not None:
-        options.json.write_text(json.dumps({"one_matrix": one, "whole_model": rules}, indent=2) + "\n")
-    return 0 if one["verdict"] == "met" else 1
+    shapes = ((96, 96), (40, 96)) if options.quick else SHAPES
+    clients = (2, 20) if options.quick else tuple(options.clients)
+    tell("aggregation", list(all_lines(shapes, clients, 3 if options.quick else options.rank)), options)
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedlit.algebra.leading import leading_of_dense, leading_of_factors
+
 PARTS = ("left", "right", "rest")
+ROWS = 256
+"""Rows of a dense matrix that exist at once in a type other than the one in which it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
     """left @ right. The sum of two is their factors put side by side, so ranks add up until `truncated`.
 
-    A sum that has outgrown its factors has a dense `rest` beside them (`compact`).
+    A sum that has outgrown its factors has a dense `rest` beside them (`together.compacted`), maybe of a coarser type.
     """
 
     left: Tensor
@@ -46,6 +50,10 @@ class LowRank:
 
     def __mul__(self, factor: float) -> "LowRank":
         return LowRank(self.left * factor, self.right, None if self.rest is None else self.rest * factor)
+
+    def without(self, width: int) -> "LowRank":
+        """Return the product of the columns and rows after the first `width`."""
+        return LowRank(self.left[:, width:], self.right[width:], self.rest)
 
     @property
     def T(self) -> "LowRank":  # as torch names it
@@ -87,22 +95,18 @@ class LowRank:
         """Bytes of all parts."""
         return sum(part.numel() * part.element_size() for part in self.parts.values())
 
-    def dense(self) -> Tensor:
-        """Return the matrix itself."""
-        return self.left @ self.right if self.rest is None else self.rest.addmm(self.left, self.right)
-
-    def compact(self) -> "LowRank":
-        """Return the same matrix in few numbers: as it is while its factors are smaller than the dense matrix, then
-        without the directions that cancelled, then dense.
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the matrix itself, computed in the type of the factors; in another type, `ROWS` rows at a time, so
+        that no second matrix of this shape exists.
         """
-        num_out, num_in = self.shape
-        if self.rest is None:
-            if self.width * (num_out + num_in) <= num_out * num_in:
-                return self
-            small = self.truncated(self.rank())
-            if 2 * small.width * (num_out + num_in) <= num_out * num_in:  # else the next sum would outgrow it again
-                return small
-        return LowRank(self.left[:, :0], self.right[:0], self.dense())
+        if dtype in (None, self.left.dtype):
+            rest = None if self.rest is None else self.rest.to(self.left.dtype)
+            return self.left @ self.right if rest is None else rest.addmm(self.left, self.right)
+        made = self.left.new_empty(self.shape, dtype=dtype)
+        for start in range(0, self.shape[0], ROWS):
+            rows = slice(start, start + ROWS)
+            made[rows] = LowRank(self.left[rows], self.right, None if self.rest is None else self.rest[rows]).dense()
+        return made
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return U (out, k), S (k,) descending, Vh (k, in): QR of both factors and the SVD of a k x k core.
@@ -120,8 +124,31 @@ class LowRank:
     def truncated(self, rank: int) -> "LowRank":
         """Return the best approximation of at most this rank (Eckart and Young): left = U S, right = Vh.
 
-        The result has exactly `rank` columns; those beyond the rank that there is are zero.
+        The result has exactly `rank` columns; those beyond the rank that there is are zero. The leading triples alone
+        are computed where they can be had to the last digits without the others (`leading`), which is read from the
+        device.
         """
+        if not self.has_leading(rank):
+            return self.truncated_by_svd(rank)
+        best, reliable = self.leading(rank)
+        return best if reliable else self.truncated_by_svd(rank)
+
+    def has_leading(self, rank: int) -> bool:
+        """Whether `leading` can be asked for this rank: in float64, and where something is cut off."""
+        return 0 < rank < min(self.width, *self.shape) and self.left.dtype == torch.float64
+
+    def leading(self, rank: int) -> tuple["LowRank", Tensor]:
+        """Return the best approximation of this rank from Gram matrices, several times faster than the SVD, and whether
+        it is reliable, a 0-d bool on the device; see `fedlit.algebra.leading`.
+        """
+        if self.width >= min(self.shape):
+            u, s, vh, reliable = leading_of_dense(self.dense(), rank)
+        else:
+            u, s, vh, reliable = leading_of_factors(self.left, self.right, rank)
+        return LowRank(u * s, vh), reliable
+
+    def truncated_by_svd(self, rank: int) -> "LowRank":
+        """Return the same as `truncated` from the whole SVD, whatever the range of the singular values."""
         u, s, vh = self.svd()
         kept = min(rank, len(s))
         left = self.left.new_zeros(self.shape[0], rank)
@@ -134,20 +161,36 @@ class LowRank:
         """Return the singular values, descending."""
         return self.svd()[1]
 
-    def rank(self) -> int:
-        """Return the numerical rank: singular values above the largest times the larger side times the type's eps."""
-        values = self.singular_values()
-        tolerance = values.max() * max(self.shape) * torch.finfo(values.dtype).eps if len(values) else 0.0
-        return int((values > tolerance).sum())
+    def core(self) -> Tensor:
+        """Return a matrix with the same singular values besides zeros, (k, k), or the dense one where that is smaller.
 
-    def norm(self) -> float:
-        """Return the Frobenius norm.
-
-        From the QR cores, not from trace(L'L RR'), which would square the rounding error: a sum that cancels must come
-        out as zero to the last bits.
+        From QR, not from L'L RR', which would square the rounding error: a sum that cancels must come out as zero to
+        the last bits.
         """
         if self.width >= min(self.shape):
-            return float(self.dense().norm())
-        left_core = torch.linalg.qr(self.left, mode="r").R
-        right_core = torch.linalg.qr(self.right.T, mode="r").R
-        return float((left_core @ right_core.T).norm())
+            return self.dense()
+        left_core: Tensor = torch.linalg.qr(self.left, mode="r").R
+        right_core: Tensor = torch.linalg.qr(self.right.T, mode="r").R
+        return left_core @ right_core.T
+
+    def num_above_rounding(self) -> Tensor:
+        """Return the numerical rank on the device, 0-d: singular values above the largest times the larger side times
+        the type's eps.
+        """
+        return num_above_rounding(torch.linalg.svdvals(self.core()), self.shape)
+
+    def rank(self) -> int:
+        """Return the numerical rank (`num_above_rounding`), read from the device."""
+        return int(self.num_above_rounding())
+
+    def norm(self) -> float:
+        """Return the Frobenius norm, read from the device; of several matrices `together.norms` reads once."""
+        return float(self.core().norm())
+
+
+def num_above_rounding(values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return how many singular values (k,) of a matrix of this shape are more than rounding, 0-d on the device."""
+    if not len(values):
+        return torch.zeros((), dtype=torch.int64, device=values.device)
+    rank: Tensor = (values > values.max() * max(shape) * torch.finfo(values.dtype).eps).sum()
+    return rank

@@ -1,9 +1,7 @@
-"""What the mean of LoRA factors misses of the mean of their products.
+"""The mean of the clients' products of LoRA factors, and what the mean of the factors misses of it.
 
-Shapes: n clients with weights p_i that sum to 1; A (r, in), B (out, r).
+Shapes: n clients with weights p_i that sum to 1; A (r, in), B (out, r), stacked (n, r, in) and (n, out, r).
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,20 +9,40 @@ from torch import Tensor
 from fedlit.algebra.low_rank import LowRank
 
 
-def mean_residual(
-    all_a: Sequence[Tensor], all_b: Sequence[Tensor], b_mean: Tensor, weights: Sequence[float], scaling: float
-) -> LowRank | None:
-    """Return scaling * (sum_i p_i B_i A_i - B A) with the means B and A, of width (n - 1) r; None of one client.
+def mean_product(a: Tensor, b: Tensor, weights: Tensor, scaling: float) -> LowRank:
+    """Return sum_i p_i * scaling * B_i @ A_i in float64, of width n r, without a product.
+
+    Args:
+        a: (n, r, in).
+        b: (n, out, r).
+        weights: p_i (n,) in float64.
+        scaling: of the products.
+    """
+    left = _side_by_side(b)
+    left.mul_(scaling).mul_(weights[:, None])
+    return LowRank(left.flatten(1), a.double().flatten(0, 1))
+
+
+def mean_residual(a: Tensor, b: Tensor, b_mean: Tensor, weights: Tensor, scaling: float) -> LowRank:
+    """Return scaling * (sum_i p_i B_i A_i - B A) with the means B and A in float64, of width (n - 1) r.
 
     sum_i p_i B_i A_i - B A = sum_{i<n} p_i (B_i - B)(A_i - A_n)
 
     Args:
-        all_a: n tensors (r, in) in float64.
-        all_b: n tensors (out, r) in float64.
-        b_mean: B, (out, r) in float64.
-        weights: p_i.
+        a: (n, r, in).
+        b: (n, out, r).
+        b_mean: B, (out, r).
+        weights: p_i (n,) in float64.
         scaling: of the products.
     """
-    left = [p * scaling * (b - b_mean) for p, b in zip(weights[:-1], all_b[:-1], strict=True)]
-    right = [a - all_a[-1] for a in all_a[:-1]]
-    return LowRank(torch.cat(left, 1), torch.cat(right, 0)) if left else None
+    left = _side_by_side(b[:-1])
+    left.sub_(b_mean.double()[:, None]).mul_((weights[:-1] * scaling)[:, None])
+    right = a[:-1].double() - a[-1].double()
+    return LowRank(left.flatten(1), right.flatten(0, 1))
+
+
+def _side_by_side(b: Tensor) -> Tensor:
+    """Return a copy (out, n, r) of (n, out, r) in float64; one pass over the numbers."""
+    return torch.empty(b.shape[1], b.shape[0], b.shape[2], dtype=torch.float64, device=b.device).copy_(
+        b.transpose(0, 1)
+    )

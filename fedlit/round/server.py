@@ -1,11 +1,15 @@
 """The server's state: a value, the same on every process, that an aggregation rule maps to the next one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+
+import torch
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import PARTS, LowRank
 from fedlit.algebra.tensors import TensorDict
+from fedlit.algebra.together import compacted
 from fedlit.round.payload import MODEL
 
 _PERSISTENT = {"persistent": True}
@@ -76,20 +80,47 @@ class ServerState:
         changes of it would be lost. They are kept beside it in the type of the layer's factors and take part in every
         forward pass, as `<weight>/left` and `<weight>/right`, or as `<weight>/rest` where that is smaller.
         """
-        frozen, folded = dict(self.frozen), {}
-        for layer in self.layers:
-            if layer.name not in changes:
-                continue
-            dtype = next(self.shared[name].dtype for name in layer.factors if name in self.shared)
+        layers = [layer for layer in self.layers if layer.name in changes]
+        dtypes = [next(self.shared[name].dtype for name in layer.factors if name in self.shared) for layer in layers]
+        widths = {}
+
+        def total(layer: LoraLayer) -> LowRank:
             new, before = changes[layer.name], self.change(layer)
-            total = new if before is None else before.to(new.left.dtype) + new
-            held = (compact := total.compact()).to(dtype)
-            if compact is total:  # what was there is untouched
-                folded[layer.name] = new.to(dtype).to(new.left.dtype)
+            made = new if before is None else before + new
+            widths[layer.name] = made.width
+            return made
+
+        frozen = dict(self.frozen)
+        folded: dict[str, tuple[LowRank | None, LowRank]] = {}
+        for layer, held in zip(layers, compacted([partial(total, layer) for layer in layers], dtypes), strict=True):
+            before = self.change(layer)
+            if before is not None and held.rest is None and held.width == widths[layer.name]:  # stands as it was
+                folded[layer.name] = (None, held.without(before.width))
             else:
-                whole = held.to(new.left.dtype)
-                folded[layer.name] = whole if before is None else whole - before.to(new.left.dtype)
+                folded[layer.name] = (before, held)
             for part in PARTS:
                 frozen.pop(f"{layer.weight}/{part}", None)
             frozen |= {f"{layer.weight}/{part}": tensor for part, tensor in held.parts.items()}
-        return replace(self, frozen=frozen, folded=folded)
+        return replace(self, frozen=frozen, folded=_Differences(folded))
+
+
+@dataclass(frozen=True)
+class _Differences(Mapping[str, LowRank]):
+    """Differences of two matrices by layer name, in float64, made when they are asked for: they are as large as all
+    that is held, and only an observer looks at them.
+
+    pairs: what is taken off, None for nothing, and from what.
+    """
+
+    pairs: Mapping[str, tuple[LowRank | None, LowRank]]
+
+    def __getitem__(self, name: str) -> LowRank:
+        before, after = self.pairs[name]
+        exact = after.to(torch.float64)
+        return exact if before is None else exact - before.to(torch.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)

@@ -67,10 +67,13 @@ def fedex(terms: Sequence[Factors], shares: Sequence[float], *, residual_rank: i
         UserError: as `fedit`.
     """
     mean = fedit(terms, shares)
-    all_a, all_b = [term.a.double() for term in terms], [term.b.double() for term in terms]
-    residual = mean_residual(all_a, all_b, mean.b, shares, mean.scaling)
-    if residual is None:
+    if len(terms) == 1:
         return mean
+    all_a, all_b = (
+        torch.stack([factor.double() for factor in every]) for every in zip(*[term[:2] for term in terms], strict=True)
+    )
+    weights = torch.tensor(shares, dtype=torch.float64, device=all_a.device)
+    residual = mean_residual(all_a, all_b, mean.b, weights, mean.scaling)
     kept = residual if residual_rank is None else residual.truncated(residual_rank)
     return _as_factors(mean.change() + kept)
 

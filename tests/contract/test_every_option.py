@@ -45,6 +45,7 @@ OTHER_VALUES: Mapping[str, Any] = {
 NEEDS: Mapping[str, Sequence[str]] = {
     "init_lr": ["method.init=update"],
     "assignment": ["method.rule=fedex_lora"],
+    "galore.svd": ["method.galore.rank=2"],  # below a third of the sides, less the oversampling
 }
 """What else an option needs to be looked at."""
 

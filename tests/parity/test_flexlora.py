@@ -142,20 +142,25 @@ def test_no_dense_matrix_is_made() -> None:
     assert made.largest < min(num_out * num_in for num_out, num_in in shapes)
 
 
-def test_the_benchmark_compares_ways_that_give_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small matrices, on which the ratio says nothing; a wrong product stops it."""
+@pytest.mark.parametrize("name", ["FlexLoRA", "FedEx-LoRA", "FLoRA", "FedSVD"])
+@pytest.mark.parametrize("num_clients", [2, 5, 30])
+def test_the_benchmark_compares_ways_that_give_one_result(
+    name: str, num_clients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both within float32 of the exact one, for factors thinner and wider than the matrix; a wrong one is seen."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments" / "benchmarks"))
-    benchmark = importlib.import_module("aggregation")
-    model = benchmark.Model(hidden=96, kv=40, num_layers=2, rank=3, num_clients=5)
-    result = benchmark.one_matrix(model, num_pairs=2)
-    assert result["relative_difference"] < 1e-5
-    assert result["largest_scalars"] < 96 * 96
-    rules = benchmark.whole_model(model, num_repeats=1)
-    assert len(rules) == 3
-    assert all(one["cpu_s"] > 0 for one in rules.values())
-    monkeypatch.setattr(benchmark.LowRank, "truncated", lambda self, rank: self)
-    with pytest.raises(AssertionError, match="different products"):
-        benchmark.one_matrix(model, num_pairs=2)
+    sides = importlib.import_module("factor_sides")
+    case = sides.Case((96, 40), num_clients, 3)
+    own, dense = case.errors(name)
+    assert 0 < own < 1e-6
+    assert 0 < dense < 2e-5
+    case.p, case.b_mean = case.p.flip(0), case.b_mean * 2  # what the rule's cohort does not have
+    assert min(case.errors(name)[:1]) > 0.01
+    case = sides.Case((400, 300), 3, 3)
+    with sides.Sizes((400, 300)) as sizes:
+        case.factors(name)
+    assert sizes.num_dense == 0
+    assert 0 < sizes.largest <= 3 * 3 * 400, "all clients' factors of one side"
 
 
 def test_shapes_and_types_stay() -> None:

@@ -15,7 +15,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -24,8 +24,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedlit.client.optimizers.base import LocalOptimizer
-from fedlit.client.optimizers.options import PROJ_TYPES, GaLoreOptions, ProjectionOptions
+from fedlit.client.optimizers.options import PROJ_TYPES, SVDS, GaLoreOptions, ProjectionOptions
+from fedlit.client.optimizers.subspace import is_cheaper, leading_sides
 from fedlit.errors import DivergenceError, UserError
+from fedlit.seeding import stream_seed
+
+_OF_A_PROJECTOR = ("rank", "update_proj_gap", "scale", "proj_type")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class Projection(ProjectionOptions):
     scale: factor of the projected update; a matrix that is not projected has none.
     proj_type: the side that is projected: `std` the smaller, `reverse_std` the larger, `right` the columns, `left` the
         rows, `full` both. Rows and columns as stored, which GPT-2's Conv1D does the other way round.
+    svd: `full` is galore-torch's; `randomized` finds nearly the same directions several times faster (`subspace`), and
+        is the whole SVD too for matrices too small for it. galore-torch does not have it.
     """
 
     def __post_init__(self) -> None:
@@ -50,6 +56,8 @@ class Projection(ProjectionOptions):
             raise UserError(f"method.galore.scale={self.scale} must be a finite number above 0")
         if self.proj_type not in PROJ_TYPES:
             raise UserError(f"method.galore.proj_type={self.proj_type} is not valid; give {', '.join(PROJ_TYPES)}")
+        if self.svd not in SVDS:
+            raise UserError(f"method.galore.svd={self.svd} is not valid; give {', '.join(SVDS)}")
 
     def applies(self, shape: torch.Size) -> bool:
         """Tell whether a parameter is projected: a matrix whose smaller side is above the rank.
@@ -79,6 +87,7 @@ class GaLore(GaLoreOptions, LocalOptimizer):
     lr: float
     weight_decay: float = 0.0
     galore: Projection = field(default_factory=Projection)
+    seed: int = 0
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
         """Return a GaLoreAdamW whose state_dict holds tensors and plain values only.
@@ -95,10 +104,11 @@ class GaLore(GaLoreOptions, LocalOptimizer):
                 f"method.galore.rank={projection.rank} projects none of this method's tensors: the smaller side of "
                 f"their matrices is {largest} at most; give a rank below that, or null to project nothing"
             )
-        options = {entry.name: getattr(projection, entry.name) for entry in fields(Projection)}
+        options = {name: getattr(projection, name) for name in _OF_A_PROJECTOR}
         groups = [{"params": plain}, {"params": projected, **options}]
         return _optimizer_class()(
             [group for group in groups if group["params"]],
+            draw_seed=self.seed if projection.svd == "randomized" else None,
             lr=self.lr,
             weight_decay=self.weight_decay,
             no_deprecation_warning=True,
@@ -124,11 +134,46 @@ def _optimizer_class() -> Callable[..., Optimizer]:
                 f"the local optimizer galore cannot be used ({error}); install it with `pip install galore-torch`"
             ) from error
 
+    class RandomizedProjector(GaLoreProjector):  # type: ignore[misc]
+        """Takes P from a randomised SVD, with draws that depend on the seed, the parameter's place and the step alone:
+        a client that is resumed, or trained in another process, draws the same.
+        """
+
+        def __init__(self, seed: int, place: int, **options: Any) -> None:
+            super().__init__(**options)
+            self._seed, self._place, self._step = seed, place, 0
+
+        def project(self, full_rank_grad: Tensor, iter: int) -> Tensor:
+            self._step = iter
+            projected: Tensor = super().project(full_rank_grad, iter)
+            return projected
+
+        def get_orthogonal_matrix(self, weights: Tensor, rank: int, type: str) -> Tensor | list[Tensor]:
+            if not is_cheaper(weights.shape, rank):
+                whole: Tensor | list[Tensor] = super().get_orthogonal_matrix(weights, rank, type)
+                return whole
+            seed = stream_seed(self._seed, f"GaLore {self._place}", round_idx=self._step)
+            generator = torch.Generator().manual_seed(seed)
+            bases = leading_sides(weights.detach().float(), rank, generator, type)
+            kept = [basis.to(weights.dtype) for basis in bases]
+            return kept if type == "full" else kept[0]
+
     class SavableGaLoreAdamW(GaLoreAdamW):  # type: ignore[misc]
-        """galore-torch's optimizer; `projector` in its state_dict is the matrix P, or both matrices with `full`."""
+        """galore-torch's optimizer; `projector` in its state_dict is the matrix P, or both matrices with `full`.
+
+        draw_seed: of a randomised SVD; None for galore-torch's own.
+        """
+
+        def __init__(self, groups: list[dict[str, Any]], *, draw_seed: int | None, **options: Any) -> None:
+            super().__init__(groups, **options)
+            self.draw_seed = draw_seed
 
         def step(self, closure: None = None) -> None:
             assert closure is None, "galore-torch evaluates closures without gradients"
+            if self.draw_seed is not None:  # before galore-torch makes its own
+                for place, parameter, group in self._projected():
+                    if parameter.grad is not None and "projector" not in self.state[parameter]:
+                        self.state[parameter]["projector"] = self._projector(place, group)
             try:
                 super().step()
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
@@ -142,13 +187,23 @@ def _optimizer_class() -> Callable[..., Optimizer]:
         def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
             # torch keeps the given tensors where type and device agree: two clients would step one another's moments.
             super().load_state_dict(copy.deepcopy(dict(state_dict)))
+            for place, parameter, group in self._projected():
+                state = self.state.get(parameter, {})
+                if "projector" in state:
+                    projector = self._projector(place, group)
+                    projector.ortho_matrix, state["projector"] = state["projector"], projector
+
+        def _projected(self) -> Iterator[tuple[int, nn.Parameter, dict[str, Any]]]:
+            """Yield the place, the parameter and its group of everything that is projected."""
             for group in self.param_groups:
-                for parameter in group["params"]:
-                    state = self.state.get(parameter, {})
-                    if "projector" in state:
-                        options = {name: group[name] for name in ("rank", "update_proj_gap", "scale", "proj_type")}
-                        projector = GaLoreProjector(**options)
-                        projector.ortho_matrix, state["projector"] = state["projector"], projector
+                if "rank" in group:
+                    yield from ((place, parameter, group) for place, parameter in enumerate(group["params"]))
+
+        def _projector(self, place: int, group: Mapping[str, Any]) -> Any:
+            options = {name: group[name] for name in _OF_A_PROJECTOR}
+            if self.draw_seed is None:
+                return GaLoreProjector(**options)
+            return RandomizedProjector(self.draw_seed, place, **options)
 
     return SavableGaLoreAdamW
 

@@ -8,6 +8,7 @@ from fedlit.options import option
 from fedlit.ranges import POSITIVE, POSITIVE_COUNT
 
 PROJ_TYPES = ("std", "reverse_std", "right", "left", "full")
+SVDS = ("full", "randomized")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class ProjectionOptions:
         "std",
         "projected side: std (the smaller), reverse_std (the larger), right (columns), left (rows), full (both)",
         values=PROJ_TYPES,
+    )
+    svd: str = option(
+        "full",
+        "SVD of a gradient: full (galore-torch's own) or randomized (ten times faster, nearly the same)",
+        values=SVDS,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict
+from fedlit.algebra.together import norms
 from fedlit.process import communication
 from fedlit.round.cohort import stack_rows
 from fedlit.round.jobs import ClientJob, ClientResult
@@ -115,10 +116,10 @@ class DeviationObserver(Observer):
         everything = {**job.state.private, **start}
         began = {name: everything[name].to(tensor) for name, tensor in ended.items()}
         self._kept.put(job.client_id, ended | {f"{START}{name}": began[name] for name in self._private})
-        return [
-            (layer.change({**self._of(layer), **ended}) - layer.change({**self._of(layer), **began})).norm()
+        return norms(
+            layer.change({**self._of(layer), **ended}) - layer.change({**self._of(layer), **began})
             for layer in self.layers
-        ]
+        )
 
     def _of(self, layer: LoraLayer) -> dict[str, Tensor]:
         """Return the layer's factors that nobody trains."""
@@ -143,7 +144,7 @@ class DeviationObserver(Observer):
                 self._stack(chunk, tuple(weights))
         record: dict[str, Any] = {}
         means: dict[str, list[float]] = {"deviation": [], "update_norm": [], "drift_norm": [], "rank": []}
-        for layer, numbers in zip(self.layers, measured, strict=False):
+        for layer, numbers in zip(self.layers, _read(measured), strict=False):
             record[f"lora/deviation/{layer.name}"] = numbers["deviation"]
             for name, values in means.items():
                 values.append(numbers[name])
@@ -151,8 +152,8 @@ class DeviationObserver(Observer):
             return {}
         return {f"lora/{name}": sum(values) / len(values) for name, values in means.items()} | record
 
-    def _measure(self, view: RoundView, weights: Mapping[int, float]) -> Iterator[dict[str, float]]:
-        """Yield the numbers of one layer after the other."""
+    def _measure(self, view: RoundView, weights: Mapping[int, float]) -> Iterator[dict[str, Tensor | float]]:
+        """Yield the numbers of one layer after the other, those computed here as 0-d tensors on the device."""
         offsets: dict[str, list[LowRank]] = {}
         for client_id in weights:
             for name, offset in self.rule.start(view.before, client_id).offsets.items():
@@ -198,8 +199,8 @@ class DeviationObserver(Observer):
 
 def _of_layer(
     factors: LayerFactors, before: ServerState, after: ServerState, drifts: Sequence[float]
-) -> dict[str, float]:
-    """Return a layer's deviation, update norm, drift norm and rank."""
+) -> dict[str, Tensor | float]:
+    """Return a layer's deviation, update norm and rank, each 0-d in float64 on the device, and its drift norm."""
     layer = factors.layer
     ideal = factors.mean(factors.clients())
     new = factors.of_server(after.shared)
@@ -209,8 +210,18 @@ def _of_layer(
     missed = new - ideal if factors.offsets is None else new - ideal - factors.mean(factors.offsets)
     scale = (ideal.shape[0] * ideal.shape[1]) ** -0.5
     return {
-        "deviation": missed.norm() * scale,
-        "update_norm": (new - old).norm() * scale,
+        "deviation": missed.core().norm() * scale,
+        "update_norm": (new - old).core().norm() * scale,
         "drift_norm": sum(weight * drift for weight, drift in zip(factors.weights, drifts, strict=True)) * scale,
-        "rank": ideal.rank(),
+        "rank": ideal.num_above_rounding().double(),
     }
+
+
+def _read(measured: Sequence[Mapping[str, Tensor | float]]) -> list[dict[str, float]]:
+    """Return the numbers of all layers; one wait for the device."""
+    tensors = [value for numbers in measured for value in numbers.values() if isinstance(value, Tensor)]
+    values = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [
+        {name: next(values) if isinstance(value, Tensor) else value for name, value in numbers.items()}
+        for numbers in measured
+    ]

@@ -3,12 +3,15 @@
 Shapes: n clients with weights p_i; A (r, in), B (out, r), in the server's scaling.
 """
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.mean_products import mean_product
 from fedlit.algebra.tensors import TensorDict
 from fedlit.round.cohort import Cohort
 from fedlit.round.rules.base import payload_bytes
@@ -35,19 +38,41 @@ def other_bytes(server: ServerState) -> int:
     return payload_bytes(server, server.shared.keys() - set(factor_names(server)))
 
 
-def mean_changes(cohort: Cohort, server: ServerState) -> dict[str, LowRank]:
+@dataclass(frozen=True)
+class ByLayer(Mapping[str, LowRank]):
+    """Matrices by layer name that are made when they are asked for, each time anew.
+
+    In float64 and for many clients those of all layers would be the largest thing in memory.
+    """
+
+    layers: Mapping[str, LoraLayer]
+    make: Callable[[LoraLayer], LowRank]
+
+    def __getitem__(self, name: str) -> LowRank:
+        return self.make(self.layers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+def by_layer(server: ServerState, make: Callable[[LoraLayer], LowRank]) -> ByLayer:
+    """Return what `make` makes of every layer of the server."""
+    return ByLayer({layer.name: layer for layer in server.layers}, make)
+
+
+def mean_changes(cohort: Cohort, server: ServerState) -> ByLayer:
     """Return sum_i p_i * scaling * B_i @ A_i by layer name, as the clients' factors side by side; one collective."""
-    stacked = cohort.stack(factor_names(server))
-    weights = list(cohort.weights.values())
-    return {
-        layer.name: LowRank.sum(
-            [
-                layer.change({layer.a: a, layer.b: b}) * weight
-                for a, b, weight in zip(stacked[layer.a], stacked[layer.b], weights, strict=True)
-            ]
-        )
-        for layer in server.layers
-    }
+    stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
+    return by_layer(server, lambda layer: mean_product(stacked[layer.a], stacked[layer.b], weights, layer.scaling()))
+
+
+def weight_tensor(cohort: Cohort, server: ServerState) -> Tensor:
+    """Return p_i (n,) in float64 where the factors are."""
+    device = server.shared[server.layers[0].a].device
+    return torch.tensor(list(cohort.weights.values()), dtype=torch.float64, device=device)
 
 
 def fresh_factors(server: ServerState, seed: int) -> TensorDict:

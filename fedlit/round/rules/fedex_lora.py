@@ -14,19 +14,30 @@ as the paper's arithmetic and commonsense runs would, nearly all of it is rounde
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 
+from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import LowRank
-from fedlit.algebra.mean_products import mean_residual
+from fedlit.algebra.mean_products import mean_product, mean_residual
 from fedlit.algebra.tensors import TensorDict
+from fedlit.algebra.together import truncations
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import Start
 from fedlit.round.payload import MODEL
 from fedlit.round.rules.base import AggregationRule, Traffic, both_ways, payload_bytes
-from fedlit.round.rules.factors import factor_names, mean_changes, other_bytes, other_means, product_bytes, restart
+from fedlit.round.rules.factors import (
+    by_layer,
+    factor_names,
+    other_bytes,
+    other_means,
+    product_bytes,
+    restart,
+    weight_tensor,
+)
 from fedlit.round.rules.options import ASSIGNMENTS, FedExOptions
 from fedlit.round.server import ServerState
 
@@ -91,16 +102,19 @@ class FedExLora(FedExOptions, AggregationRule):
 
     def _average(self, cohort: Cohort, server: ServerState) -> ServerState:
         mean = cohort.mean()
-        stacked = cohort.stack(factor_names(server))
-        weights = list(cohort.weights.values())
-        residuals = {}
-        for layer in server.layers:
-            all_a, all_b = stacked[layer.a].double(), stacked[layer.b].double()
-            residual = mean_residual(list(all_a), list(all_b), mean[layer.b].double(), weights, layer.scaling())
-            if residual is not None:
-                residuals[layer.name] = (
-                    residual if self.residual_rank is None else residual.truncated(self.residual_rank)
-                )
+        if len(cohort.weights) == 1:
+            return replace(server.fold({}), shared=mean)
+        stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
+
+        def residual(layer: LoraLayer) -> LowRank:
+            a, b = stacked[layer.a], stacked[layer.b]
+            return mean_residual(a, b, mean[layer.b], weights, layer.scaling())
+
+        residuals: Mapping[str, LowRank] = by_layer(server, residual)
+        if self.residual_rank is not None:
+            makers = [partial(residual, layer) for layer in server.layers]
+            kept = truncations(makers, [self.residual_rank] * len(makers))
+            residuals = {layer.name: one for layer, one in zip(server.layers, kept, strict=True)}
         return replace(server.fold(residuals), shared=mean)
 
     def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
@@ -119,18 +133,19 @@ class FedExLora(FedExOptions, AggregationRule):
 
 def _keep(cohort: Cohort, server: ServerState) -> ServerState:
     """W holds the mean of the clients' effective weights; a client trains its own factors on W less their product."""
-    new = mean_changes(cohort, server)
-    weights = cohort.weights
-    before = {client_id: _of_client(server, client_id) for client_id in weights}
-    changes = {}
-    for layer in server.layers:
-        old = [layer.change(before[client_id]) * weight for client_id, weight in weights.items()]
-        changes[layer.name] = new[layer.name] - LowRank.sum(old)
-    stacked = cohort.stack(factor_names(server))
+    stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
+    ids = torch.tensor(cohort.client_ids, device=weights.device)
+    before = {name: server.clients[name][ids] for name in stacked}
+
+    def change(layer: LoraLayer) -> LowRank:
+        new, old = (mean_product(of[layer.a], of[layer.b], weights, layer.scaling()) for of in (stacked, before))
+        return new - old
+
     clients = {name: tensor.clone() for name, tensor in server.clients.items()}
     for name, tensor in clients.items():
-        tensor[list(cohort.client_ids)] = stacked[name]
-    return replace(server.fold(changes), clients=clients, shared=other_means(cohort, server))
+        tensor[ids] = stacked[name]
+    server = server.fold(by_layer(server, change))
+    return replace(server, clients=clients, shared=other_means(cohort, server))
 
 
 def _of_client(server: ServerState, client_id: int) -> TensorDict:

@@ -2,15 +2,19 @@
 
 Bai et al., Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and Client Resources, arXiv
 2402.11505. dW = sum_i p_i * scaling_i * B_i @ A_i; with dW = U S V', a client of rank r gets A = V'[:r] and
-B = U[:, :r] S[:r] / scaling. The SVD is that of a small core (LowRank.svd); no dense (out, in) matrix exists.
+B = U[:, :r] S[:r] / scaling. The leading triples come from small Gram matrices, or from the SVD of a small core where
+the range of the singular values asks for it (LowRank.truncated); no dense (out, in) matrix exists while the clients'
+factors are thinner than that.
 
 Differs from the released code, which fixes alpha at 16, never applies different ranks to its clients, and takes plain
 means of the factors where all ranks are equal.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
+from fedlit.algebra.together import truncations
 from fedlit.round.cohort import Cohort
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.rules.factors import mean_changes, other_means
@@ -29,8 +33,9 @@ class FlexLora(AggregationRule):
         """Return the server with the factors of the truncated mean, of the largest rank."""
         shared = other_means(cohort, server)
         means = mean_changes(cohort, server)
-        for layer in server.layers:
-            best = means[layer.name].truncated(layer.rank)
+        makers = [partial(means.__getitem__, layer.name) for layer in server.layers]
+        bests = truncations(makers, [layer.rank for layer in server.layers])
+        for layer, best in zip(server.layers, bests, strict=True):
             shared[layer.a] = best.right.to(shared[layer.a])
             shared[layer.b] = (best.left / layer.scaling()).to(shared[layer.b])
         return replace(server, shared=shared)

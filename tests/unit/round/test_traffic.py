@@ -67,7 +67,7 @@ def gemma_2b() -> Any:
     return GemmaForCausalLM(config)
 
 
-GALORE = {"galore": {"rank": 8, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}}
+GALORE = {"galore": {"rank": 8, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std", "svd": "full"}}
 MODELS: dict[str, Callable[[], Any]] = {"tinyllama": tinyllama, "gemma-2b": gemma_2b}
 
 
