@@ -1,5 +1,6 @@
 """Which of a forward pass's rows are whose."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,15 @@ class Owners:
                 yield slot, part[:, : self.widths[place]]
             else:
                 yield slot, part
+
+    def after(self, kept: Sequence[int], num_before: int) -> "Owners":
+        """Return whose rows are left when of `num_before` rows only those at the places `kept` stay, in their order."""
+        shares = self.rows or (num_before // len(self.slots),) * len(self.slots)
+        assert sum(shares) == num_before, f"{num_before} rows are not divided into {shares}"
+        slot_of = [slot for slot, share in zip(self.slots, shares, strict=True) for _ in range(share)]
+        counts = Counter(slot_of[place] for place in kept)
+        left = tuple(slot for slot in self.slots if counts[slot])
+        return Owners(slots=left, rows=tuple(counts[slot] for slot in left))
 
 
 def evenly(shares: Sequence[int]) -> bool:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from fedlit.algebra.tensors import TensorDict
 from fedlit.client.together.owners import Owners, evenly
 from fedlit.client.together.random_states import RandomStates
+from fedlit.models.rows_left import listening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +65,16 @@ class ClientWeights:
 
     @contextmanager
     def of(self, owners: Owners) -> Iterator[None]:
-        """Let forward and backward passes in the block be of these clients."""
-        self._owners = owners
+        """Let forward and backward passes in the block be of these clients, of fewer of their rows once some leave."""
+        whole = self._owners = owners
+
+        def hear(kept: Sequence[int] | None, num_before: int) -> None:
+            assert self._owners is not None
+            self._owners = whole if kept is None else self._owners.after(kept, num_before)
+
         try:
-            yield
+            with listening(hear):
+                yield
         finally:
             self._owners = None
 

@@ -19,6 +19,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from fedlit.data.collation import pad_left
+from fedlit.models.rows_left import tell_rows_left
 
 _READ = ("input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache")
 _NO_RULES = (
@@ -169,6 +170,7 @@ def decode(
     rows = [_Row(rules) for _ in prompts]
     live, cache = rows, _cache(model, rules.max_new_tokens)
     last_alone = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(type(model).forward).parameters else {}
+    tell_rows_left(None, len(rows))
     for number in range(1, rules.max_new_tokens + 1):
         output = model(
             input_ids=ids,
@@ -185,13 +187,15 @@ def decode(
         if not kept or number == rules.max_new_tokens:
             break
         positions = positions[:, -1:] + 1
-        if len(kept) < len(live):
+        if len(kept) < (num_live := len(live)):
             live, places = [live[place] for place in kept], torch.tensor(kept, device=device)
             chosen, positions = chosen.index_select(0, places), positions.index_select(0, places)
             seen = None if seen is None else seen.index_select(0, places)
             cache.batch_select_indices(places)
+            tell_rows_left(kept, num_live)
         ids = chosen.unsqueeze(1)
         seen = None if seen is None else torch.cat([seen, seen.new_ones((len(live), 1))], 1)
+    tell_rows_left(None, len(rows))
     return [row.tokens for row in rows]
 
 
