@@ -14,6 +14,7 @@ _OWN = "e2e/test_own_configuration.py"
 _PAGES = "docs/test_reference_pages.py"
 _WHEEL = "e2e/test_wheel.py"
 _SURVIVES = "contract/test_recipes.py::test_state_survives_save_and_load"
+_AWAY = "contract/test_second_device.py::test_a_federation_ends_with_the_bits_of_the_cpu"
 _ENDS = "unit/test_exit_codes.py::test_every_end_has_its_code_and_its_line"
 
 NIGHTLY = {
@@ -66,6 +67,10 @@ NIGHTLY = {
     f"{_RECIPES}::test_killed_at_any_moment_it_goes_on_to_the_same_bits[fedsvd]": _SURVIVES,
     f"{_RECIPES}::test_killed_at_any_moment_it_goes_on_to_the_same_bits[fedftg-keep]": _SURVIVES,
     f"{_RECIPES}::test_killed_at_any_moment_it_goes_on_to_the_same_bits[flora-bfloat16]": _SURVIVES,
+    f"{_AWAY}[centralized]": f"{_AWAY}[fedit]",
+    f"{_AWAY}[ffa_lora]": f"{_AWAY}[fedsvd]",
+    f"{_AWAY}[full]": f"{_AWAY}[fedftg]",
+    f"{_AWAY}[hetlora]": f"{_AWAY}[flexlora]",
     "unit/adapters/test_peft_import.py": "e2e/test_startup.py::test_a_run_takes_no_bitsandbytes_and_nobody_else_speaks",
     f"{_PAGES}::test_a_record_has_no_key_that_the_page_lacks": (
         f"{_PAGES}::test_every_key_that_the_code_names_is_described"

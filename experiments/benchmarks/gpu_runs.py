@@ -2,10 +2,9 @@
 
 import gc
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -75,6 +74,13 @@ def rows_of(num_tokens: int, num_clients: int) -> list[dict[str, str]]:
     ]
 
 
+class NoCheckpoints:
+    """In place of a federation's checkpoints: those of a whole model of 8 billion parameters would fill the disk."""
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_given, **_named: None
+
+
 @contextmanager
 def federation(model: str, setting: Setting, *arguments: str) -> Iterator[Federation]:
     """Yield a federation on a random model, ready to run; nothing of it is left afterwards."""
@@ -90,8 +96,8 @@ def federation(model: str, setting: Setting, *arguments: str) -> Iterator[Federa
         plan = make_plan(Inputs(config=config, rows=rows, shards=shards), backbone.load)
         try:
             built, _ = assemble(plan, communication.launch(config.compute))
-            for place in (built.folder.checkpoints, built.folder.plots):
-                Path(place).mkdir(parents=True, exist_ok=True)
+            built.folder.path.mkdir(parents=True, exist_ok=True)
+            built.checkpoints = NoCheckpoints()  # type: ignore[assignment]
             yield built
         finally:
             communication.shutdown()
