@@ -18,6 +18,9 @@ _AWAY = "contract/test_second_device.py::test_a_federation_ends_with_the_bits_of
 _ENDS = "unit/test_exit_codes.py::test_every_end_has_its_code_and_its_line"
 
 NIGHTLY = {
+    "unit/test_federation_benchmark.py::test_it_runs_and_both_sides_do_the_same_work": (
+        "unit/test_federation_benchmark.py::test_every_row_has_its_tokens_and_its_labels"
+    ),
     "e2e/test_wandb.py::test_killed_twice_every_logger_holds_every_round_once": "unit/lab/callbacks/test_wandb_run.py",
     f"{_OWN}::test_a_cell_of_an_own_sweep_runs_with_its_own_files": "unit/config/test_own_sweeps.py",
     f"{_OWN}::test_a_run_s_own_configuration_gives_the_same_bits": "unit/config/test_load_from.py",
