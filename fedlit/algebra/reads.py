@@ -16,7 +16,7 @@ class Reads:
         self._waiting: list[tuple[Tensor, list[float]]] = []
 
     def later(self, values: Tensor) -> Callable[[], list[float]]:
-        """Return a function that returns the values, flat, as they are now: in float64, which holds all that fits it."""
+        """Return a function that returns the values, flat, as they are now, in float64."""
         found: list[float] = []
         num = values.numel()
         # A copy, also of a float64 tensor: the caller may write into its own.

@@ -148,8 +148,8 @@ def stack_rows(kept: Kept, client_ids: Sequence[int], like: Mapping[str, Tensor]
 
 
 def require_summable(tensors: Mapping[str, Tensor], client_id: int, round_idx: int, peak: float | None = None) -> None:
-    """Raise a DivergenceError that names the first tensor that is not finite or too large; one wait for the device, none
-    if the largest magnitude of all is given.
+    """Raise a DivergenceError that names the first tensor that is not finite or too large; one wait for the device,
+    none if the largest magnitude of all is given.
     """
     if peak is None:
         found = largest(tensors.values())
