@@ -24,8 +24,6 @@ def test_the_factors_are_tinyllama_s(mean: ModuleType) -> None:
     assert len(shapes) == 132
     case = mean.Case(name="", shapes=shapes, repeats=1, turns=1)
     assert case.num_scalars == 22 * 8 * (4 * 2048 + 2 * 256)
-        6 * 2048 + 2048 + 2 * 256 - 2048
-    )
 
 
 def test_the_lines_are_of_all_processes_together(mean: ModuleType) -> None:
