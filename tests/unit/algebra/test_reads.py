@@ -12,9 +12,9 @@ def test_one_read_serves_all(monkeypatch: pytest.MonkeyPatch) -> None:
     tolist = Tensor.tolist
     monkeypatch.setattr(Tensor, "tolist", lambda tensor: [waits.append(tensor.numel()), tolist(tensor)][1])
     reads = Reads()
-    losses = torch.tensor([0.1, float("nan"), 3.0])
-    asked = [reads.later(values) for values in (losses, torch.tensor(2.5, dtype=torch.float64), torch.zeros(0))]
-    losses.zero_()
+    losses, second = torch.tensor([0.1, float("nan"), 3.0]), torch.tensor(2.5, dtype=torch.float64)
+    asked = [reads.later(values) for values in (losses, second, torch.zeros(0))]
+    second.zero_()
     assert not waits
     assert asked[1]() == [2.5]
     assert asked[0]() == pytest.approx([0.1, float("nan"), 3.0], nan_ok=True, rel=1e-7)
