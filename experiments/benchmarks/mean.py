@@ -69,15 +69,9 @@ def build(hidden: int, num_layers: int) -> torch.nn.Module:
     """Return a Llama with random weights; its vocabulary is small, so that nearly all parameters are in the layers."""
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415  seconds, and only here
 
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=hidden * 43 // 16,
-        num_hidden_layers=num_layers,
-        num_attention_heads=max(1, hidden // 64),
-        vocab_size=1024,
-        tie_word_embeddings=True,
-        use_cache=False,
-    )
+    sizes = {"hidden_size": hidden, "intermediate_size": hidden * 43 // 16, "num_hidden_layers": num_layers}
+    heads = {"num_attention_heads": max(1, hidden // 64), "vocab_size": 1024}
+    config = LlamaConfig(**sizes, **heads, tie_word_embeddings=True, use_cache=False)
     torch.manual_seed(0)
     model: torch.nn.Module = LlamaForCausalLM(config)
     return model
@@ -207,7 +201,8 @@ def measure(case: Case, num_clients: int) -> dict[str, Any]:
         "plain again": timed(sides.plain, case.repeats),
         "fixed": timed(sides.fixed, case.repeats),
     }
-    order, seconds = random.Random(0), {name: [] for name in [*variants, "steps"]}  # type: ignore[var-annotated]
+    order = random.Random(0)
+    seconds: dict[str, list[float]] = {name: [] for name in [*variants, "steps"]}
     walls: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(case.turns):
         for name in order.sample(list(variants), len(variants)):
@@ -215,7 +210,7 @@ def measure(case: Case, num_clients: int) -> dict[str, Any]:
             seconds[name].append(elapsed.cpu_s / case.repeats)
             walls[name].append(elapsed.wall_s / case.repeats)
         if steps is not None and turn < 6:
-            steps.take(1 if turn == 0 else 0)  # the first one makes the optimizer's state
+            steps.take(turn == 0)  # the first one makes the optimizer's state
             watch = Stopwatch()
             steps.take(2)
             seconds["steps"].append(watch.elapsed().cpu_s * NUM_LOCAL_STEPS / 2)
@@ -240,8 +235,8 @@ def start_processes(options: argparse.Namespace, folder: str) -> None:
         process.start()
     for process in group:
         process.join()
-    if any(process.exitcode for process in group):
-        sys.exit(f"a process ended with exit code {max(process.exitcode or 0 for process in group)}")
+    if failed := [process.exitcode for process in group if process.exitcode]:
+        sys.exit(f"a process ended with exit code {failed[0]}")
 
 
 def added(processes: Sequence[Mapping[str, Any]], clock: str, side: str) -> list[float]:
@@ -251,7 +246,9 @@ def added(processes: Sequence[Mapping[str, Any]], clock: str, side: str) -> list
 
 def lines_of(case: Case, num_clients: int, processes: Sequence[Mapping[str, Any]]) -> list[Line]:
     """Return what the timings of one case say."""
-    plain, again, fixed = (added(processes, "cpu_s", side) for side in ("plain", "plain again", "fixed"))
+    plain, again, fixed, steps = (
+        added(processes, "cpu_s", side) for side in ("plain", "plain again", "fixed", "steps")
+    )
     ratio = Ratio.of(fixed, plain)
     walls = {side: median(processes[0]["wall_s"][side]) for side in ("plain", "fixed")}
     lines = [
@@ -266,7 +263,6 @@ def lines_of(case: Case, num_clients: int, processes: Sequence[Mapping[str, Any]
             f"wall: {1e3 * walls['plain']:.1f}, {1e3 * walls['fixed']:.1f}",
         )
     ]
-    steps = added(processes, "cpu_s", "steps")
     if steps:
         share = Ratio.of(fixed[: len(steps)], [num_clients * one for one in steps])
         bounds = share.interval and (100 * share.interval[0], 100 * share.interval[1])
@@ -287,10 +283,8 @@ def lines_of(case: Case, num_clients: int, processes: Sequence[Mapping[str, Any]
 def main(arguments: Sequence[str]) -> int:
     """Measure and print; return 0 if every target was met, else 1."""
     pin()
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--clients", type=int, default=2, help="clients of each process")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--clients", type=int, default=2, help="clients of each process, 2 by default")
     parser.add_argument("--only", default="", metavar="TEXT", help="the payloads whose names have this in them")
     parser.add_argument("--turns", type=int, help="timings of each side; by default 12 or 20")
     add_arguments(parser)
@@ -300,11 +294,8 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         start_processes(options, folder)
         found = [json.loads((Path(folder) / f"{index}.json").read_text()) for index in range(NUM_PROCESSES)]
-    lines = [
-        line
-        for case, processes in zip(chosen(options), zip(*found, strict=True), strict=True)
-        for line in lines_of(case, options.clients, processes)
-    ]
+    cases_of_all = zip(chosen(options), zip(*found, strict=True), strict=True)
+    lines = [line for case, processes in cases_of_all for line in lines_of(case, options.clients, processes)]
     tell("mean", lines, options)
     return 0 if all(line.verdict == "met" for line in lines) else 1
 

@@ -53,8 +53,11 @@ class Cohort:
         self._on_server = on_server
         self._means: dict[str, TensorDict] | None = None
 
-    def add(self, client_id: int, payload: Payload) -> None:
+    def add(self, client_id: int, payload: Payload, peak: float | None = None) -> None:
         """Take in one client trained on this process.
+
+        `peak` is the largest magnitude in its tensors (`largest`), if it has been read; else it is read here, which
+        waits for the device.
 
         Raises:
             DivergenceError: a tensor is not finite or too large for the fixed-point sum; nothing was added then.
@@ -63,7 +66,7 @@ class Cohort:
         assert client_id not in self._added, f"client {client_id} was added twice"
         tensors = flat(payload)
         assert tensors.keys() == self._like.keys(), "a client sends the groups and names that the server has"
-        require_summable(tensors, client_id, self.plan.round_idx)
+        require_summable(tensors, client_id, self.plan.round_idx, peak)
         self._total.add(encode(tensors, self._like, self.plan.weights[client_id]))
         self._added.add(client_id)
         if self._keeps:
@@ -144,17 +147,21 @@ def stack_rows(kept: Kept, client_ids: Sequence[int], like: Mapping[str, Tensor]
     }
 
 
-def require_summable(tensors: Mapping[str, Tensor], client_id: int, round_idx: int) -> None:
-    """Raise a DivergenceError that names the first tensor that is not finite or too large; one wait for the device."""
-    peak = largest(tensors.values())
-    if peak is None or peak.item() < LARGEST:
+def require_summable(tensors: Mapping[str, Tensor], client_id: int, round_idx: int, peak: float | None = None) -> None:
+    """Raise a DivergenceError that names the first tensor that is not finite or too large; one wait for the device,
+    none if the largest magnitude of all is given.
+    """
+    if peak is None:
+        found = largest(tensors.values())
+        peak = 0.0 if found is None else found.item()
+    if peak < LARGEST:
         return
     for key, tensor in tensors.items():
-        peak = largest([tensor])
-        if peak is not None and not peak.item() < LARGEST:  # also true for NaN
+        found = largest([tensor])
+        if found is not None and not found.item() < LARGEST:  # also true for NaN
             raise DivergenceError(
                 what=key.removeprefix(f"{MODEL}/"),
-                value=peak.item(),
+                value=found.item(),
                 limit=LARGEST,
                 round_number=round_idx + 1,
                 client_id=client_id,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedlit.algebra import pieces
 from fedlit.algebra.tensors import TensorDict, checksum, snapshot
 from fedlit.errors import DivergenceError, UserError
 from fedlit.process import communication
@@ -182,6 +183,26 @@ def test_what_cannot_be_summed_is_named(value: float, dtype: torch.dtype) -> Non
     assert "layer.A" not in message
     assert "\n" not in message
     assert "local.lr" in message
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_of_a_client_that_cannot_be_summed_nothing_is_added(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last scalar is the bad one: what stands before it must not be in the sum. A magnitude that was read before
+    is not read again.
+    """
+    monkeypatch.setattr(pieces, "CPU_PIECE", 4)
+    clients = random_clients(3, 0, torch.float32)
+    cohort = cohort_of(clients, uniform_weights([1, 1, 1]), [3, 13])
+    expected = cohort._total._buffer.clone()
+    clients[23]["scale"] = torch.tensor(float("nan"))
+    with pytest.raises(DivergenceError, match="scale has magnitude nan"):
+        cohort.add(23, {MODEL: clients[23]}, float("nan") if told else None)
+    assert torch.equal(cohort._total._buffer, expected)
+    if told:
+        monkeypatch.setattr(Tensor, "item", None)
+        clients[23]["scale"] = torch.tensor(1.0)
+        cohort.add(23, {MODEL: clients[23]}, 7.0)
+        assert not torch.equal(cohort._total._buffer, expected)
 
 
 @pytest.mark.parametrize("dtype", BITS)
