@@ -18,7 +18,13 @@ from fedlit.client.steps import LocalSteps
 from fedlit.recipes import RECIPES
 
 NUM_CLIENTS, NUM_ROUNDS, NUM_STEPS = 3, 2, 3
-SMALL = (f"num_clients={NUM_CLIENTS}", f"num_rounds={NUM_ROUNDS}", f"local.steps={NUM_STEPS}", "eval.every=2", "model.attention_implementation=eager")
+SMALL = (
+    f"num_clients={NUM_CLIENTS}",
+    f"num_rounds={NUM_ROUNDS}",
+    f"local.steps={NUM_STEPS}",
+    "eval.every=2",
+    "model.attention_implementation=eager",
+)
 OF_A_CLIENT = {
     "client/steps.py:run": "the losses of its steps",
     "round/cohort.py:require_summable": "the largest element of each tensor that it sends",
@@ -42,7 +48,9 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[SecondDevice]:
     """The device, on which federations are built from now on. What meta itself is for, the rehearsal, is left out."""
     monkeypatch.setattr(tiny_federations, "Fabric", AwayFabric)
     monkeypatch.setattr(assembly, "rehearse", lambda _plan: None)
-    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_given, **_options: None)
+    monkeypatch.setattr(
+        sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_given, **_options: None
+    )
     # As on a GPU, a parameter stays the same object when its module moves.
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
