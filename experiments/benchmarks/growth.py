@@ -217,7 +217,7 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
         bottom.semilogx(values, [p["peak_mb"] for p in own], "o-", color="#1f5fa8")
         top.set_title(TITLES[sweep], fontsize=8)
         bottom.set_xlabel(sweep)
-        bottom.set_ylim(bottom=0)
+        bottom.set_ylim(0, 1.15 * max(point["peak_mb"] for point in points))
         for axis in (top, bottom):
             axis.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
             axis.minorticks_off()
@@ -227,8 +227,8 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
     axes[0][0].legend(fontsize=8)
     facts = content["machine"]
     figure.suptitle(
-        f"{facts['processor']}, one thread a process, {facts['date']}; base: 8 clients, a step of 1 x 64 tokens, "
-        "rank 8, hidden 128, 4 layers",
+        f"{facts['processor']}, one thread a process, {facts['date']}; base:\n8 clients, a step of 1 x 64 "
+        "tokens, rank 8, hidden 128, 4 layers",
         fontsize=9,
     )
     figure.tight_layout()
