@@ -44,7 +44,7 @@ def train(rank: int, store: str, model_folder: str, rows: str, sizes: list[int])
         dist.all_reduce(flat)
         flat /= 2
         with torch.no_grad():
-            for parameter, value in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            for parameter, value in zip(trained, torch.split(flat, [p.numel() for p in trained]), strict=True):
                 parameter.copy_(value.view_as(parameter))
     dist.barrier()
     dist.destroy_process_group()

@@ -56,10 +56,10 @@ def measure(folder: Path, *, quick: bool, repeats: int, seed: int) -> list[Line]
     """Run every case in turn and return the lines."""
     shape = Shape(hidden=64, layers=2) if quick else Shape(hidden=512, layers=8)
     many, most = (2, 4) if quick else (16, 256)
-    steps, batch, tokens = (1, 1, 16) if quick else (2, 1, 128)
+    steps, batch, tokens = (1, 1, 16) if quick else (1, 1, 64)
     model, rows = shape.save(folder), write_rows(folder, 16 * most)
     common = [
-        *("num_rounds=2", f"local.steps={steps}", f"local.batch_size={batch}", f"model.max_length_tokens={tokens}"),
+        *("num_rounds=1", f"local.steps={steps}", f"local.batch_size={batch}", f"model.max_length_tokens={tokens}"),
         "local.loss_on=all",
     ]
     number = iter(range(10**6))
@@ -74,7 +74,7 @@ def measure(folder: Path, *, quick: bool, repeats: int, seed: int) -> list[Line]
     def bare() -> float:
         place = folder / f"run-{next(number)}"
         place.mkdir()
-        sizes = map(str, (2, steps * 2, batch, tokens))
+        sizes = map(str, (1, steps * 2, batch, tokens))
         return watched(
             [sys.executable, str(HERE.parent / "bare_loop.py"), str(model), str(rows), *sizes], environment(), place
         )[0]

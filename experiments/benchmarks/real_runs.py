@@ -71,7 +71,7 @@ def write_rows(folder: Path, num: int, num_words: int = 160) -> Path:
     """Write rows of random words, 2 to 4 tokens each, and return their file."""
     path = folder / f"rows-{num}-{num_words}.jsonl"
     if not path.is_file():
-        draw = random.Random(0)
+        draw = random.Random(num)
         words = ["".join(draw.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(5)) for _ in range(1000)]
         texts = (" ".join(draw.choices(words, k=num_words)) for _ in range(num))
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

@@ -20,7 +20,7 @@ from fedlit.data.kept_rows import ChosenRows, KeptRows
 from fedlit.data.prompts import Row
 from fedlit.data.scratch import ScratchFile
 from fedlit.process import communication
-from fedlit.tasks import Example, Packed, Task
+from fedlit.tasks import Packed, Task
 
 NUM_AT_ONCE = 256
 """Rows given to a tokenizer at once: it keeps the offsets and the texts of all their tokens until it is done, 70 kB a
@@ -54,7 +54,7 @@ class ExampleStore:
             return cls(task=task, kind=kind)
         return cls(task=task, kind=kind, examples=files[0], entries=files[1])
 
-    def of(self, numbers: Sequence[int], rows: Sequence[Row]) -> list[Example]:
+    def of(self, numbers: Sequence[int], rows: Sequence[Row]) -> list[Any]:
         """Return the examples of the rows with these numbers, of which `rows` are looked at where one is new."""
         found: list[Any] = [self._found(number) for number in numbers]
         new = [place for place, example in enumerate(found) if example is None]
@@ -99,7 +99,7 @@ class ClientRows(ChosenRows):
         super().__init__(rows, numbers)
         self.store = store
 
-    def examples(self, places: Sequence[int]) -> list[Example]:
+    def examples(self, places: Sequence[int]) -> list[Any]:
         """Return the examples of rows by their place among the client's."""
         numbers = [self.numbers[place] for place in places]
         return self.store.of(numbers, ChosenRows(self.rows, numbers))

@@ -15,7 +15,7 @@ from fedlit.data.kept_rows import ChosenRows, KeptRows
 from fedlit.data.scratch import ScratchFile
 from fedlit.partition.shards import rows_checksum
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)))
+TEXT = st.text(st.characters(codec="utf-8"))
 LEAF = TEXT | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
 VALUE = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
 ROWS = st.lists(st.dictionaries(TEXT, VALUE, max_size=4), max_size=6)
