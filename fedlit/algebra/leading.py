@@ -37,7 +37,7 @@ def leading_of_factors(left: Tensor, right: Tensor, rank: int) -> Triples:
 
 
 def leading_of_dense(matrix: Tensor, rank: int) -> Triples:
-    """Return U (out, r), S (r,) descending, Vh (r, in) of a matrix (out, in) in float64, and whether they are reliable."""
+    """Return the same of a matrix (out, in) in float64."""
     if matrix.shape[0] > matrix.shape[1]:
         u, s, vh, reliable = leading_of_dense(matrix.T, rank)
         return vh.T, s, u.T, reliable

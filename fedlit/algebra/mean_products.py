@@ -19,7 +19,7 @@ def mean_product(a: Tensor, b: Tensor, weights: Tensor, scaling: float) -> LowRa
         scaling: of the products.
     """
     left = _side_by_side(b)
-    left.mul_(scaling).mul_(weights[:, None])
+    left.mul_((weights * scaling)[:, None])
     return LowRank(left.flatten(1), a.double().flatten(0, 1))
 
 
@@ -37,7 +37,7 @@ def mean_residual(a: Tensor, b: Tensor, b_mean: Tensor, weights: Tensor, scaling
     """
     left = _side_by_side(b[:-1])
     left.sub_(b_mean.double()[:, None]).mul_((weights[:-1] * scaling)[:, None])
-    right = a[:-1].double() - a[-1].double()
+    right = a[:-1].to(torch.float64, copy=True).sub_(a[-1])
     return LowRank(left.flatten(1), right.flatten(0, 1))
 
 

@@ -47,6 +47,10 @@ VARIATIONS = {
     "hetlora-ranks": ["method=hetlora", "method.lora_rank=[2,4,3]", "cohort_size=2"],
     "scl-whitened": ["method=scl", "method.init=whitened"],
     "fedftg-keep": ["method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"],
+    "fedftg-randomized": [
+        *("method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
+        *("method.galore.svd=randomized", "method.galore.rank=4"),
+    ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
 KILLED_ON_PUSH = {

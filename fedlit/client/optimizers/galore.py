@@ -134,30 +134,6 @@ def _optimizer_class() -> Callable[..., Optimizer]:
                 f"the local optimizer galore cannot be used ({error}); install it with `pip install galore-torch`"
             ) from error
 
-    class RandomizedProjector(GaLoreProjector):  # type: ignore[misc]
-        """Takes P from a randomised SVD, with draws that depend on the seed, the parameter's place and the step alone:
-        a client that is resumed, or trained in another process, draws the same.
-        """
-
-        def __init__(self, seed: int, place: int, **options: Any) -> None:
-            super().__init__(**options)
-            self._seed, self._place, self._step = seed, place, 0
-
-        def project(self, full_rank_grad: Tensor, iter: int) -> Tensor:
-            self._step = iter
-            projected: Tensor = super().project(full_rank_grad, iter)
-            return projected
-
-        def get_orthogonal_matrix(self, weights: Tensor, rank: int, type: str) -> Tensor | list[Tensor]:
-            if not is_cheaper(weights.shape, rank):
-                whole: Tensor | list[Tensor] = super().get_orthogonal_matrix(weights, rank, type)
-                return whole
-            seed = stream_seed(self._seed, f"GaLore {self._place}", round_idx=self._step)
-            generator = torch.Generator().manual_seed(seed)
-            bases = leading_sides(weights.detach().float(), rank, generator, type)
-            kept = [basis.to(weights.dtype) for basis in bases]
-            return kept if type == "full" else kept[0]
-
     class SavableGaLoreAdamW(GaLoreAdamW):  # type: ignore[misc]
         """galore-torch's optimizer; `projector` in its state_dict is the matrix P, or both matrices with `full`.
 
@@ -203,9 +179,41 @@ def _optimizer_class() -> Callable[..., Optimizer]:
             options = {name: group[name] for name in _OF_A_PROJECTOR}
             if self.draw_seed is None:
                 return GaLoreProjector(**options)
-            return RandomizedProjector(self.draw_seed, place, **options)
+            return _randomized_projector()(self.draw_seed, place, **options)
 
     return SavableGaLoreAdamW
+
+
+@cache
+def _randomized_projector() -> Callable[..., Any]:
+    """Return galore-torch's projector with another SVD; galore-torch is there."""
+    from galore_torch.galore_projector import GaLoreProjector  # noqa: PLC0415
+
+    class RandomizedProjector(GaLoreProjector):  # type: ignore[misc]
+        """Takes P from a randomised SVD, with draws that depend on the seed, the parameter's place and the step alone:
+        a client that is resumed, or trained in another process, draws the same.
+        """
+
+        def __init__(self, seed: int, place: int, **options: Any) -> None:
+            super().__init__(**options)
+            self._seed, self._place, self._step = seed, place, 0
+
+        def project(self, full_rank_grad: Tensor, iter: int) -> Tensor:
+            self._step = iter
+            projected: Tensor = super().project(full_rank_grad, iter)
+            return projected
+
+        def get_orthogonal_matrix(self, weights: Tensor, rank: int, type: str) -> Tensor | list[Tensor]:
+            if not is_cheaper(weights.shape, rank):
+                whole: Tensor | list[Tensor] = super().get_orthogonal_matrix(weights, rank, type)
+                return whole
+            seed = stream_seed(self._seed, f"GaLore {self._place}", round_idx=self._step)
+            generator = torch.Generator().manual_seed(seed)
+            bases = leading_sides(weights.detach().float(), rank, generator, type)
+            kept = [basis.to(weights.dtype) for basis in bases]
+            return kept if type == "full" else kept[0]
+
+    return RandomizedProjector
 
 
 def _without_objects(state: Mapping[str, Any]) -> dict[str, Tensor | list[Tensor] | int]:
