@@ -125,14 +125,7 @@ def _optimizer_class() -> Callable[..., Optimizer]:
 
     galore-torch imports bitsandbytes, which takes a second: only runs with GaLore pay for it.
     """
-    with _quiet_import():
-        try:
-            from galore_torch import GaLoreAdamW  # type: ignore[import-untyped]  # noqa: PLC0415
-            from galore_torch.galore_projector import GaLoreProjector  # type: ignore[import-untyped]  # noqa: PLC0415
-        except ImportError as error:
-            raise UserError(
-                f"the local optimizer galore cannot be used ({error}); install it with `pip install galore-torch`"
-            ) from error
+    GaLoreAdamW, GaLoreProjector = _imported()  # noqa: N806  classes
 
     class SavableGaLoreAdamW(GaLoreAdamW):  # type: ignore[misc]
         """galore-torch's optimizer; `projector` in its state_dict is the matrix P, or both matrices with `full`.
@@ -182,6 +175,23 @@ def _optimizer_class() -> Callable[..., Optimizer]:
             return _randomized_projector()(self.draw_seed, place, **options)
 
     return SavableGaLoreAdamW
+
+
+def _imported() -> tuple[Any, Any]:
+    """Return galore-torch's optimizer and projector.
+
+    Raises:
+        UserError: they cannot be imported.
+    """
+    with _quiet_import():
+        try:
+            from galore_torch import GaLoreAdamW  # type: ignore[import-untyped]  # noqa: PLC0415
+            from galore_torch.galore_projector import GaLoreProjector  # type: ignore[import-untyped]  # noqa: PLC0415
+        except ImportError as error:
+            raise UserError(
+                f"the local optimizer galore cannot be used ({error}); install it with `pip install galore-torch`"
+            ) from error
+    return GaLoreAdamW, GaLoreProjector
 
 
 @cache
