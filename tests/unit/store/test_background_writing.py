@@ -84,7 +84,7 @@ def save(checkpoints: Checkpoints, number: int, clients: dict[int, ClientState] 
 def test_the_next_round_goes_on_while_it_is_written(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     save(checkpoints, 0)
     assert checkpoints.settle() == 0
-    gate = Gate(monkeypatch, "_write_manifest")
+    gate = Gate(monkeypatch, "save_file")
     save(checkpoints, 1)
     assert gate.reached.wait(60)
     assert checkpoints.saved_round == 0
@@ -180,13 +180,13 @@ def test_an_exit_waits_for_the_writer_or_leaves_out_the_rest(
 
 
 class Opened:
-    """Counts what Python opens, in all threads."""
+    """Notes what Python opens, in all threads."""
 
-    number: int | None = None
+    files: list[tuple[str, str]] | None = None
 
-    def see(self, event: str, _arguments: Any) -> None:
-        if self.number is not None and event in ("open", "os.scandir", "os.listdir"):
-            self.number += 1
+    def see(self, event: str, arguments: Any) -> None:
+        if self.files is not None and event in ("open", "os.scandir", "os.listdir"):
+            self.files.append((event, str(arguments[0])))
 
 
 @pytest.mark.parametrize("also_keep", [None, 0])
@@ -203,11 +203,16 @@ def test_a_round_costs_the_clients_that_it_changed(also_keep: int | None, tmp_pa
             with records.open("a") as file:
                 file.write(f'{{"round": {number}}}\n')
             server = ServerState(round_idx=number, shared={"w": torch.ones(5000)})
-            opened.number, before = 0, written()
+            opened.files, before = [], written()
             checkpoints.save(server, clients, set(range(8)), records, also_keep=also_keep)
             checkpoints.settle()
-            costs[population] = (opened.number, written() - before)
-            opened.number = None
+            costs[population] = (len(opened.files), written() - before)
+            files, opened.files = opened.files, None
+        # Neither the names of all clients' files are read, nor what older checkpoints say of them.
+        assert not [name for event, name in files if event == "os.scandir" and name.endswith("clients")]
+        assert [name for _, name in files if "manifest.json" in name] == [
+            f"{checkpoints.folder}/round-0005.partial/manifest.json"
+        ]
     assert costs[300][0] == costs[8][0]
     assert costs[300][1] == pytest.approx(costs[8][1], abs=100)  # longer numbers
     assert costs[300][1] < 1.15 * 9 * 20_000
