@@ -125,9 +125,9 @@ def _optimizer_class() -> Callable[..., Optimizer]:
 
     galore-torch imports bitsandbytes, which takes a second: only runs with GaLore pay for it.
     """
-    GaLoreAdamW, GaLoreProjector = _imported()  # noqa: N806  classes
+    GaLoreAdamW, GaLoreProjector = _imported()
 
-    class SavableGaLoreAdamW(GaLoreAdamW):  # type: ignore[misc]
+    class SavableGaLoreAdamW(GaLoreAdamW):  # type: ignore[misc, valid-type]
         """galore-torch's optimizer; `projector` in its state_dict is the matrix P, or both matrices with `full`.
 
         draw_seed: of a randomised SVD; None for galore-torch's own.
