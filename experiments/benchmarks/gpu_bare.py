@@ -58,7 +58,9 @@ class Workload:
 
     def fedlit(self, optimizer: Optimizer) -> list[float]:
         """Return the losses of a block of fedlit's."""
-        losses: list[float] = self._trainer.steps.run(optimizer, [[batch] for batch in self._batches], lambda: None)
+        losses: list[float] = self._trainer.steps.run(
+            optimizer, [[batch] for batch in self._batches], lambda: None
+        ).tolist()
         return losses
 
     def block(self, loop: Callable[[Optimizer], list[float]]) -> tuple[list[float], Elapsed]:

@@ -62,9 +62,10 @@ def measure(shape: Shape, target: float | None, fabric: Any, num_pairs: int, num
     fabric.setup_module(workload.module)
     steps = LocalSteps(fabric=fabric, module=workload.module, local=workload.local)
     whole = [(batch.token_ids, labels_of(batch)) for batch in workload.batches]
+    batches = [[batch] for batch in workload.batches]
     loops: dict[str, Callable[[Optimizer], list[float]]] = {
         "bare": lambda optimizer: all_logits(workload.model, optimizer, whole),
-        "fedlit": lambda optimizer: steps.run(optimizer, [[batch] for batch in workload.batches], lambda: None),
+        "fedlit": lambda optimizer: steps.run(optimizer, batches, lambda: None).tolist(),
     }
     gc.collect()
     gc.freeze()

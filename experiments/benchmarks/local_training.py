@@ -164,7 +164,7 @@ class Workload:
             return bare_steps(self.model, optimizer, self.batches)
 
         def fedlit(optimizer: Optimizer) -> list[float]:
-            return steps.run(optimizer, [[batch] for batch in self.batches], lambda: None)
+            return steps.run(optimizer, [[batch] for batch in self.batches], lambda: None).tolist()
 
         gc.collect()
         gc.freeze()  # a collection before each block then looks through what the loops make, not through every library

@@ -62,11 +62,11 @@ class LocalSteps:
         on_step: Callable[[], None],
         corrections: Sequence[Correction] = (),
         schedule: StepRange | None = None,
-    ) -> list[float]:
-        """Take one optimizer step for each list of batches and return the losses. `schedule` is where the steps stand
-        in a learning rate that changes; None for one that does not.
+    ) -> Tensor:
+        """Take one optimizer step for each list of batches and return the losses (steps,), on the device.
 
-        `on_step` is called after every step; what it raises ends the steps.
+        `schedule` is where the steps stand in a learning rate that changes; None for one that does not. `on_step` is
+        called after every step; what it raises ends the steps.
         """
         switch_to_training(self.module)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -84,7 +84,7 @@ class LocalSteps:
                 scheduler.step()
             losses.append(loss)
             on_step()
-        return torch.stack(losses).double().tolist()
+        return torch.stack(losses)
 
     def _backward(self, parts: Sequence[Batch]) -> Tensor:
         """Add up the gradients of a step's batches, each weighted by its share of the targets, and return the loss.

@@ -56,7 +56,8 @@ class ClientJob:
 class ClientResult:
     """What came of a job.
 
-    payload: what the client sends, before any transform; None if it sends nothing.
+    payload: what the client sends, before any transform; None if it sends nothing. peak: the largest magnitude in it,
+    if that has been read from the device.
     state: what it keeps from now on; None to keep what it had.
     private: its trained private tensors on the device, which a simulation can look at and a server cannot.
     metrics: plain numbers for the record. seconds: of the client's own work.
@@ -65,6 +66,7 @@ class ClientResult:
 
     client_id: int
     payload: Payload | None
+    peak: float | None = None
     state: ClientState | None = None
     private: TensorDict = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)

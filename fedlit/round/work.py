@@ -85,7 +85,7 @@ class RoundWork:
         if result.payload is not None:
             sent = self.transforms.on_client(result.payload, server, job.plan, job.client_id)
             try:
-                cohort.add(job.client_id, sent)
+                cohort.add(job.client_id, sent, None if self.transforms.parts else result.peak)
             except DivergenceError as error:
                 failure = error
             else:

@@ -117,5 +117,14 @@ def on_cpu(nested: Any) -> Any:
 
 
 def scores(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a run's records without its times."""
-    return [{key: value for key, value in record.items() if not key.startswith("time/")} for record in records]
+    """Return a run's records without its times; norms without their last digits, since a device adds them up in larger
+    pieces.
+    """
+    return [
+        {
+            key: float(f"{value:.12g}") if key.endswith("update_norm") else value
+            for key, value in record.items()
+            if not key.startswith("time/")
+        }
+        for record in records
+    ]

@@ -21,27 +21,41 @@ SMALL = (
 SIZES = Sizes(clients=NUM_CLIENTS, layers=3 * NUM_BLOCKS, rounds=NUM_ROUNDS, saves=NUM_ROUNDS + 1, evaluations=2)
 
 WAITS = {
-    "client/steps.py:run": Waits(client=1, why="the losses of all its steps"),
-    "round/cohort.py:require_summable": Waits(client=1, why="the largest element of each tensor that it sends"),
-    "algebra/tensors.py:distance": Waits(client=1, round=1, why="how far a client went, and the server"),
+    "algebra/reads.py:_read": Waits(client=1, why="its losses, how far it went, the largest number it sends"),
+    "algebra/tensors.py:distance": Waits(round=1, why="how far the server went"),
     "algebra/tensors.py:on_cpu": Waits(
         client=1, round=1, save=1, why="factors that wait for the deviation; the checksum; a checkpoint"
     ),
     "algebra/tensors.py:first_not_finite": Waits(round=1, why="whether the server is finite"),
-    "algebra/low_rank.py:norm": Waits(client_and_layer=1, layer=2, why="the deviation"),
-    "algebra/low_rank.py:rank": Waits(layer=1, why="the deviation"),
-    "algebra/low_rank.py:svd": Waits(layer=1, why="the rank beside the deviation: CUDA's SVD reads if it converged"),
+    "algebra/together.py:_read": Waits(client=1, why="the deviation: the norms of a client's changes, of all layers"),
+    "round/observers/deviation.py:_read": Waits(round=1, why="the deviation of all layers"),
+    "algebra/low_rank.py:num_above_rounding": Waits(
+        layer=1, why="the rank beside the deviation: CUDA's SVD reads if it converged"
+    ),
 }
 """The waits of a run of fedit beside those of an evaluation. A row that is not as seen any more: put in what the test
 says. One wait of a client would be best, and a row by layer has no place in a trainer or a rule of the mean.
 """
-EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
+EVALUATES = ("metrics/", "models/greedy.py", "tasks/", "round/evaluation.py", "round/examples.py")
 """Places that read scores, answers and losses: as often as there are batches and new tokens."""
 _GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
+_TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a client sends after a transform"}
 ALSO = {
     "fedftg": _GALORE,
-    "fedrot_lora": {"round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client"},
+    "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
+    "flexlora": {
+        **_TRANSFORMED,
+        "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
+        "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
+    },
+    "flora": {**_TRANSFORMED, "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
+    "hetlora": _TRANSFORMED,
+    "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},
+    "fedrot_lora": {
+        **_TRANSFORMED,
+        "round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client",
+    },
     "fedsa_lora": _PRIVATE,
     "local_only": _PRIVATE,
 }

@@ -16,7 +16,7 @@ from fedlit.tasks import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class JointSteps:
-    """Runs the steps of k clients on one process. Nothing in it waits for the device but the end.
+    """Runs the steps of k clients on one process. Nothing in it waits for the device.
 
     on_step: called after every step of a client; what it raises ends the steps.
     """
@@ -27,8 +27,8 @@ class JointSteps:
     stepper: Stepper
     on_step: Callable[[], None]
 
-    def run(self, members: Sequence[Member], end: Callable[[Member], None]) -> list[list[float]]:
-        """Take all steps of all clients, and return the losses of each client's steps.
+    def run(self, members: Sequence[Member], end: Callable[[Member], None]) -> list[Tensor]:
+        """Take all steps of all clients, and return the losses of each client's steps, on the device.
 
         A client with fewer steps than others is out after its last. `end` is called with it then, when the stacked
         tensors hold what it trained.
@@ -45,8 +45,8 @@ class JointSteps:
                 if member.failure is None and step + 1 == member.mine.num_steps:
                     end(member)
                 self.on_step()
-        losses = torch.stack(recorded).double().tolist() if recorded else []  # (steps, k); the only wait
-        return [[row[m.slot] for row in losses[: m.mine.num_steps]] for m in members]
+        losses = torch.stack(recorded)  # (steps, k)
+        return [losses[: member.mine.num_steps, member.slot] for member in members]
 
     def _backward(self, active: Sequence[Member], num_clients: int) -> Tensor:
         """Add up the gradients of a step's batches and return each client's loss (k,), zero of one that is out.

@@ -9,14 +9,16 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedlit.algebra.tensors import TensorDict, distance, on_cpu
+from fedlit.algebra.pieces import largest
+from fedlit.algebra.reads import Reads
+from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance
 from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange
 from fedlit.config import LocalConfig
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Correction, LocalPart, LocalRound, Trainer
-from fedlit.round.payload import MODEL
+from fedlit.round.payload import MODEL, flat
 from fedlit.tasks import Batch, Example
 from fedlit.tasks.encoded import examples_of
 
@@ -38,6 +40,31 @@ class ClientRound:
     def num_steps(self) -> int:
         """Optimizer steps."""
         return len(self.order)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a client's steps left on the device.
+
+    losses: (steps,). trained: copies of the tensors that travel and of those that stay. optimizer: its state_dict, if
+    it is kept.
+    """
+
+    mine: ClientRound
+    losses: Tensor
+    trained: tuple[TensorDict, TensorDict]
+    optimizer: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a client sends and keeps, and what will be read of it: losses, |update|^2, the largest magnitude sent."""
+
+    sent: dict[str, TensorDict]
+    kept: dict[str, TensorDict]
+    losses: Callable[[], list[float]]
+    squared_update: Callable[[], list[float]]
+    peak: Callable[[], list[float]] | None
 
 
 @dataclass(kw_only=True)
@@ -115,42 +142,58 @@ class LocalTrainer(Trainer):
             return StepRange(first=mine.job.plan.round_idx * num_steps, total=self.num_rounds * num_steps)
         return StepRange(first=0, total=num_steps)
 
-    def result(
-        self,
-        mine: ClientRound,
-        losses: Sequence[float],
-        trained: tuple[TensorDict, TensorDict],
-        optimizer: Mapping[str, Any] | None,
-        seconds: float,
-    ) -> ClientResult:
-        """Return what came of a round whose losses are finite.
+    def results(self, outcomes: Sequence[Outcome], seconds: Callable[[], float]) -> list[ClientResult]:
+        """Return what came of clients' rounds, read from the device in one wait for all of them.
 
-        trained: copies of the tensors that travel and of those that stay. optimizer: its state_dict, if it is kept.
+        `seconds` tells the time of each. A client whose loss is not finite is a failure.
         """
-        shared, private = trained
+        reads = Reads()
+        asked = [self._asked(outcome, reads) for outcome in outcomes]
+        return [self._result(outcome, each, seconds) for outcome, each in zip(outcomes, asked, strict=True)]
+
+    def _asked(self, outcome: Outcome, reads: Reads) -> Asked:
+        """Ask for what has to be read of a client."""
+        shared, _ = outcome.trained
+        mine = outcome.mine
         sent: dict[str, TensorDict] = {MODEL: shared}
         kept: dict[str, TensorDict] = {}
         for part, work in zip(self.parts, mine.works, strict=True):
             group, own = part.end(work, shared)
             sent |= {part.group: group} if part.group else {}
             kept |= {part.group: own} if own else {}
+        start, peak = mine.job.start.groups[MODEL], largest(flat(sent).values())
+        return Asked(
+            sent=sent,
+            kept=kept,
+            losses=reads.later(outcome.losses),
+            squared_update=reads.later(squared_distance(shared, start)) if shared else lambda: [0.0],
+            peak=None if peak is None else reads.later(peak),
+        )
+
+    def _result(self, outcome: Outcome, asked: Asked, seconds: Callable[[], float]) -> ClientResult:
+        mine, losses = outcome.mine, asked.losses()
+        failure = not_finite(losses, mine.job)
+        if failure is not None:
+            return ClientResult(client_id=mine.job.client_id, payload=None, failure=failure, seconds=seconds())
+        _, private = outcome.trained
         return ClientResult(
             client_id=mine.job.client_id,
-            payload=sent,
+            payload=asked.sent,
+            peak=None if asked.peak is None else asked.peak()[0],
             private=private,
             state=ClientState(
                 private=on_cpu(private),
-                parts=kept,
-                optimizer=None if optimizer is None else apply_to_collection(dict(optimizer), Tensor, Tensor.cpu),
+                parts=asked.kept,
+                optimizer=outcome.optimizer and _all_on_cpu(outcome.optimizer),
             ),
             metrics={
                 "train_loss": sum(losses) / len(losses),
                 "num_steps": mine.num_steps,
                 "num_truncated": sum(example.truncated for example in mine.examples.values()),
-                "update_norm": distance(shared, mine.job.start.groups[MODEL]),
+                "update_norm": asked.squared_update()[0] ** 0.5,
                 **_token_counts(mine),
             },
-            seconds=seconds,
+            seconds=seconds(),
         )
 
     def _order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
@@ -187,6 +230,20 @@ def not_finite(losses: Sequence[float], job: ClientJob) -> DivergenceError | Non
                 step=step + 1,
             )
     return None
+
+
+def _all_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state_dict with all its tensors on the CPU, in one transfer for each type."""
+    found: TensorDict = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        found[str(len(found))] = tensor
+        return tensor
+
+    apply_to_collection(state, Tensor, note)
+    copies = iter(on_cpu(found).values())
+    moved: dict[str, Any] = apply_to_collection(state, Tensor, lambda _tensor: next(copies))
+    return moved
 
 
 def _token_counts(mine: ClientRound) -> dict[str, int]:

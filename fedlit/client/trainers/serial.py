@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fedlit.client.trainers.base import LocalTrainer, go_on, not_finite
+from fedlit.client.trainers.base import LocalTrainer, Outcome, go_on
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult
 from fedlit.seeding import torch_stream
@@ -39,7 +39,6 @@ class SerialTrainer(LocalTrainer):
                 )
             except DivergenceError as error:  # of an optimizer, which knows neither round nor client
                 raise error.at(round_number=round_idx + 1, client_id=client_id) from error
-        if (problem := not_finite(losses, job)) is not None:
-            raise problem
         kept = optimizer.state_dict() if self.local.optimizer_state == "keep" else None
-        return self.result(mine, losses, self.host.take(), kept, time.perf_counter() - started_s)
+        outcome = Outcome(mine=mine, losses=losses, trained=self.host.take(), optimizer=kept)
+        return self.results([outcome], lambda: time.perf_counter() - started_s)[0]

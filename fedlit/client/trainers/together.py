@@ -17,7 +17,7 @@ from fedlit.client.together.members import Member, OneOptimizer, OwnOptimizers, 
 from fedlit.client.together.random_states import RandomStates
 from fedlit.client.together.steps import JointSteps
 from fedlit.client.together.weights import ClientWeights, slices
-from fedlit.client.trainers.base import LocalTrainer, go_on, not_finite
+from fedlit.client.trainers.base import LocalTrainer, Outcome, go_on
 from fedlit.round.jobs import ClientJob, ClientResult
 from fedlit.round.payload import MODEL
 
@@ -79,8 +79,23 @@ class TogetherTrainer(LocalTrainer):
                     member.optimizer = stepper.state_of(member)
 
             losses = steps.run(members, end)
-        for member, own in zip(members, losses, strict=True):
-            yield self._result(member, own, (time.perf_counter() - started_s) / len(members))
+        yield from self._ended(members, losses, started_s)
+
+    def _ended(self, members: Sequence[Member], losses: Sequence[Tensor], started_s: float) -> Iterator[ClientResult]:
+        """Yield the members' results, which are read from the device at once."""
+        outcomes = [
+            Outcome(
+                mine=member.mine, losses=own, trained=self._taken(member.mine.job, trained), optimizer=member.optimizer
+            )
+            for member, own in zip(members, losses, strict=True)
+            if (trained := member.trained) is not None
+        ]
+        results = self.results(outcomes, lambda: (time.perf_counter() - started_s) / len(members))
+        by_client = {result.client_id: result for result in results}
+        for member in members:
+            client_id = member.mine.job.client_id
+            failed = ClientResult(client_id=client_id, payload=None, failure=member.failure)
+            yield failed if member.failure is not None else by_client[client_id]
 
     def _views(self, stacked: Mapping[str, nn.Parameter], slot: int) -> dict[str, nn.Parameter]:
         """Return one client's part of the parameters that an optimizer steps in any round, in their order."""
@@ -118,14 +133,6 @@ class TogetherTrainer(LocalTrainer):
         with states.begin(self.seed, "dropout", round_idx=plan.round_idx, client_id=client_id):
             if optimizer is not None:
                 self.begin(member.mine, travelling, optimizer)
-
-    def _result(self, member: Member, losses: Sequence[float], seconds: float) -> ClientResult:
-        job = member.mine.job
-        failure = member.failure or not_finite(losses, job)
-        if failure is not None:
-            return ClientResult(client_id=job.client_id, payload=None, failure=failure, seconds=seconds)
-        assert member.trained is not None
-        return self.result(member.mine, losses, self._taken(job, member.trained), member.optimizer, seconds)
 
     def _taken(self, job: ClientJob, trained: Mapping[str, Tensor]) -> tuple[TensorDict, TensorDict]:
         """Return the tensors that travel and those that stay, of which a client may share some with the others."""
