@@ -3,7 +3,7 @@
 import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -76,6 +76,12 @@ def rows_of(num_tokens: int, num_clients: int) -> list[dict[str, str]]:
 
 class NoCheckpoints:
     """In place of a federation's checkpoints: those of a whole model of 8 billion parameters would fill the disk."""
+
+    saved_round: int | None = None
+
+    def awaited(self) -> AbstractContextManager[None]:
+        """Return a block in which nothing is written."""
+        return nullcontext()
 
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_given, **_named: None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fedlit.config import EvalConfig
 from fedlit.data.collation import pad_left
-from fedlit.models.greedy import Rules, StopFinder, decode, decodes_alone
+from fedlit.models.decoding import decodes_alone
+from fedlit.tasks.greedy import Rules, StopFinder, decode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ WAITS = {
 """The waits of a run of fedit beside those of an evaluation. A row that is not as seen any more: put in what the test
 says. One wait of a client would be best, and a row by layer has no place in a trainer or a rule of the mean.
 """
-EVALUATES = ("metrics/", "models/greedy.py", "tasks/", "round/evaluation.py", "round/examples.py")
+EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 """Places that read scores, answers and losses: as often as there are batches and new tokens."""
 _GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}

@@ -26,10 +26,11 @@ from transformers import (
 
 from fedlit.config import EvalConfig
 from fedlit.data.collation import Example
-from fedlit.models.greedy import RoomyLayer, StopFinder, decodes_alone
+from fedlit.models.decoding import RoomyLayer, decodes_alone
 from fedlit.tasks import generation
 from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.generation import StopTexts, generate
+from fedlit.tasks.greedy import StopFinder
 
 CPU = torch.device("cpu")
 NUM_TOKENS, LONGEST = 24, 20
