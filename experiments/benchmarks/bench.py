@@ -39,6 +39,7 @@ SCRIPTS = (
     Script(name="federation", shows="a whole federation over a bare two-process loop, few clients and many"),
     Script(name="local_training", shows="local steps over a bare loop of steps"),
     Script(name="clients", shows="several clients in one forward pass over one after the other"),
+    Script(name="private", shows="clients' own models, several in one forward pass"),
     Script(name="labelled", shows="logits at labelled positions over all logits"),
     Script(name="mean", shows="the fixed-point sum over a float32 all-reduce"),
     Script(name="aggregation", shows="rules from factors over dense products"),

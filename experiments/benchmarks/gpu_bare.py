@@ -47,7 +47,7 @@ class Workload:
         self._initial = snapshot(self._shared)
         self._device = built.evaluator.fabric.device
         local, task = built.config.local, built.evaluator.task
-        rows = (built.rows[0] * NUM_BATCHES)[: NUM_BATCHES * local.batch_size]
+        rows = (list(built.rows[0]) * NUM_BATCHES)[: NUM_BATCHES * local.batch_size]
         examples = task.encode(rows)
         size = local.batch_size
         self._batches = [task.collate(examples[start : start + size]) for start in range(0, len(examples), size)]

@@ -92,6 +92,7 @@ KEYS_WITHOUT_A_PAIR: Mapping[str, str] = {
     "cohort.availability": "the package has one; those of a plugin: tests/e2e/test_outside_parts.py",
     "cohort.options": "options of a plugin's parts",
     "cohort.failures": "matters once a client fails: tests/contract/test_failures.py",
+    "local.clients_per_batch": "changes nothing but last bits: tests/contract/test_clients_per_batch.py",
     "partition.path": "rows as a file deals them: tests/unit/partition",
     "partition.key": "the same",
     "partition.options": "options of a plugin's partition",

@@ -14,7 +14,8 @@ RANGES = {key for key, option in SCHEMA.items() if option.range}
 
 RANGE_CASES = [
     *((key, "0", "at least 1") for key in ("num_clients", "num_rounds", "data.sample", "model.max_length_tokens")),
-    *((key, "0", "at least 1") for key in ("local.steps", "local.epochs", "local.batch_size", "run.keep_checkpoints")),
+    *((key, "0", "at least 1") for key in ("local.steps", "local.epochs", "local.batch_size")),
+    *((key, "0", "at least 1") for key in ("local.clients_per_batch", "run.keep_checkpoints")),
     *((key, "0", "at least 1") for key in ("eval.every", "eval.max_examples", "eval.batch_size")),
     *((key, "0", "at least 1") for key in ("eval.max_new_tokens", "method.lora_rank")),
     *((key, "0", "at least 1") for key in ("local.accumulate", "partition.classes_per_client", "eval.num_beams")),
