@@ -122,7 +122,8 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
     pretrained = pretrained_shapes(backbone.model)
     with torch.device("meta"):  # peft would draw the factors of a large model for seconds
         layers, _ = attach_adapter(plan, backbone)
-    require_possible(inputs.config, plan.method, backbone.model, task_class(task_spec(inputs.config.data.task)))
+    if inputs.config.local.clients_per_batch > 1:  # the task's class, too, is a second of a dry run
+        require_possible(inputs.config, plan.method, backbone.model, task_class(task_spec(inputs.config.data.task)))
     require_exportable(plan.method.adapter, backbone.model, pretrained, plan.method.head(backbone.model))
     return layers
 

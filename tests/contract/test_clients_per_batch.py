@@ -117,6 +117,9 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
         pytest.param(["model.gradient_checkpointing=true"], id="blocks computed twice"),
         pytest.param(["local.loss_on=all", "local.label_smoothing=0.1"], id="smoothed labels"),
         pytest.param(["method=fedsa_lora", "eval.every=1", "eval.max_new_tokens=8"], id="generation"),
+        pytest.param(
+            ["method=fedsa_lora", "eval.stop=[e]", "eval.max_new_tokens=12"], id="rows end at different times"
+        ),
         pytest.param(["method=local_only", "eval.protocol=teacher_forced", "eval.batch_size=2"], id="teacher forcing"),
         pytest.param(["method=rolora", "local.optimizer_state=keep", "num_rounds=3"], id="turns with kept moments"),
     ],

@@ -54,8 +54,8 @@ FAULTS = (
     Fault(
         "FedEx's residual lacks the scaling",
         "round/rules/fedex_lora.py",
-        "weights, layer.scaling())",
-        "weights, 1.0)",
+        "mean_residual(a, b, mean[layer.b], weights, layer.scaling())",
+        "mean_residual(a, b, mean[layer.b], weights, 1.0)",
         ("parity/test_fedex.py",),
     ),
     Fault(
@@ -173,8 +173,8 @@ FAULTS = (
     Fault(
         "a run that goes on forgets the optimizers of its clients",
         "client/trainers/serial.py",
-        'if self.local.optimizer_state != "keep":',
-        "if True:",
+        'if self.local.optimizer_state == "keep"',
+        "if False",
         ("unit/client/trainers", "contract"),
     ),
     Fault(
@@ -215,7 +215,7 @@ FAULTS = (
     Fault(
         "a client does not get its own tensors back",
         "client/host.py",
-        "copy_into(self.method.private(self.model), private)",
+        "copy_into(self.private(), private)",
         "assert private is not None",
         ("contract/test_recipes.py",),
     ),
@@ -253,5 +253,33 @@ FAULTS = (
         "padding_mask is None and look(padding_mask, *others, **named)",
         "look(padding_mask, *others, **named)",
         ("contract/test_second_device_parts.py",),
+    ),
+    Fault(
+        "clients of one pass draw dropout from the first one's stream",
+        "client/together/weights.py",
+        "with self._states.of(slot):",
+        "with self._states.of(0 * slot):",
+        ("contract/test_clients_per_batch.py",),
+    ),
+    Fault(
+        "clients of one pass are clipped by the norm of all",
+        "client/together/members.py",
+        "factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)",
+        "factors = (max_norm / (norms.norm() + 0 * norms)).clamp(max=1.0)",
+        ("contract/test_clients_per_batch.py",),
+    ),
+    Fault(
+        "rows that leave a batch are not counted off their clients",
+        "tasks/greedy.py",
+        "tell_rows_left(kept, num_live)",
+        "tell_rows_left(None, num_live)",
+        ("contract/test_clients_per_batch.py",),
+    ),
+    Fault(
+        "groups of clients are dealt by the number of processes",
+        "client/together/groups.py",
+        "key=lambda client_id: client_id // size",
+        "key=lambda client_id: client_id // (size + 1)",
+        ("contract/test_clients_per_batch.py",),
     ),
 )

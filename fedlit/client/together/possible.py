@@ -24,8 +24,6 @@ def require_possible(run: RunConfig, method: Method, model: nn.Module, task: typ
     Raises:
         UserError: why several clients cannot share a forward pass.
     """
-    if run.local.clients_per_batch == 1:
-        return
     for reason in _reasons(run, method, model, task):
         raise UserError(
             f"local.clients_per_batch={run.local.clients_per_batch}: {reason}; give local.clients_per_batch=1"
