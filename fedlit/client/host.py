@@ -16,7 +16,7 @@ from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict, copy_into, snapshot
 from fedlit.client.folded import FoldedChanges
 from fedlit.client.together.owners import Owners
-from fedlit.client.together.weights import ClientWeights
+from fedlit.client.together.weights import ClientWeights, Product, dropouts_of, products_of
 from fedlit.method import Method
 from fedlit.round.jobs import ClientJob, ClientState, LocalPart
 from fedlit.round.payload import MODEL
@@ -79,6 +79,7 @@ class ModelHost:
         self._fixed = LiveTensors(model, method.adapter.fixed)
         self._folded = FoldedChanges(model, layers) if method.rule.folds else None
         self._of_server: Mapping[str, LowRank] = {}
+        self._products: dict[tuple[str, ...], tuple[list[Product], list[nn.Dropout]]] = {}
 
     @property
     def has_private(self) -> bool:
@@ -158,6 +159,15 @@ class ModelHost:
         """Put a client's private tensors into the model."""
         copy_into(self.private(), private)
 
+    def client_weights(
+        self, stacked: Mapping[str, Tensor], scales: Mapping[str, Sequence[float]] | None = None
+    ) -> ClientWeights:
+        """Return what lets the model's layers use the stacked tensors of several clients."""
+        names = tuple(stacked)
+        if names not in self._products:  # a walk through the model is a sixth of a short step
+            self._products[names] = products_of(self.model, names), dropouts_of(self.model)
+        return ClientWeights(*self._products[names], stacked, scales)
+
     @contextmanager
     def models_of(self, private: Sequence[Mapping[str, Tensor]]) -> Iterator[None]:
         """Let the model be several clients', each with the server's tensors and these of its own (k of them).
@@ -166,7 +176,7 @@ class ModelHost:
         """
         like = self.private()
         stacked = {name: torch.stack([each[name].to(tensor) for each in private]) for name, tensor in like.items()}
-        weights = ClientWeights(self.model, stacked)
+        weights = self.client_weights(stacked)
         with weights.installed(), weights.of(Owners(slots=tuple(range(len(private))))):
             yield
 

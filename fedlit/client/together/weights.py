@@ -32,19 +32,21 @@ class ClientWeights:
     """The tensors of k clients, stacked by parameter name, and the layers of a model that use them.
 
     Args:
-        model: with an adapter; its own parameters of these names are not used while `installed`.
+        products: of a model, in which parameters of these names take part; its own are not used while `installed`.
+        dropouts: of the model.
         stacked: (k, *shape) each, parameters where they are trained.
         scales: by parameter name, k factors of what a layer gives out: of clients whose LoRA rank is their own.
-
-    Raises:
-        LookupError: names the first parameter that no linear layer holds.
     """
 
     def __init__(
-        self, model: nn.Module, stacked: Mapping[str, Tensor], scales: Mapping[str, Sequence[float]] | None = None
+        self,
+        products: Sequence[Product],
+        dropouts: Sequence[nn.Dropout],
+        stacked: Mapping[str, Tensor],
+        scales: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
-        self._model = model
-        self._products = products_of(model, stacked)
+        self._products = products
+        self._dropouts = dropouts
         self._stacked = stacked
         self._num_clients = len(next(iter(stacked.values())))
         self._scales = scales or {}
@@ -59,7 +61,7 @@ class ClientWeights:
             for product in self._products:
                 stack.enter_context(_method_of(product.layer, product.method, partial(self._linear, product)))
             if states is not None:
-                for dropout in dropouts_of(self._model):
+                for dropout in self._dropouts:
                     stack.enter_context(_method_of(dropout, "forward", partial(self._dropout, dropout)))
             yield
 

@@ -16,7 +16,7 @@ from fedlit.client.together.groups import groups_of
 from fedlit.client.together.members import Member, OneOptimizer, OwnOptimizers, Stepper, joined_state
 from fedlit.client.together.random_states import RandomStates
 from fedlit.client.together.steps import JointSteps
-from fedlit.client.together.weights import ClientWeights, slices
+from fedlit.client.together.weights import slices
 from fedlit.client.trainers.base import LocalTrainer, Outcome, go_on
 from fedlit.round.jobs import ClientJob, ClientResult
 from fedlit.round.payload import MODEL
@@ -60,7 +60,7 @@ class TogetherTrainer(LocalTrainer):
             Member(slot=slot, mine=mine, views=self._views(stacked, slot), batches=self.batches(mine))
             for slot, mine in enumerate(rounds)
         ]
-        weights = ClientWeights(self.host.model, stacked, scales)
+        weights = self.host.client_weights(stacked, scales)
         states = RandomStates(self.steps.fabric.device)
         with ExitStack() as stack:
             stepper = self._stepper(members, stacked, states)
