@@ -217,6 +217,8 @@ def test_a_cache_with_room_holds_what_transformers_cache_holds() -> None:
         if number == 1:
             mine.batch_select_indices(kept)
             theirs.batch_select_indices(kept)
+            assert torch.equal(mine.keys, theirs.layers[0].keys)
+            assert torch.equal(mine.values, theirs.layers[0].values)
     assert mine.keys.shape == (3, 2, 10, 4)
 
 
