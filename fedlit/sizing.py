@@ -14,6 +14,7 @@ from torch import nn
 from fedlit.adapters import trainable
 from fedlit.algebra.tensors import num_bytes, num_parameters
 from fedlit.client.host import ModelHost
+from fedlit.client.together.groups import groups_of
 from fedlit.client_names import rows_of_each
 from fedlit.config import RunConfig
 from fedlit.models import load_backbone
@@ -126,7 +127,8 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
     """Return the lines that `dry_run=true` prints."""
     config, sizes = plan.inputs.config, measure(plan)
     population = len(plan.clients)
-    shares = [len(range(process, plan.cohort_size, num_processes)) for process in range(num_processes)]
+    groups = groups_of(range(plan.cohort_size), config.local.clients_per_batch, at_home=False)
+    shares = [sum(map(len, groups[process::num_processes])) for process in range(num_processes)]
     memory = ", ".join(f"{name} {readable_bytes(value)}" for name, value in sizes.memory_bytes.items())
     smallest, largest = (function(shard.num_examples for shard in plan.clients) for function in (min, max))
     rows = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"

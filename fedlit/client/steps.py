@@ -69,6 +69,7 @@ class LocalSteps:
         called after every step; what it raises ends the steps.
         """
         switch_to_training(self.module)
+        optimizer.zero_grad(set_to_none=True)  # what a client left whose optimizer ended its training
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         scheduler = multiplied(optimizer, self.local, schedule)
         losses = []

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import Tensor
 from torchmetrics import Metric
+
+from fedlit.errors import DivergenceError, UserError
 
 
 def one_by_one(client_ids: Sequence[int]) -> list[tuple[int, ...]]:
@@ -33,22 +35,30 @@ class ClientModels:
 class SplitMetric:
     """Stands for the metrics of k clients where a task updates one with the examples of all, client after client."""
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
+    def __init__(self, client_ids: Sequence[int], metrics: Sequence[Metric]) -> None:
+        self._client_ids = client_ids
         self._metrics = metrics
 
     def update(self, *values: Any) -> None:
         """Update each client's metric with its share of values that have one for each example."""
         for place, metric in enumerate(self._metrics):
-            metric.update(*(self._share(value, place) for value in values))
+            try:
+                metric.update(*(self._share(value, place) for value in values))
+            except DivergenceError as error:
+                raise replace(error, client_id=self._client_ids[place]) from error
 
     def _share(self, value: Any, place: int) -> Any:
-        assert isinstance(value, Tensor | Sequence), f"a metric takes values of examples, not {type(value).__name__}"
+        if not isinstance(value, Tensor | Sequence) or (isinstance(value, Tensor) and not value.ndim):
+            raise UserError(
+                f"local.clients_per_batch: a metric of this task is given a {type(value).__name__}, and no values of "
+                "single examples that could be divided among clients; give local.clients_per_batch=1"
+            )
         size, rest = divmod(len(value), len(self._metrics))
         assert not rest, "as many examples for each client"
         return value[place * size : (place + 1) * size]
 
 
-def split_metrics(by_client: Sequence[Mapping[str, Metric]]) -> dict[str, Metric]:
-    """Return metrics by name, each of which divides what it is given among the clients' own."""
-    names = by_client[0]
-    return {name: cast(Metric, SplitMetric([metrics[name] for metrics in by_client])) for name in names}
+def split_metrics(by_client: Mapping[int, Mapping[str, Metric]]) -> dict[str, Metric]:
+    """Return metrics by name, each of which divides what it is given among the clients' own, by client id."""
+    ids, each = list(by_client), list(by_client.values())
+    return {name: cast(Metric, SplitMetric(ids, [metrics[name] for metrics in each])) for name in each[0]}

@@ -184,7 +184,7 @@ class Evaluator:
         metrics = {client_id: self._fresh_metrics() for client_id in group}
         begin = self.kept.begin if self.kept else lambda *_: _keep_none
         keeps = [begin(self.whole.key, client_id, metrics[client_id]) for client_id in group]
-        shared = split_metrics([metrics[client_id] for client_id in group])
+        shared = split_metrics(metrics)
         with self._evaluating(self.whole, None):
             for batch in self.watch(self.batches):
                 rows = [example for _ in group for example in batch]
@@ -218,6 +218,7 @@ class Evaluator:
             with torch.no_grad(), self.fabric.autocast():
                 yield
         except DivergenceError as error:
+            client_id = error.client_id if client_id is None else client_id
             raise replace(error, what=f"the loss on {place.called}", client_id=client_id) from error
         finally:
             self.model.train()

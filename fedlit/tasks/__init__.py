@@ -149,6 +149,9 @@ class Task(ABC, Generic[ExampleT, BatchT]):
     def join(self, batches: Sequence[BatchT]) -> Joined[BatchT]:
         """Return the batches of several clients as one, on the CPU, for one forward pass through weights of each.
 
+        A task that has it also evaluates several clients' models at once: `evaluate` is then given a batch's examples
+        once for each client, and updates metrics with a value for each example.
+
         Raises:
             NotImplementedError: the task trains clients one after the other, as by default.
         """

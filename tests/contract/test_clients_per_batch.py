@@ -1,7 +1,7 @@
 """Several clients in one forward pass end where each ends alone: exactly in float64, whatever takes part."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tiny_federations
@@ -11,9 +11,10 @@ from test_recipes import on_push
 from tiny_federations import Builder, assert_equal, effective_weights, leaves, results
 from torch import Tensor, nn
 
+from fedlit.client.optimizers.torch_optimizers import SGD
 from fedlit.client.together.groups import groups_of
 from fedlit.client.together.members import joined_state
-from fedlit.errors import UserError
+from fedlit.errors import DivergenceError, UserError
 from fedlit.process import communication
 from fedlit.recipes import RECIPES
 from fedlit.round.loop import Federation
@@ -21,6 +22,8 @@ from fedlit.tasks.causal_lm.task import CausalLM
 
 TOLERANCE = 1e-10
 BASE = ("num_clients=5", "partition.alpha=0.5")
+UNEQUAL = ("partition.name=quantity", "partition.alpha=1", "partition.min_test_rows=1", "local.steps=null")
+"""Clients of 1 to 14 steps."""
 DENSE = ("full", "fedftg")
 """They train the backbone's own weights."""
 REFACTORED = ("flexlora",)
@@ -95,13 +98,18 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
             id="a schedule over all rounds",
         ),
         pytest.param(
-            ["local.steps=null", "local.epochs=1", "local.batch_size=3", "method.lora_dropout=0.1"],
+            [*UNEQUAL, "local.epochs=1", "local.batch_size=3", "method.lora_dropout=0.1"],
             id="epochs of unequal clients",
         ),
         pytest.param(
-            ["local.steps=null", "local.epochs=2", "local.batch_size=3", "local.accumulate=2", "local.schedule=linear"],
+            [*UNEQUAL, "local.epochs=1", "local.batch_size=3", "local.optimizer_state=keep", "num_rounds=3"],
+            id="epochs of unequal clients with kept moments",
+        ),
+        pytest.param(
+            [*UNEQUAL, "local.epochs=1", "local.batch_size=3", "local.accumulate=2", "local.schedule=linear"],
             id="epochs, short batches, a schedule of each client",
         ),
+        pytest.param(["method=fedsvd", "method.rule=none"], id="a private tensor that nobody trains"),
         pytest.param(["method=hetlora", "method.lora_rank=[2,4,1,3,2]"], id="a rank for each client"),
         pytest.param(["method=flora", "method.lora_rank=[2,4,1,3,2]", "method.lora_dropout=0.2"], id="stacked ranks"),
         pytest.param(["method.target_modules=[q_proj,lm_head]", "method.lora_dropout=0.2"], id="the output projection"),
@@ -125,8 +133,55 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
     ],
 )
 def test_whatever_takes_part_is_each_clients_own(builder: Builder, options: list[str]) -> None:
-    given = [*BASE, *options]
+    named = {option.split("=")[0] for option in options}
+    given = [*(option for option in BASE if option.split("=")[0] not in named), *options]
     assert_same_run(builder.run("one", *given), builder.run("three", *given, "local.clients_per_batch=3"))
+
+
+class Drawing(torch.optim.SGD):
+    """Draws in each step and gives its parameters new memory, as some optimizers from outside do."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad += 0.1 * torch.randn_like(parameter)
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data = parameter.data.clone()
+
+
+class Ending(torch.optim.SGD):
+    """Ends the second client's training at its second step, its gradients left behind."""
+
+    num_built: ClassVar[int] = 0
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        Ending.num_built += 1
+        self.ends = Ending.num_built == 2
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        if self.ends and self.state.get("steps", 0):
+            raise DivergenceError(what="a gradient", fact="it cannot be stepped")
+        self.state["steps"] = 1
+        super().step()
+
+
+@pytest.mark.parametrize("kind", [Drawing, Ending])
+def test_optimizers_from_outside(builder: Builder, kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SGD, "element_wise", False)
+    options = [*BASE, "method.optimizer=sgd", "cohort.failures=drop", "num_rounds=1", "local.steps=3"]
+    runs = []
+    for name, more in (("one", ()), ("three", ("local.clients_per_batch=3",))):
+        built = builder(name, *options, *more)
+        Ending.num_built = 0
+        with monkeypatch.context() as patched:
+            patched.setattr(SGD, "build", lambda self, given: kind(given.values(), lr=self.lr))
+            built.run()
+        runs.append(built)
+    assert runs[0].folder.records()[1].get("clients/lost") == ([1] if kind is Ending else None)
+    assert_same_run(*runs)
 
 
 def test_the_guard_sees_another_clients_rows(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fedlit.algebra.tensors import TensorDict
+from fedlit.client.together.random_states import RandomStates
 from fedlit.client.trainers.base import ClientRound
 from fedlit.errors import DivergenceError
 from fedlit.tasks import Batch
@@ -88,6 +89,7 @@ class OwnOptimizers(Stepper):
 
     Args:
         optimizers, schedulers: by slot.
+        states: of the clients' streams, in which their optimizers and corrections draw.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class OwnOptimizers(Stepper):
         stacked: Mapping[str, nn.Parameter],
         schedulers: Sequence[LRScheduler | None],
         max_grad_norm: float | None,
+        states: RandomStates,
     ) -> None:
+        self._states = states
         self._optimizers = optimizers
         self._stacked = stacked
         self._schedulers = schedulers
@@ -108,21 +112,28 @@ class OwnOptimizers(Stepper):
         for member in members:
             for name, gradient in gradients.items():
                 member.views[name].grad = gradient[member.slot]
-            for correction in member.mine.corrections:
-                correction.apply()
-            if self._max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(member.views.values(), self._max_grad_norm)
             try:
-                self._step(member.slot)
+                with self._states.of(member.slot):
+                    self._step(member)
             except DivergenceError as error:  # of an optimizer, which knows neither round nor client
                 job = member.mine.job
                 member.failure = error.at(round_number=job.plan.round_idx + 1, client_id=job.client_id)
         for each in self._stacked.values():
             each.grad = None
 
-    def _step(self, slot: int) -> None:
+    def _step(self, member: Member) -> None:
+        slot = member.slot
+        for correction in member.mine.corrections:
+            correction.apply()
+        if self._max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(member.views.values(), self._max_grad_norm)
         self._optimizers[slot].step()
         self._optimizers[slot].zero_grad(set_to_none=True)
+        for name, view in member.views.items():
+            own = self._stacked[name].data[slot]
+            if view.data_ptr() != own.data_ptr():  # some optimizers give a parameter new memory in place of new values
+                own.copy_(view.data)
+                view.data = own
         scheduler = self._schedulers[slot]
         if scheduler is not None:
             scheduler.step()
@@ -161,10 +172,12 @@ def _joined(values: Sequence[Any], shape: torch.Size) -> Any:
 
 
 def _slice(state: Mapping[str, Any], slot: int, shape: torch.Size) -> dict[str, Any]:
-    return {
-        key: value[slot].clone() if isinstance(value, Tensor) and value.shape[1:] == shape and value.ndim else value
+    own = {
+        key: value[slot] if isinstance(value, Tensor) and value.ndim and value.shape[1:] == shape else value
         for key, value in state.items()
     }
+    # Copies, of the number of steps too: the others go on.
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in own.items()}
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedlit.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Owners:
@@ -27,15 +29,28 @@ class Owners:
         """Return the axis of x (n, ..., width) along which its owners follow one another, and each one's share.
 
         The axis is that of the rows, or, where only labelled positions are left, (1, L, H), that of the positions.
+
+        Raises:
+            UserError: a layer sees rows in a way that tells nobody whose they are.
         """
         if len(self.slots) == 1:
             return 0, (x.shape[0],)
         axis = 1 if x.ndim == 3 and x.shape[0] == 1 else 0
         shares = self.labels if axis else self.rows
+        if self.flattens(x):
+            shares = tuple(rows * max(self.widths) for rows in self.rows)
         if not shares:
             shares = (x.shape[axis] // len(self.slots),) * len(self.slots)
-        assert sum(shares) == x.shape[axis], f"{x.shape} is not divided into {shares}"
+        if sum(shares) != x.shape[axis]:
+            raise UserError(
+                f"local.clients_per_batch: a layer of this model sees {tuple(x.shape)}, which is not {len(self.slots)} "
+                "clients' rows one after the other; give local.clients_per_batch=1"
+            )
         return axis, shares
+
+    def flattens(self, x: Tensor) -> bool:
+        """Tell whether x is (n T, width): some models put all tokens of all rows in one line."""
+        return bool(self.widths) and x.ndim == 2 and x.shape[0] == sum(self.rows) * max(self.widths) != sum(self.rows)
 
     def parts(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield each client's slot and its part of x; of rows that were padded for others, without that padding."""

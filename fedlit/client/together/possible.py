@@ -11,6 +11,7 @@ from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.tasks import Task
+from fedlit.tasks.registry import task_spec
 
 
 def require_possible(run: RunConfig, method: Method, model: nn.Module, task: type[Task[Any, Any]]) -> None:
@@ -47,6 +48,9 @@ def _reasons(run: RunConfig, method: Method, model: nn.Module, task: type[Task[A
         yield f"{error.args[0]} is in no linear layer, and only these can have a weight for each client"
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         yield f"{run.model.name} normalises over the rows of a batch, those of other clients too"
+    rope: Any = getattr(model.config, "rope_parameters", None) or getattr(model.config, "rope_scaling", None) or {}
+    if "longrope" in str(rope) and task_spec(run.data.task).reads_text:
+        yield f"{run.model.name} turns its positions by the longest row of a batch, of other clients too (longrope)"
     yield from _draws(run, model)
 
 
@@ -56,8 +60,8 @@ def _draws(run: RunConfig, model: nn.Module) -> Iterator[str]:
     if any(id(module) not in own for module in dropouts_of(model)):
         yield f"{run.model.name} has dropout of its own, drawn for the whole batch"
     for module in model.modules():
-        rates = {name: value for name, value in vars(module).items() if "dropout" in name and type(value) is float}
-        if any(rates.values()):
+        named = {name: value for name, value in vars(module).items() if isinstance(value, float) and value}
+        if any("drop" in name or "jitter" in name for name in named):
             yield f"{run.model.name} has dropout of its own, drawn for the whole batch"
     if run.model.gradient_checkpointing and own and any(id(module) in own for module in dropouts_of(model)):
         yield (

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedlit.client.steps import ClientModule, switch_to_training
 from fedlit.client.together.members import Member, Stepper
 from fedlit.client.together.owners import Owners
+from fedlit.client.together.random_states import RandomStates
 from fedlit.client.together.weights import ClientWeights
 from fedlit.tasks import Batch
 
@@ -25,6 +26,7 @@ class JointSteps:
     module: ClientModule
     weights: ClientWeights
     stepper: Stepper
+    states: RandomStates
     on_step: Callable[[], None]
 
     def run(self, members: Sequence[Member], end: Callable[[Member], None]) -> list[Tensor]:
@@ -53,13 +55,18 @@ class JointSteps:
 
         Every client's loss is the mean over its own targets, and the sum of the losses has the gradient of each.
         """
-        given = {member.slot: next(member.batches) for member in active}
+        given = {member.slot: self._next(member) for member in active}
         total = torch.zeros(num_clients, device=self.fabric.device)
         for turn in range(max(map(len, given.values()))):
             slots = [slot for slot, parts in given.items() if turn < len(parts)]
             losses = self._losses([given[slot][turn] for slot in slots], slots, given)
             total = total.to(losses.dtype).index_add(0, self._index(slots), losses)
         return total
+
+    def _next(self, member: Member) -> list[Batch]:
+        """Return the batches of a client's next step, which a task may draw, in the client's stream."""
+        with self.states.of(member.slot):
+            return next(member.batches)
 
     def _losses(self, batches: Sequence[Batch], slots: Sequence[int], given: dict[int, list[Batch]]) -> Tensor:
         joined = self.module.task.join(batches)

@@ -107,11 +107,14 @@ class ClientWeights:
         if not dropout.training or not dropout.p:
             return x
         assert self._owners is not None and self._states is not None
+        if self._owners.flattens(x):
+            rows = x.view(sum(self._owners.rows), -1, x.shape[-1])
+            return self._dropout(dropout, rows).view_as(x)
         axis, shares = self._owners.along(x)
         masks = []
         for (slot, part), share in zip(self._owners.parts(x.detach()), shares, strict=True):
             with self._states.of(slot):
-                mask = functional.dropout(torch.ones_like(part, memory_format=torch.contiguous_format), dropout.p)
+                mask = functional.dropout(torch.ones_like(part), dropout.p)
             missing = x.shape[1] - mask.shape[1] if axis == 0 and x.ndim > 2 else 0
             assert mask.shape[axis] == share
             masks.append(functional.pad(mask, (0, 0) * (x.ndim - 2) + (0, missing)) if missing else mask)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedlit.algebra.tensors import TensorDict, snapshot
+from fedlit.algebra.tensors import TensorDict
 from fedlit.client.steps import multiplied
 from fedlit.client.together.groups import groups_of
 from fedlit.client.together.members import Member, OneOptimizer, OwnOptimizers, Stepper, joined_state
@@ -40,10 +40,11 @@ class TogetherTrainer(LocalTrainer):
     def train(self, jobs: Iterable[ClientJob]) -> Iterator[ClientResult]:
         """Yield the results group by group; a client whose loss is not finite is a failure, and the others are not."""
         group: list[ClientJob] = []
+        sizes: dict[int, int] = {}
         for job in jobs:
             group.append(job)
-            whole = next(each for each in self.together(job.plan.arriving) if job.client_id in each)
-            if len(group) == len(whole):
+            sizes = sizes or {client: len(each) for each in self.together(job.plan.arriving) for client in each}
+            if len(group) == sizes[job.client_id]:
                 yield from self._train(group)
                 group = []
         assert not group, "a group comes to one process whole"
@@ -70,6 +71,7 @@ class TogetherTrainer(LocalTrainer):
                 module=self.module,
                 weights=weights,
                 stepper=stepper,
+                states=states,
                 on_step=self.on_step,
             )
 
@@ -94,7 +96,12 @@ class TogetherTrainer(LocalTrainer):
         by_client = {result.client_id: result for result in results}
         for member in members:
             client_id = member.mine.job.client_id
-            failed = ClientResult(client_id=client_id, payload=None, failure=member.failure)
+            failed = ClientResult(
+                client_id=client_id,
+                payload=None,
+                failure=member.failure,
+                seconds=(time.perf_counter() - started_s) / len(members),
+            )
             yield failed if member.failure is not None else by_client[client_id]
 
     def _views(self, stacked: Mapping[str, nn.Parameter], slot: int) -> dict[str, nn.Parameter]:
@@ -124,7 +131,7 @@ class TogetherTrainer(LocalTrainer):
         for member, each in zip(members, own, strict=True):
             self._begin(member, states, each)
         multipliers = [multiplied(each, self.local, when) for each, when in zip(own, schedules, strict=True)]
-        return OwnOptimizers(own, trained, multipliers, norm)
+        return OwnOptimizers(own, trained, multipliers, norm, states)
 
     def _begin(self, member: Member, states: RandomStates, optimizer: torch.optim.Optimizer | None) -> None:
         """Open the client's stream, in which its parts begin."""
@@ -136,8 +143,8 @@ class TogetherTrainer(LocalTrainer):
 
     def _taken(self, job: ClientJob, trained: Mapping[str, Tensor]) -> tuple[TensorDict, TensorDict]:
         """Return the tensors that travel and those that stay, of which a client may share some with the others."""
-        shared, private = list(self.host.shared()), list(self.host.private())
-        start = job.start.groups[MODEL]
-        rest = snapshot({name: start[name] for name in shared if name not in trained})
-        whole = {**rest, **trained}
+        shared, private = self.host.shared(), self.host.private()
+        given = {**job.start.groups[MODEL], **job.state.private}
+        rest = {name: live for name, live in {**shared, **private}.items() if name not in trained}
+        whole = {**{name: given[name].to(live, copy=True) for name, live in rest.items()}, **trained}
         return {name: whole[name] for name in shared}, {name: whole[name] for name in private}
