@@ -50,6 +50,7 @@ from fedlit.store.layout import make_folder, require_layout
 from fedlit.store.lock import RunLock, take_lock
 from fedlit.store.status import PATH as STATUS_PATH
 from fedlit.store.status import RunStatus, ended, first_status, stored_status, to_json
+from fedlit.tasks.encoded import close_examples
 
 
 def federate(inputs: Inputs, stop: StopRequest, extras: Extras | None = None) -> Federation:
@@ -149,6 +150,7 @@ def _run(plan: Plan, fabric: Fabric, stop: StopRequest, extras: Extras) -> Feder
         raise error.at(client_name=short_name(error.client_id, inputs.client_names)) from error
     finally:
         _close(federation.callbacks)
+        close_examples(federation.rows)
     return federation
 
 

@@ -218,9 +218,10 @@ class WarmParent:
         """Return the next answer; None if there is none in time, or if the parent is gone, which is a failure."""
         assert self._server.stdout is not None
         until_s = time.monotonic() + timeout_s
+        waiting = select.poll()  # select() itself refuses handles above 1023, of a process with many files open
+        waiting.register(self._server.stdout, select.POLLIN)
         while b"\n" not in self._text:
-            readable, _, _ = select.select([self._server.stdout], [], [], max(until_s - time.monotonic(), 0.0))
-            if not readable:
+            if not waiting.poll(1000 * max(until_s - time.monotonic(), 0.0)):
                 return None
             part = os.read(self._server.stdout.fileno(), 65536)
             if not part:

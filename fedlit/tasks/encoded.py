@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,13 @@ class ExampleStore:
         self.num_encoded += len(new)
         return found
 
+    def close(self) -> None:
+        """Close the files; what is asked for from now on is encoded each time."""
+        for file in (self.examples, self.entries):
+            if file is not None:
+                file.close()
+        self.examples = self.entries = None
+
     def _found(self, number: int) -> Packed | None:
         """Return an example that some process has encoded; None where there is none, or not wholly written yet."""
         if self.kind is None or self.examples is None or self.entries is None:
@@ -89,6 +96,14 @@ class ExampleStore:
         except OSError:
             self.examples = self.entries = None
         return self.kind.unpacked(data)
+
+
+def close_examples(clients: Iterable[Sequence[Row]]) -> None:
+    """Close the files of these clients' examples, at the end of a run: a process that runs many would keep all of them
+    open. Rows are encoded anew where somebody asks for examples afterwards.
+    """
+    for store in {id(rows.store): rows.store for rows in clients if isinstance(rows, ClientRows)}.values():
+        store.close()
 
 
 class ClientRows(ChosenRows):

@@ -98,9 +98,9 @@ def test_the_head_is_the_clients_mean(recipe: list[str], tmp_path: Path, monkeyp
     sent: dict[int, Payload] = {}
     add = Cohort.add
 
-    def watched(cohort: Cohort, client_id: int, payload: Payload) -> None:
+    def watched(cohort: Cohort, client_id: int, payload: Payload, *rest: Any) -> None:
         sent[client_id] = payload
-        add(cohort, client_id, payload)
+        add(cohort, client_id, payload, *rest)
 
     monkeypatch.setattr(Cohort, "add", watched)
     built = federation(tmp_path, "mean", *recipe, "num_rounds=1", "partition.name=quantity")

@@ -19,7 +19,7 @@ from fedlit.data.scratch import ScratchFile
 from fedlit.models import PACKAGED
 from fedlit.tasks import Task
 from fedlit.tasks.causal_lm.task import CausalLM
-from fedlit.tasks.encoded import NUM_AT_ONCE, ClientRows, ExampleStore, examples_of
+from fedlit.tasks.encoded import NUM_AT_ONCE, ClientRows, ExampleStore, close_examples, examples_of
 from fedlit.tasks.image_classification.task import ImageClassification
 from fedlit.tasks.sequence_classification.task import SequenceClassification, TextExample
 
@@ -197,3 +197,19 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: py
 
 def test_images_are_encoded_each_time() -> None:
     assert ImageClassification.packed_examples is None
+
+
+def num_handles() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_run_that_has_ended_keeps_no_files_open() -> None:
+    """And who asks afterwards is answered: rows are encoded anew."""
+    task = causal(DataConfig())
+    handles = num_handles()
+    rows = ClientRows(ROWS, [0], ExampleStore.shared(task))
+    first = rows.examples([0])
+    assert num_handles() > handles
+    close_examples([rows, rows])
+    assert num_handles() == handles
+    assert [each.token_ids for each in rows.examples([0])] == [each.token_ids for each in first]
