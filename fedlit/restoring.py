@@ -103,15 +103,17 @@ def restore(config: RunConfig, backbone: OwnBackbone) -> Trained:
 
 
 def _checkpoint(config: RunConfig, folder: RunFolder, checkpoints: Checkpoints) -> Path:
+    newest, _ = checkpoints.newest()
+    if newest is None:
+        raise UserError(f"{folder.path} has no intact checkpoint, and so no model; start the run once more")
     if config.run.result == "best":
         best = BestRound.of(config)
-        best.see(folder.records())
+        # A round is in the record before its checkpoint is written: a run that was killed then has none of its last.
+        last = int(newest.name.rpartition("-")[2])
+        best.see([record for record in folder.records() if record["round"] <= last])
         if best.number is not None and (path := checkpoints.of_round(best.number)) is not None:
             return path
-    path, _ = checkpoints.newest()
-    if path is None:
-        raise UserError(f"{folder.path} has no intact checkpoint, and so no model; start the run once more")
-    return path
+    return newest
 
 
 def _classes(config: RunConfig, folder: Path) -> tuple[str, ...]:

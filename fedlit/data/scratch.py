@@ -45,7 +45,11 @@ class ScratchFile:
         """
         handle, path = tempfile.mkstemp(prefix="fedlit-rows-")
         os.close(handle)
-        return cls(path)
+        try:
+            return cls(path)
+        except OSError:
+            Path(path).unlink(missing_ok=True)  # nobody else knows of it
+            raise
 
     def forget_name(self) -> None:
         """Take the file's name away: it ends with the last process that has it open."""

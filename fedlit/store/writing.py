@@ -108,6 +108,7 @@ class Writing:
         self._everyone: list[Stored] | None = None
         self._told = threading.Event()
         self._leaves = False
+        self._ended = threading.Event()
         # The thread lets go of what was handed to it at its end, long before the next checkpoint.
         self._thread = threading.Thread(target=self._run, args=(handed,), name="checkpoint")
         self._thread.start()
@@ -125,6 +126,7 @@ class Writing:
     def wait(self) -> None:
         """Wait for the end of the thread. Process 0 does not wait for notes of other processes any more."""
         self._told.set()
+        self._ended.wait()  # Python 3.11: a join that a signal interrupts takes the thread for ended
         self._thread.join()
 
     def _run(self, handed: Handed) -> None:
@@ -141,6 +143,8 @@ class Writing:
                 self._ledger.stored.update(self.mine)
         except BaseException as error:
             self.error = error
+        finally:
+            self._ended.set()
 
     def _write_own(self, handed: Handed) -> Stored:
         """Write the files of this process's changed clients and, on process 0, the server's."""
@@ -204,6 +208,7 @@ class Writing:
         _write_manifest(self._partial, self._manifest)
         sync(self._partial)
         final = ledger.folder / round_folder(self.round_idx)
+        self._go_on()  # hashing takes seconds: the folder may have gone to another run meanwhile
         remove(final)
         self._partial.rename(final)
         sync(ledger.folder)

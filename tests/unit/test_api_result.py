@@ -1,6 +1,8 @@
 """A result in memory and the same one read from its folder: records, tensors, models, exports."""
 
 import doctest
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +115,10 @@ def test_the_best_round_is_the_models(tmp_path: Path) -> None:
     assert best < 3, "the rates are too large to get better"
     assert result.server.round_idx == best
     assert same_tensors(result, fedlit.load_result(result.folder))
+    killed = Path(shutil.copytree(result.folder, tmp_path / "killed"))
+    with (killed / "metrics.jsonl").open("a") as records:  # a better round, whose checkpoint was not yet written
+        records.write(json.dumps({**result.records[-1], "round": 4, "global/loss": 0.0}) + "\n")
+    assert same_tensors(result, fedlit.load_result(killed))
     again = small_run(tmp_path, config=config)
     assert again.server.round_idx == best
 
