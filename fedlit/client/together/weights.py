@@ -49,7 +49,7 @@ class ClientWeights:
         self._dropouts = dropouts
         self._stacked = stacked
         self._num_clients = len(next(iter(stacked.values())))
-        self._scales = scales or {}
+        self._scales = {name: stacked[name].new_tensor(each) for name, each in (scales or {}).items()}
         self._owners: Owners | None = None
         self._states: RandomStates | None = None
 
@@ -85,7 +85,11 @@ class ClientWeights:
         assert self._owners is not None, "rows without owners"
         weight, bias = self._of_all(product.layer, product.weight), self._of_all(product.layer, product.bias)
         assert weight is not None
-        return self._scaled(product.weight, self._owners, _grouped_linear(x, weight, bias, self._owners))
+        factors = self._scales.get(product.weight)
+        if factors is not None:
+            weight = weight * factors.view(-1, 1, 1)
+            bias = None if bias is None else bias * factors.view(-1, 1)
+        return _grouped_linear(x, weight, bias, self._owners)
 
     def _of_all(self, layer: nn.Module, name: str) -> Tensor | None:
         """Return a parameter of all clients (k, *shape): their own, or one that is the same for all; None of none."""
@@ -93,14 +97,6 @@ class ClientWeights:
             return self._stacked[name]
         same: Tensor | None = getattr(layer, name.rpartition(".")[2], None) if name else None
         return None if same is None else same.expand(self._num_clients, *same.shape)
-
-    def _scaled(self, name: str, owners: Owners, y: Tensor) -> Tensor:
-        scales = self._scales.get(name)
-        if scales is None:
-            return y
-        axis, shares = owners.along(y)
-        each = [scales[slot] for slot, share in zip(owners.slots, shares, strict=True) for _ in range(share)]
-        return y * torch.tensor(each, dtype=y.dtype).to(y.device).view([-1 if d == axis else 1 for d in range(y.ndim)])
 
     def _dropout(self, dropout: nn.Dropout, x: Tensor) -> Tensor:
         """Return x with each client's own draws: those that its part would have had alone."""
