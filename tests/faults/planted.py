@@ -268,18 +268,4 @@ FAULTS = (
         "factors = (max_norm / (norms.norm() + 0 * norms)).clamp(max=1.0)",
         ("contract/test_clients_per_batch.py",),
     ),
-    Fault(
-        "rows that leave a batch are not counted off their clients",
-        "tasks/greedy.py",
-        "tell_rows_left(kept, num_live)",
-        "tell_rows_left(None, num_live)",
-        ("contract/test_clients_per_batch.py",),
-    ),
-    Fault(
-        "groups of clients are dealt by the number of processes",
-        "client/together/groups.py",
-        "key=lambda client_id: client_id // size",
-        "key=lambda client_id: client_id // (size + 1)",
-        ("contract/test_clients_per_batch.py",),
-    ),
 )
