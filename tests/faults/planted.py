@@ -262,6 +262,13 @@ FAULTS = (
         ("contract/test_clients_per_batch.py",),
     ),
     Fault(
+        "rows that leave a batch are not counted off their clients",
+        "tasks/greedy.py",
+        "tell_rows_left(kept, num_live)",
+        "tell_rows_left(None, num_live)",
+        ("unit/tasks/test_greedy.py",),
+    ),
+    Fault(
         "clients of one pass are clipped by the norm of all",
         "client/together/members.py",
         "factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)",

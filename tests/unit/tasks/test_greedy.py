@@ -27,6 +27,7 @@ from transformers import (
 from fedlit.config import EvalConfig
 from fedlit.data.collation import Example
 from fedlit.models.decoding import RoomyLayer, decodes_alone
+from fedlit.models.rows_left import listening
 from fedlit.tasks import generation
 from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.generation import StopTexts, generate
@@ -174,6 +175,26 @@ def test_rows_leave_at_a_stop_text_and_what_they_say_is_not_in_the_way(
     half = len(sizes) // 2
     assert sizes[:half] == sorted(sizes[:half], reverse=True)
     assert sizes[half - 1] < 16 == sizes[half] == sizes[-1]
+
+
+def test_who_listens_knows_which_rows_are_left(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what was told the rows of every forward pass are known: whose they are is counted by that."""
+    left, sizes = 0, []
+
+    def hear(kept: Sequence[int] | None, num_before: int) -> None:
+        nonlocal left
+        assert left in (0, num_before) or kept is None
+        left = num_before if kept is None else len(kept)
+
+    handle = llama.register_forward_hook(lambda _module, _given, output: sizes.append((left, len(output.logits))))
+    try:
+        with listening(hear):
+            both(llama, draw_prompts(16), monkeypatch, stop=["e", "s"])
+    finally:
+        handle.remove()
+    own = sizes[: len(sizes) // 2]
+    assert len({seen for _, seen in own}) > 2
+    assert all(told == seen for told, seen in own)
 
 
 @pytest.mark.parametrize("rule", [{"repetition_penalty": 1.3}, {"min_new_tokens": 3}, {"suppress_tokens": [4]}])
