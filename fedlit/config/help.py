@@ -14,7 +14,7 @@ from typing import get_type_hints
 
 import yaml
 
-from fedlit.config import data_schema, method_schema, schema
+from fedlit.config import data_schema, method_schema, privacy_schema, schema
 from fedlit.config.keys import SCHEMA, describe, parts, show
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, GROUPS, list_choices, read_choice
 from fedlit.config.options import option_defaults, picked_method
@@ -85,7 +85,7 @@ def first_comment(text: str) -> str:
 def _field_docs() -> dict[str, dict[str, str]]:
     """Return the docstring below each field of each dataclass of the schema."""
     found: dict[str, dict[str, str]] = {}
-    modules = (data_schema, method_schema, schema)
+    modules = (data_schema, method_schema, privacy_schema, schema)
     definitions = [node for module in modules for node in ast.parse(inspect.getsource(module)).body]
     for definition in definitions:
         if isinstance(definition, ast.ClassDef):

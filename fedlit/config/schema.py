@@ -8,6 +8,7 @@ from typing import Any
 
 from fedlit.config.data_schema import DataConfig as DataConfig  # noqa: PLC0414  a section like the others
 from fedlit.config.method_schema import MethodConfig as MethodConfig  # noqa: PLC0414  a section like the others
+from fedlit.config.privacy_schema import PrivacyConfig as PrivacyConfig  # noqa: PLC0414  a section like the others
 from fedlit.options import option
 from fedlit.ranges import COUNT, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, PROCESSES, SEED, at_least
 
@@ -275,6 +276,7 @@ class RunConfig:
     """root of every random stream"""
     local: LocalConfig = field(default_factory=LocalConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     run: RunFolderConfig = field(default_factory=RunFolderConfig)

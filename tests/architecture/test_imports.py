@@ -16,9 +16,11 @@ FLOORS = (
     {"lazy", "lines", "units", "seeding", "ranges"},
     {"client_names"},
     {"errors", "options"},
+    {"privacy", "secure"},
     {
         "config.data_schema",
         "config.method_schema",
+        "config.privacy_schema",
         "adapters.options",
         "client.optimizers.options",
         "round.rules.options",

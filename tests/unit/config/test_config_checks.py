@@ -58,6 +58,15 @@ RANGE_CASES = [
         for text in ("1", "-0.1", ".nan")
     ),
     ("partition.seed", "-1", "at least 0"),
+    *(
+        (f"privacy.{name}", "0", "finite number above 0")
+        for name in ("epsilon", "clip_norm", "clip_lr", "clip_count_noise")
+    ),
+    ("privacy.noise_multiplier", "-1", "at least 0"),
+    *((f"privacy.{name}", "1", "above 0 and below 1") for name in ("delta", "threshold")),
+    *((f"privacy.{name}", "1", "not including, 1") for name in ("clip_quantile", "unmask_dropout")),
+    *((f"privacy.{name}", "0", "at least 1") for name in ("noise_cohort_size", "population", "neighbours")),
+    ("privacy.canaries", "-1", "at least 0"),
     *((key, "-1", "at least 0") for key in ("logging.samples_kept", "logging.samples_shown")),
     *(
         (key, "1", "not including, 1")

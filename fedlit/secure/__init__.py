@@ -1,0 +1,1 @@
+"""Secure aggregation: keys, shares and masks, so that only a sum can be read."""
