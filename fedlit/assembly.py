@@ -1,6 +1,6 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from fedlit.inputs import Inputs
 from fedlit.models import Backbone
 from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
 from fedlit.process import communication
-from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
 from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
@@ -32,9 +31,11 @@ from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
+from fedlit.round.observers.privacy import NOT_COVERED, MaskObserver, PrivacyObserver, privacy_facts
 from fedlit.round.observers.traffic import TrafficObserver
-from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
+from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
+from fedlit.scheduling import make_privacy, make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
@@ -166,11 +167,14 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     store = ExampleStore.shared(task)
     rows = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
     schedule = make_schedule(plan, host)
+    privacy = make_privacy(plan, schedule)
     server = host.first_server(method.parts, len(rows))
+    server = privacy.opened(server, len(rows)) if privacy else server
     host.load_server(server)
     clients = _clients(config, host, len(rows))
     trainer = _trainer(
         config,
+        privacy,
         at_home=clients is not None,
         host=host,
         module=module,
@@ -190,7 +194,8 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder)],
+        observers=[traffic, *_deviation(config, host, folder), *_of_privacy(privacy)],
+        privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),
         exporter=Exporter(
@@ -205,7 +210,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         rows=rows,
         server=server,
         clients=clients,
-        initial_facts={**facts, **task.notes(), **_how_trained(config)},
+        initial_facts={**facts, **task.notes(), **_how_trained(config), **_claimed(privacy)},
         folder=folder,
         checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
         best=BestRound.of(config),
@@ -223,27 +228,6 @@ def _reader(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Read
         end_ids=tuple(getattr(getattr(task, "encoder", None), "end_ids", ())),
         chat_template=given_template(with_own_template(folder.config, folder.path).data),
     )
-
-
-def make_schedule(plan: Plan, host: ModelHost) -> Schedule:
-    """Return the plans of all rounds."""
-    cohort = plan.inputs.config.cohort
-    return Schedule(
-        seed=plan.inputs.config.seed,
-        num_examples=tuple(len(shard.train) for shard in plan.clients),
-        cohort_size=plan.cohort_size,
-        weigh=plan.method.weights,
-        trains=host.trains,
-        sampling=_cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options),
-        availability=_cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options),
-    )
-
-
-def _cohort_part(kind: str, own: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any]) -> Any:
-    """Return a part of the round's plan with those options that are its own; names and options are checked before."""
-    factory = {**own, **registered(kind)}[name]
-    known = option_names(factory)
-    return factory(**{key: value for key, value in options.items() if key in known})
 
 
 def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Observer]:
@@ -280,7 +264,22 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
     return {} if size == 1 else {"local/clients_per_batch": size}
 
 
-def _trainer(config: RunConfig, *, at_home: bool, **common: Any) -> LocalTrainer:
+def _of_privacy(privacy: PrivateRounds | None) -> list[Observer]:
+    """Return what tells of a run's claim, and of its masks."""
+    if privacy is None:
+        return []
+    observers: list[Observer] = [] if privacy.claim is None else [PrivacyObserver(claim=privacy.claim)]
+    return [*observers, MaskObserver()] if privacy.config.privacy.secure_aggregation else observers
+
+
+def _claimed(privacy: PrivateRounds | None) -> dict[str, float | str]:
+    """Return what the first record says of a claim, and of what it does not cover."""
+    if privacy is None or privacy.claim is None:
+        return {}
+    return {**privacy_facts(privacy.claim), "privacy/epsilon": 0.0, "privacy/not_covered": NOT_COVERED}
+
+
+def _trainer(config: RunConfig, privacy: PrivateRounds | None, *, at_home: bool, **common: Any) -> LocalTrainer:
     """Return what trains one client after the other, or several at once."""
     size = config.local.clients_per_batch
     return SerialTrainer(**common) if size == 1 else TogetherTrainer(size=size, at_home=at_home, **common)

@@ -5,7 +5,7 @@ vocabulary.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
+from fedlit.round.plan import Schedule
 from fedlit.round.server import ServerState
+from fedlit.scheduling import make_privacy, make_schedule, most_steps
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes
 
@@ -36,6 +38,7 @@ class Sizes:
     uplink_bytes: int
     downlink_bytes: int
     memory_bytes: dict[str, int]
+    privacy: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -77,7 +80,25 @@ def measure(plan: Plan) -> Sizes:
             "activations": num_at_once * _activation_bytes(model, config),
         },
         notices=backbone.notices,
+        privacy=tuple(_privacy_lines(plan, make_schedule(plan, host))),
     )
+
+
+def _privacy_lines(plan: Plan, schedule: Schedule) -> Iterator[str]:
+    """Yield what a run will claim, and by which mechanism."""
+    config, private = plan.inputs.config, make_privacy(plan, schedule)
+    if private is not None and private.claim is not None:
+        claim, most = private.claim, most_steps(plan, schedule)
+        spent = claim.spent(config.num_rounds, most)
+        limit = "" if claim.limit is None else f", of {claim.limit:g} that may be spent"
+        yield (
+            f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} after {config.num_rounds} "
+            f"rounds{limit}"
+        )
+        yield f"noise multiplier {claim.noise_multiplier:.5g}, clip norm {config.privacy.clip_norm:g}"
+        yield f"{claim.mechanism_in_words}; {spent.adjacency}, {spent.accountant.upper()}"
+    if config.privacy.secure_aggregation:
+        yield "sums of masked changes (a simulation in one trust domain)"
 
 
 def _folded_bytes(server: ServerState, plan: Plan) -> int:
@@ -144,6 +165,7 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "
         "a client in the first round",
+        *(f"  {'privacy' if place == 0 else '':10} {line}" for place, line in enumerate(sizes.privacy)),
         f"  memory     about {readable_bytes(sum(sizes.memory_bytes.values()))} a device: {memory}",
         *(f"  note       {notice}" for notice in sizes.notices),
     ]
