@@ -22,6 +22,7 @@ from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone
 from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
+from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy_observers, with_canaries
 from fedlit.process import communication
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
@@ -31,11 +32,10 @@ from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
-from fedlit.round.observers.privacy import NOT_COVERED, MaskObserver, PrivacyObserver, privacy_facts
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
-from fedlit.scheduling import make_privacy, make_schedule
+from fedlit.scheduling import make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
@@ -165,8 +165,9 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
     share_rows(inputs.rows)
     store = ExampleStore.shared(task)
-    rows = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
+    rows: list[Sequence[Row]] = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
     schedule = make_schedule(plan, host)
+    rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
     privacy = make_privacy(plan, schedule)
     server = host.first_server(method.parts, len(rows))
     server = privacy.opened(server, len(rows)) if privacy else server
@@ -190,11 +191,11 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         config=config,
         schedule=schedule,
         host=host,
-        trainer=trainer,
+        trainer=with_canaries(trainer, privacy),
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder), *_of_privacy(privacy)],
+        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, folder.path)],
         privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),
@@ -210,7 +211,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         rows=rows,
         server=server,
         clients=clients,
-        initial_facts={**facts, **task.notes(), **_how_trained(config), **_claimed(privacy)},
+        initial_facts={**facts, **task.notes(), **_how_trained(config), **privacy_facts(privacy)},
         folder=folder,
         checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
         best=BestRound.of(config),
@@ -264,21 +265,6 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
     return {} if size == 1 else {"local/clients_per_batch": size}
 
 
-def _of_privacy(privacy: PrivateRounds | None) -> list[Observer]:
-    """Return what tells of a run's claim, and of its masks."""
-    if privacy is None:
-        return []
-    observers: list[Observer] = [] if privacy.claim is None else [PrivacyObserver(claim=privacy.claim)]
-    return [*observers, MaskObserver()] if privacy.config.privacy.secure_aggregation else observers
-
-
-def _claimed(privacy: PrivateRounds | None) -> dict[str, float | str]:
-    """Return what the first record says of a claim, and of what it does not cover."""
-    if privacy is None or privacy.claim is None:
-        return {}
-    return {**privacy_facts(privacy.claim), "privacy/epsilon": 0.0, "privacy/not_covered": NOT_COVERED}
-
-
 def _trainer(config: RunConfig, privacy: PrivateRounds | None, *, at_home: bool, **common: Any) -> LocalTrainer:
     """Return what trains one client after the other, or several at once."""
     size = config.local.clients_per_batch
@@ -302,12 +288,13 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
         num_frozen=host.model.num_parameters() - num_trainable,  # type: ignore[operator]  # 4-bit weights are packed
-        num_train_examples=tuple(map(len, federation.rows)),
+        num_train_examples=tuple(len(shard.train) for shard in plan.clients),
         num_test_examples=len(inputs.test_rows),
         num_evaluated=federation.evaluator.num_examples,
         num_validation_examples=len(inputs.validation_rows),
         num_validated=0 if federation.validator is None else federation.validator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
+        privacy=claim_lines(federation.privacy, plan, federation.schedule),
         client_names=inputs.client_names,
     )

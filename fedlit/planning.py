@@ -63,7 +63,8 @@ class Plan:
 
     @property
     def _asked_cohort_size(self) -> int:
-        return self.inputs.config.cohort_size or self.inputs.config.num_clients
+        config = self.inputs.config
+        return config.cohort_size or config.num_clients + config.privacy.canaries
 
 
 def make_plan(inputs: Inputs, load: Callable[..., Backbone] = load_backbone) -> Plan:

@@ -5,7 +5,7 @@ vocabulary.
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
-from fedlit.round.plan import Schedule
+from fedlit.private_run import claim_lines, make_privacy
 from fedlit.round.server import ServerState
-from fedlit.scheduling import make_privacy, make_schedule, most_steps
+from fedlit.scheduling import make_schedule
 from fedlit.tasks.registry import task_spec
-from fedlit.units import readable_bytes
+from fedlit.units import readable_bytes, told_apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ def measure(plan: Plan) -> Sizes:
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
     host = ModelHost(model, method, layers)
-    server = host.first_server(method.parts, len(plan.clients))
+    server, schedule = host.first_server(method.parts, len(plan.clients)), make_schedule(plan, host)
     uplink_bytes, downlink_bytes = first_traffic(make_traffic(method), server, plan.cohort_size, host)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
     num_trained = num_parameters(trained)
@@ -80,25 +80,8 @@ def measure(plan: Plan) -> Sizes:
             "activations": num_at_once * _activation_bytes(model, config),
         },
         notices=backbone.notices,
-        privacy=tuple(_privacy_lines(plan, make_schedule(plan, host))),
+        privacy=claim_lines(make_privacy(plan, schedule), plan, schedule),
     )
-
-
-def _privacy_lines(plan: Plan, schedule: Schedule) -> Iterator[str]:
-    """Yield what a run will claim, and by which mechanism."""
-    config, private = plan.inputs.config, make_privacy(plan, schedule)
-    if private is not None and private.claim is not None:
-        claim, most = private.claim, most_steps(plan, schedule)
-        spent = claim.spent(config.num_rounds, most)
-        limit = "" if claim.limit is None else f", of {claim.limit:g} that may be spent"
-        yield (
-            f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} after {config.num_rounds} "
-            f"rounds{limit}"
-        )
-        yield f"noise multiplier {claim.noise_multiplier:.5g}, clip norm {config.privacy.clip_norm:g}"
-        yield f"{claim.mechanism_in_words}; {spent.adjacency}, {spent.accountant.upper()}"
-    if config.privacy.secure_aggregation:
-        yield "sums of masked changes (a simulation in one trust domain)"
 
 
 def _folded_bytes(server: ServerState, plan: Plan) -> int:
@@ -165,7 +148,7 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "
         "a client in the first round",
-        *(f"  {'privacy' if place == 0 else '':10} {line}" for place, line in enumerate(sizes.privacy)),
+        *told_apart("privacy", sizes.privacy),
         f"  memory     about {readable_bytes(sum(sizes.memory_bytes.values()))} a device: {memory}",
         *(f"  note       {notice}" for notice in sizes.notices),
     ]

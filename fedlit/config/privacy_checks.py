@@ -68,6 +68,12 @@ def _client_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             "is for Poisson sampling, and cohort.sampling=fixed draws without replacement; give "
             "cohort.sampling=poisson, or privacy.accountant=rdp",
         )
+    if values["privacy.canaries"] and sampling == "fixed" and values["cohort_size"] is not None:
+        yield (
+            "privacy.canaries",
+            "needs canaries that are drawn by themselves; give cohort.sampling=poisson, or cohort_size=null for all "
+            "clients in every round",
+        )
     if values["privacy.clip_quantile"] == 0:
         yield "privacy.clip_quantile", "lets the clip norm fall to 0; give a number above 0, such as 0.5"
 

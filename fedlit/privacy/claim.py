@@ -91,7 +91,12 @@ def _noise_of_the_worst(
     """Return the noise multiplier that keeps every client within epsilon: that of the one whose epsilon is largest,
     which may be another one with more noise.
     """
-    noise, worst = 0.0, max(range(len(rows)), key=lambda client: steps[client] * min(1.0, batch_rows / rows[client]) ** 2)
+
+    def pace(client: int) -> float:
+        """Return about how fast a client spends."""
+        return steps[client] * min(1.0, batch_rows / rows[client]) ** 2
+
+    noise, worst = 0.0, max(range(len(rows)), key=pace)
     for _ in rows:
         found = calibrated(step_mechanism(rows[worst], batch_rows, 1.0), steps[worst], epsilon, delta, accountant)
         noise = max(noise, found)
@@ -113,9 +118,10 @@ def step_mechanism(num_rows: int, batch_rows: int, noise_multiplier: float) -> M
 
 def client_mechanism(config: RunConfig, noise_multiplier: float) -> Mechanism:
     """Return what a round of unit=client is for the accountant: of the deployment that is simulated."""
-    privacy, cohort_size = config.privacy, config.cohort_size or config.num_clients
+    privacy, num_clients = config.privacy, config.num_clients + config.privacy.canaries
+    cohort_size = config.cohort_size or num_clients
     deployed = privacy.noise_cohort_size or cohort_size
-    population = privacy.population or config.num_clients + privacy.canaries
+    population = privacy.population or num_clients
     is_all = config.cohort.sampling == "fixed" and deployed == population
     return Mechanism(
         sampling="all" if is_all else "poisson" if config.cohort.sampling == "poisson" else "fixed",

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 import torch
 
+from fedlit.round.canaries import Canaries
 from fedlit.round.cohort import Cohort
 from fedlit.round.private_sums import AdaptiveClip
 from fedlit.round.server import ServerState
 
 GROUP = "privacy"
 """No part of a method may have a group of this name."""
+
+SCORES = "canary_scores"
+"""Beside the ledger: an audit's scores so far (num,), float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +66,19 @@ class Ledger:
         )
 
 
-def book(cohort: Cohort, before: ServerState, after: ServerState, adaptive: AdaptiveClip | None) -> ServerState:
+def book(
+    cohort: Cohort,
+    before: ServerState,
+    after: ServerState,
+    adaptive: AdaptiveClip | None,
+    canaries: Canaries | None = None,
+) -> ServerState:
     """Return the server after a round with what the round has spent in its ledger; unchanged where there is none."""
     if not before.group(GROUP):
         return after
+    if canaries is not None:
+        scores = canaries.scores(before.shared, cohort.mean(), cohort.plan.trains)
+        after = after.with_group(GROUP, {SCORES: before.group(GROUP)[SCORES].cpu() + scores})
     ledger, share = Ledger.of(before), cohort.share_below
     clip_norm = ledger.clip_norm if adaptive is None or share is None else adaptive.next_norm(ledger.clip_norm, share)
     steps = {client_id: cohort.num_steps.get(client_id, 0) for client_id in cohort.client_ids}

@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from fedlit.config import RunConfig
 from fedlit.privacy.accounting import noise_of_the_change
 from fedlit.privacy.claim import Claim
+from fedlit.round.canaries import Canaries
 from fedlit.round.cohort import Cohort
-from fedlit.round.ledger import GROUP, Ledger, book
+from fedlit.round.ledger import GROUP, SCORES, Ledger, book
 from fedlit.round.plan import RoundPlan
 from fedlit.round.private_sums import AdaptiveClip, Channel, Release
 from fedlit.round.rules.base import AggregationRule
@@ -20,13 +23,15 @@ from fedlit.secure import SecureAggregation
 class PrivateRounds:
     """The privacy of one run.
 
-    claim: None where the run makes none. num_steps: local steps of a client in a round, by its number.
+    claim: None where the run makes none. num_steps: local steps of a client in a round, by its number. canaries: of an
+    audit.
     """
 
     config: RunConfig
     rule: AggregationRule
     claim: Claim | None
     num_steps: Callable[[int], int] = lambda _client_id: 0
+    canaries: Canaries | None = None
 
     @property
     def adaptive(self) -> AdaptiveClip | None:
@@ -43,7 +48,7 @@ class PrivateRounds:
 
     @property
     def _cohort_size(self) -> int:
-        return self.config.cohort_size or self.config.num_clients
+        return self.config.cohort_size or self.config.num_clients + self.config.privacy.canaries
 
     @property
     def _deployed(self) -> int:
@@ -53,7 +58,10 @@ class PrivateRounds:
         """Return the server before the first round, with a ledger where there is a claim."""
         if self.claim is None:
             return server
-        return Ledger.opened(num_clients, self.config.privacy.clip_norm or math.inf).in_server(server)
+        server = Ledger.opened(num_clients, self.config.privacy.clip_norm or math.inf).in_server(server)
+        if self.canaries is None:
+            return server
+        return server.with_group(GROUP, {SCORES: torch.zeros(self.canaries.num, dtype=torch.float64)})
 
     def release(self, plan: RoundPlan, server: ServerState) -> Release | None:
         """Return what the round may let out; None where its sums are not private."""
@@ -89,7 +97,7 @@ class PrivateRounds:
 
     def booked(self, cohort: Cohort, before: ServerState, after: ServerState) -> ServerState:
         """Return the server after a round, with what it has spent."""
-        return after if cohort.is_idle else book(cohort, before, after, self.adaptive)
+        return after if cohort.is_idle else book(cohort, before, after, self.adaptive, self.canaries)
 
     def allows(self, server: ServerState, plan: RoundPlan) -> bool:
         """Tell whether the round of a plan may be run: whether it keeps within the budget."""

@@ -57,6 +57,7 @@ FLOORS = (
     {"lab"},
     {"extras", "planning"},
     {"scheduling"},
+    {"private_run"},
     {"assembly", "sizing"},
     {"launch", "exported", "restoring", "commands.rehearsal"},
     {"result"},

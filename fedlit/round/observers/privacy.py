@@ -13,7 +13,7 @@ NOT_COVERED = "each client's numbers, deviation, scores on clients' rows, who to
 """What a record holds beside the model, and no epsilon is of."""
 
 
-def privacy_facts(claim: Claim) -> dict[str, float | str]:
+def claim_facts(claim: Claim) -> dict[str, float | str]:
     """Return what every record says of the claim."""
     return {
         "privacy/unit": claim.unit,
@@ -34,7 +34,7 @@ class PrivacyObserver(Observer):
         spent = self.claim.spent(ledger.releases, ledger.steps)
         norm = Ledger.of(view.before).clip_norm
         return {
-            **privacy_facts(self.claim),
+            **claim_facts(self.claim),
             **({"privacy/epsilon": spent.epsilon} if math.isfinite(spent.epsilon) else {}),
             "privacy/accountant": spent.accountant,
             "privacy/adjacency": spent.adjacency,
