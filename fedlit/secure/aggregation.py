@@ -1,8 +1,8 @@
 """Secure aggregation of a run: its options, and the channel of each round.
 
 The protocol is that of Bonawitz et al. 2017 (eprint 2017/281) over integers modulo 2**64, with the graph of SecAgg+
-(Bell et al. 2020, eprint 2020/704). What it hides: the server, if it follows the protocol, learns the sum of a round and
-no client's part in it, also when clients are lost at any step.
+(Bell et al. 2020, eprint 2020/704). What it hides: the server, if it follows the protocol, learns the sum of a round
+and no client's part in it, also when clients are lost at any step.
 
 All of it is really done, keys, shares, masks and their removal, but by one program: this is a simulation within one
 trust domain. Secrets come from named streams, where a deployment uses each machine's own randomness. There is no
@@ -52,8 +52,8 @@ class SecureAggregation:
     def __post_init__(self) -> None:
         if not 0.5 < self.threshold <= 1:
             raise UserError(
-                f"privacy.threshold={self.threshold:g}: a server that asks one half of a client's neighbours for each of "
-                "its two secrets would get both; take more than 0.5 and at most 1"
+                f"privacy.threshold={self.threshold:g}: a server that asks one half of a client's neighbours for each "
+                "of its two secrets would get both; take more than 0.5 and at most 1"
             )
         if self.neighbours is not None and self.neighbours < 2:
             raise UserError(

@@ -10,12 +10,12 @@ The four rounds of the protocol, n clients invited, P integers each:
 3. the server says who sent something. Holders give shares of the seeds of those who did and of the mask keys of those
    who did not, never of both, and the server takes off the self masks and the pairwise masks left unmatched.
 
-Several sums of one round are of the same senders, have one set of keys and shares, and masks of their own: the number of
-the sum goes into their keys. All sums come before the first answer, or a client that was lost in between would have to
-give its other secret: such a round would be void.
+Several sums of one round are of the same senders, have one set of keys and shares, and masks of their own: the number
+of the sum goes into their keys. A client that is lost between two sums makes the round void: its seed is known by then,
+so the key that its neighbours' masks need must stay secret.
 
-A process plays the clients it needs: for masks those it trained, for shares and answers those whose secrets it recovers.
-Each key is agreed on once for both sides of a pair, since both sides compute the same bytes.
+A process plays the clients it needs: for masks those it trained, for shares and answers those whose secrets it
+recovers. Each key is agreed on once for both sides of a pair, since both sides compute the same bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,8 +40,8 @@ _REMOVED_AT_ONCE = 2**20
 class Aborted:
     """Why a round is void.
 
-    reason: one line. client_id: whose masks cannot be taken off, None where it is not about one client. shares: how many
-    there are of its secret, of `holders` that were given one; needed: how many it takes.
+    reason: one line. client_id: whose masks cannot be taken off, None where it is not about one client's shares.
+    shares: how many there are of its secret, of `holders` that were given one; needed: how many it takes.
     """
 
     reason: str
@@ -91,8 +91,8 @@ class MaskedChannel:
         Args:
             client_id: of those arriving.
             encoded: P int64 in consecutive flat pieces, on any device.
-            sum_index: which sum of the round, from 0. A client sends once to each: two vectors under one mask would show
-                their difference.
+            sum_index: which sum of the round, from 0. A client sends once to each: two vectors under one mask would
+                show their difference.
         """
         assert client_id in self._arriving, f"client {client_id} is not expected to send anything"
         assert (client_id, sum_index) not in self._masked, f"client {client_id} has sent to sum {sum_index} already"
@@ -117,10 +117,11 @@ class MaskedChannel:
         ]
         return [(own, 1), *shared]
 
-    def close(self, returned: Sequence[int]) -> str | None:
+    def close(self, returned: Sequence[int], *, num_sums: int = 1) -> str | None:
         """Say which clients sent something, all processes the same; return why the round is void, or None.
 
-        An empty round is not void: there is nothing to unmask.
+        An empty round is not void: there is nothing to unmask. With more than one sum a client that vanishes before it
+        helps to unmask the first cannot send to the second: the round is void.
         """
         assert self._senders is None, "a round is closed once"
         assert set(returned) <= self._arriving
@@ -132,7 +133,7 @@ class MaskedChannel:
         self.aborted = self._refused()
         if self.aborted is None:
             self._asked = True
-            self.aborted = self._short_of_shares()
+            self.aborted = self._short_of_shares() or self._gone_between(num_sums)
         return None if self.aborted is None else str(self.aborted)
 
     def _refused(self) -> Aborted | None:
@@ -157,8 +158,8 @@ class MaskedChannel:
             if shares < needed:
                 what = "self mask" if which is Secret.SELF_SEED else "masks with its neighbours"
                 return Aborted(
-                    reason=f"the {what} of client {owner} cannot be taken off: {shares} of {holders} holders gave their "
-                    f"shares, {needed} are needed (privacy.threshold={self._settings.threshold:g})",
+                    reason=f"the {what} of client {owner} cannot be taken off: {shares} of {holders} holders gave a "
+                    f"share, {needed} are needed (privacy.threshold={self._settings.threshold:g})",
                     client_id=owner,
                     shares=shares,
                     holders=holders,
@@ -166,13 +167,23 @@ class MaskedChannel:
                 )
         return None
 
+    def _gone_between(self, num_sums: int) -> Aborted | None:
+        """Return that a sender is missing in the second sum of a round that has one."""
+        assert self._senders is not None
+        gone = [client for client in self._senders if client not in self._answering]
+        if num_sums == 1 or not gone:
+            return None
+        return Aborted(
+            reason=f"client {gone[0]} vanished before the second of {num_sums} sums; its seed is known by then, so its "
+            "mask key must not be; set privacy.unmask_dropout=0 or take a rule that asks one sum"
+        )
+
     def _needed(self) -> list[tuple[int, Secret]]:
         """Return whose secret the server needs, and which: one of each client that left a mask in the sum."""
         assert self._senders is not None, "who sent something is known after close()"
         senders = set(self._senders)
-        lost = [
-            client for client in self._invited if client not in senders and not senders.isdisjoint(self._graph[client])
-        ]
+        lost = [client for client in self._invited if client not in senders]
+        lost = [client for client in lost if not senders.isdisjoint(self._graph[client])]
         return [(client, Secret.MASK_KEY) for client in lost] + [(client, Secret.SELF_SEED) for client in self._senders]
 
     def _holders_of(self, owner: int) -> list[int]:
@@ -197,7 +208,8 @@ class MaskedChannel:
         owners = self._needed()[process::num_processes]
         masks = MaskSum([mask for owner, which in owners for mask in self._masks_left(owner, which, sum_index)])
         if owners:
-            for part in buffer.split(_REMOVED_AT_ONCE):
+            for start in range(0, len(buffer), _REMOVED_AT_ONCE):
+                part = buffer[start : start + _REMOVED_AT_ONCE]
                 part -= torch.from_numpy(masks.take(len(part))).to(part.device)
 
     def _masks_left(self, owner: int, which: Secret, sum_index: int) -> list[tuple[bytes, int]]:
@@ -219,10 +231,11 @@ class MaskedChannel:
         """Return a client's secret from the shares of the first t holders that answered."""
         if owner not in self._revealed:
             player = self._player(owner)
-            answers = [ANSWER.unpack(self._answer(holder, owner, which)) for holder in self._holders_of(owner)]
-            shares = {player.point(holder): value for holder, (_, _, value) in zip(self._holders_of(owner), answers)}
-            chosen = {point: int.from_bytes(shares[point], "big") for point in sorted(shares)[: player.threshold]}
-            self._revealed[owner] = which, combine(chosen).to_bytes(SECRET_BYTES, "big")
+            shares = {}
+            for holder in self._holders_of(owner)[: player.threshold]:
+                _, _, value = ANSWER.unpack(self._answer(holder, owner, which))
+                shares[player.point(holder)] = int.from_bytes(value, "big")
+            self._revealed[owner] = which, combine(shares).to_bytes(SECRET_BYTES, "big")
         known, secret = self._revealed[owner]
         assert known is which, f"client {owner} would show both of its secrets"
         return secret

@@ -18,8 +18,8 @@ def draw_graph(clients: Collection[int], degree: int | None, generator: np.rando
 
     Args:
         clients: ids.
-        degree: k, at least 2; None, or n - 1 and more, for the complete graph. Where k and n are odd there is no graph in
-            which everybody has k neighbours: one client then has k + 1.
+        degree: k, at least 2; None, or n - 1 and more, for the complete graph. Where k and n are odd there is no graph
+            in which everybody has k neighbours: one client then has k + 1.
         generator: draws the order; nothing is drawn for a complete graph.
     """
     ordered = sorted(clients)

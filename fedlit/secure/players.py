@@ -1,8 +1,8 @@
 """A client of one round, as any process can play it.
 
-In a deployment a client draws its secrets from its own machine's randomness and they never leave it. Here they come from
-a named stream (`secure/client`, round, client), whose seed has 63 bits and is known to every process: masks are made and
-taken off as they would be, but they hide nothing from whoever runs the simulation.
+In a deployment a client draws its secrets from its own machine's randomness and they never leave it. Here they come
+from a named stream (`secure/client`, round, client), whose seed has 63 bits and is known to every process: masks are
+made and taken off as they would be, but they hide nothing from whoever runs the simulation.
 """
 
 from functools import cached_property

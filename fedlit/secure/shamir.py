@@ -1,8 +1,8 @@
 """Shamir's secret sharing (1979): t of n shares give a secret back, t - 1 say nothing about it.
 
-A secret is the constant term of a polynomial of degree t - 1 over a prime field whose other coefficients are uniform; a
-share is its value at a point other than 0. Secrets here are keys of 32 bytes, so the field has a little more than 2**256
-elements and a share takes 33 bytes.
+A secret is the constant term of a polynomial of degree t - 1 over a prime field whose other coefficients are uniform;
+a share is its value at a point other than 0. Secrets here are keys of 32 bytes, so the field has a little more than
+2**256 elements and a share takes 33 bytes.
 """
 
 from collections.abc import Mapping, Sequence
