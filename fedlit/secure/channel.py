@@ -28,7 +28,7 @@ from fedlit.secure.aggregation import FEWEST, SecureAggregation, too_few
 from fedlit.secure.graph import draw_graph, parts
 from fedlit.secure.masks import MaskSum
 from fedlit.secure.messages import ANSWER, PLAIN_SHARES, Secret, SecureTraffic, traffic_of_client
-from fedlit.secure.players import Player, pair_mask_key, pair_sign, self_mask_key
+from fedlit.secure.players import Player, pair_mask_key, pair_sign, sealing_key, self_mask_key
 from fedlit.secure.primitives import KeyPair
 from fedlit.secure.shamir import SECRET_BYTES, combine
 from fedlit.seeding import numpy_generator
@@ -77,6 +77,7 @@ class MaskedChannel:
         self._players: dict[int, Player] = {}
         self._sealing_agreements: dict[tuple[int, int], bytes] = {}
         self._mask_agreements: dict[tuple[int, int], bytes] = {}
+        self._mask_keys: dict[tuple[int, int, int], bytes] = {}
         self._masked: set[tuple[int, int]] = set()
         self._unmasked: set[int] = set()
         self._senders: tuple[int, ...] | None = None
@@ -109,10 +110,7 @@ class MaskedChannel:
         """Return the keys and signs of all masks that a client adds."""
         own = self_mask_key(self._player(client_id).self_seed, self._round_idx, sum_index, client_id)
         shared = [
-            (
-                pair_mask_key(self._mask_agreement(client_id, other), self._round_idx, sum_index, client_id, other),
-                pair_sign(client_id, other),
-            )
+            (self._pair_mask_key(client_id, other, sum_index), pair_sign(client_id, other))
             for other in self._graph[client_id]
         ]
         return [(own, 1), *shared]
@@ -244,8 +242,8 @@ class MaskedChannel:
         """Return the holder's share of one of the owner's secrets, as it sends it to the server."""
         plain = self._player(owner).shares[owner]
         if holder != owner:
-            agreement = self._sealing_agreement(owner, holder)
-            plain = self._player(holder).read_shares(self._player(owner).shares_message(holder, agreement), agreement)
+            key = sealing_key(self._sealing_agreement(owner, holder), self._round_idx, owner, holder)
+            plain = self._player(holder).read_shares(self._player(owner).shares_message(holder, key), key)
         return ANSWER.pack(owner, which, PLAIN_SHARES.unpack(plain)[which])
 
     def traffic(self, num_integers: int) -> dict[int, SecureTraffic]:
@@ -273,12 +271,15 @@ class MaskedChannel:
             self._players[client_id] = Player(self._settings.seed, self._round_idx, client_id, neighbours, needed)
         return self._players[client_id]
 
-    def _mask_agreement(self, first: int, second: int) -> bytes:
+    def _pair_mask_key(self, first: int, second: int, sum_index: int) -> bytes:
         pair = min(first, second), max(first, second)
         if pair not in self._mask_agreements:
             message = self._player(pair[1]).keys_message
             self._mask_agreements[pair] = self._player(pair[0]).mask_agreement(message)
-        return self._mask_agreements[pair]
+        if (*pair, sum_index) not in self._mask_keys:
+            key = pair_mask_key(self._mask_agreements[pair], self._round_idx, sum_index, first, second)
+            self._mask_keys[*pair, sum_index] = key
+        return self._mask_keys[*pair, sum_index]
 
     def _sealing_agreement(self, first: int, second: int) -> bytes:
         pair = min(first, second), max(first, second)

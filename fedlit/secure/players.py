@@ -76,13 +76,12 @@ class Player:
         """Return what this client and the sender of the keys agree on for their masks."""
         return self.mask_pair.agree(KEYS.unpack(keys_message)[2])
 
-    def shares_message(self, holder: int, agreement: bytes) -> bytes:
-        """Return this client's shares for one neighbour, which no other can read."""
+    def shares_message(self, holder: int, key: bytes) -> bytes:
+        """Return this client's shares for one neighbour, sealed with `sealing_key`: no other can read them."""
         context = _SHARE_INFO.pack(self._round_idx, self.client_id, holder)
-        sealed = seal(derive(agreement, b"fedlit/shares" + context), self.shares[holder], context)
-        return SHARES.pack(self.client_id, holder, sealed)
+        return SHARES.pack(self.client_id, holder, seal(key, self.shares[holder], context))
 
-    def read_shares(self, message: bytes, agreement: bytes) -> bytes:
+    def read_shares(self, message: bytes, key: bytes) -> bytes:
         """Return the PLAIN_SHARES in a message to this client.
 
         Raises:
@@ -90,7 +89,12 @@ class Player:
         """
         owner, _, sealed = SHARES.unpack(message)
         context = _SHARE_INFO.pack(self._round_idx, owner, self.client_id)
-        return unseal(derive(agreement, b"fedlit/shares" + context), sealed, context)
+        return unseal(key, sealed, context)
+
+
+def sealing_key(agreement: bytes, round_idx: int, owner: int, holder: int) -> bytes:
+    """Return the key of the one message with an owner's shares for a holder."""
+    return derive(agreement, b"fedlit/shares" + _SHARE_INFO.pack(round_idx, owner, holder))
 
 
 def pair_mask_key(agreement: bytes, round_idx: int, sum_index: int, first: int, second: int) -> bytes:

@@ -6,6 +6,7 @@ a share is its value at a point other than 0. Secrets here are keys of 32 bytes,
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 PRIME = 2**256 + 297
 """The smallest prime above 2**256: every key of 32 bytes is an element of the field."""
@@ -53,20 +54,19 @@ def combine(shares: Mapping[int, int], prime: int = PRIME) -> int:
 
     Fewer shares than the threshold, or wrong ones, give another number without a word.
     """
-    secret = 0
-    for point, weight in at_zero(tuple(shares), prime).items():
-        secret += weight * shares[point]
-    return secret % prime
+    points = tuple(sorted(shares))
+    return sum(weight * shares[point] for point, weight in zip(points, _at_zero(points, prime), strict=True)) % prime
 
 
-def at_zero(points: Sequence[int], prime: int = PRIME) -> dict[int, int]:
+@lru_cache(maxsize=64)  # where nobody is lost all secrets of a round come from the same points
+def _at_zero(points: tuple[int, ...], prime: int) -> tuple[int, ...]:
     """Return Lagrange's weight of each point for the value at 0: the product of m / (m - point) over the others m."""
-    weights = {}
+    weights = []
     for point in points:
         above, below = 1, 1
         for other in points:
             if other != point:
                 above = above * other % prime
                 below = below * (other - point) % prime
-        weights[point] = above * pow(below, -1, prime) % prime
-    return weights
+        weights.append(above * pow(below, -1, prime) % prime)
+    return tuple(weights)
