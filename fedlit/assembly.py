@@ -195,7 +195,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, folder.path)],
+        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, traffic, folder.path)],
         privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),

@@ -14,6 +14,7 @@ from fedlit.round.jobs import Trainer
 from fedlit.round.observers import Observer
 from fedlit.round.observers.audit import AuditObserver
 from fedlit.round.observers.privacy import NOT_COVERED, MaskObserver, PrivacyObserver, claim_facts
+from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.plan import Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.scheduling import make_canaries
@@ -76,7 +77,7 @@ def claim_lines(privacy: PrivateRounds | None, plan: Plan, schedule: Schedule) -
     return tuple(lines)
 
 
-def privacy_observers(privacy: PrivateRounds | None, folder: Path) -> list[Observer]:
+def privacy_observers(privacy: PrivateRounds | None, traffic: TrafficObserver, folder: Path) -> list[Observer]:
     """Return what tells of a run's claim, of its masks, and of an audit's canaries."""
     observers: list[Observer] = []
     if privacy is not None and privacy.claim is not None:
@@ -84,7 +85,7 @@ def privacy_observers(privacy: PrivateRounds | None, folder: Path) -> list[Obser
         if privacy.canaries is not None:
             observers.append(AuditObserver(canaries=privacy.canaries, claim=privacy.claim, folder=folder))
     if privacy is not None and privacy.config.privacy.secure_aggregation:
-        observers.append(MaskObserver())
+        observers.append(MaskObserver(plain=traffic))
     return observers
 
 

@@ -22,6 +22,7 @@ from fedlit.round.kept import InMemory, Kept
 from fedlit.round.payload import MODEL, Payload, flat, grouped
 from fedlit.round.plan import RoundPlan
 from fedlit.round.private_sums import Channel, Release
+from fedlit.secure import SecureTraffic
 
 
 class Cohort:
@@ -33,6 +34,7 @@ class Cohort:
         keeps: keep single clients' tensors until the round ends, for `stack` and `mean_of`.
         on_server: what becomes of the means before the rule sees them (Transforms.on_server).
         release: bounds every client's part in the sums and adds noise to them. channel: masks what clients send.
+        num_sums: how many the rule will ask for (AggregationRule.num_sums), where one of these is given.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Cohort:
         on_server: Callable[[Payload], Payload] | None = None,
         release: Release | None = None,
         channel: Channel | None = None,
+        num_sums: int = 1,
     ) -> None:
         summed = plan.expected is not None or not plan.weights or abs(sum(plan.weights.values()) - 1.0) < 1e-9
         assert summed, "the planned weights sum to 1"
@@ -55,7 +58,8 @@ class Cohort:
         self._release, self._channel = release, channel
         trains = {f"{MODEL}/{name}" for name in plan.trains}
         self._still = {name for name in self._like if name.startswith(f"{MODEL}/") and name not in trains}
-        self._num_sums = self._num_asked_again = 0
+        self._most_sums = num_sums
+        self._num_sums = self._num_asked_again = self._num_integers = 0
         self._total = FixedPointSum(self._like, release.num_beside if release else 0)
         self._keeps = keeps
         self._kept: Kept = InMemory()
@@ -104,7 +108,7 @@ class Cohort:
         self.client_ids = tuple(sorted(returned))
         self.num_steps = dict(num_steps or {})
         if self._channel is not None:
-            self.void = self._channel.close(self.client_ids)
+            self.void = self._channel.close(self.client_ids, num_sums=self._most_sums)
 
     @property
     def is_idle(self) -> bool:
@@ -113,9 +117,11 @@ class Cohort:
         """
         return self.void is not None or not (self.client_ids or self._release)
 
-    def mask_bytes(self) -> Mapping[str, int]:
-        """Return the bytes that masks have cost, by what they are for; nothing without masks."""
-        return {} if self._channel is None else self._channel.num_bytes()
+    def masked_traffic(self) -> SecureTraffic | None:
+        """Return what all clients have sent and received for sums of masked integers; None without masks."""
+        if self._channel is None:
+            return None
+        return sum(self._channel.traffic(self._num_integers).values(), start=SecureTraffic())
 
     @property
     def weights(self) -> dict[int, float]:
@@ -168,11 +174,12 @@ class Cohort:
     def _reduced(self, total: FixedPointSum, sum_index: int = 0) -> Tensor:
         """Return a sum over all processes, with noise and without masks."""
         self._num_sums += 1
+        self._num_integers += total.num
         release, channel = self._release, self._channel
-        if release is not None and self._num_sums > release.num_sums:
+        if (release or channel) and self._num_sums > self._most_sums:
             raise UserError(
-                f"the rule asks for {self._num_sums} sums of what clients sent, and the noise is made for "
-                f"{release.num_sums}; let its num_sums() return {self._num_sums}"
+                f"the rule asks for {self._num_sums} sums of what clients sent, and says that it asks for "
+                f"{self._most_sums}, which its privacy is made for; let num_sums() return {self._num_sums}"
             )
         here = communication.process_index(), communication.num_processes()
 

@@ -45,12 +45,16 @@ class FixedPointSum:
     Args:
         like: sizes and device of what is added.
         num_beside: integers that stand after them.
+
+    Attributes:
+        num: integers in the sum.
     """
 
     def __init__(self, like: Mapping[str, Tensor], num_beside: int = 0) -> None:
         device = next(iter(like.values())).device if like else None
         num = sum(tensor.numel() for tensor in like.values()) + num_beside
         self._buffer = torch.zeros(num, dtype=torch.int64, device=device)
+        self.num = num
         self._reduced = False
 
     def add(self, encoded: Encoded) -> None:

@@ -147,6 +147,7 @@ class Federation:
             on_server=partial(method.transforms.on_server, server=server, plan=plan),
             release=self.privacy.release(plan, server) if self.privacy else None,
             channel=self.privacy.channel(plan) if self.privacy else None,
+            num_sums=method.rule.num_sums(server),
         )
         clients = self.clients
         mine = clients_here(plan, self.trainer, clients)

@@ -77,7 +77,6 @@ class PrivateRounds:
             clip_norm=Ledger.of(server).clip_norm,
             # A round is one release of this multiplier: k sums of k times the variance each.
             noise_multiplier=noise * math.sqrt(num_sums),
-            num_sums=num_sums,
             noise_scale=self._cohort_size / self._deployed,
             adaptive=adaptive,
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedlit.algebra.pieces import in_double, joined, pieces
 from fedlit.privacy.discrete_gaussian import sample
 from fedlit.round.fixed_point import FRACTION_BITS, Encoded, encode
+from fedlit.secure import SecureTraffic
 from fedlit.seeding import numpy_generator
 
 NOISE_PIECE = 2**16
@@ -33,16 +34,18 @@ class Channel(Protocol):
         """Yield a client's pieces as they leave it."""
         ...
 
-    def close(self, returned: Sequence[int]) -> str | None:
-        """Hear which clients sent something; return why the sums of this round cannot be read, None if they can."""
+    def close(self, returned: Sequence[int], *, num_sums: int = 1) -> str | None:
+        """Hear which clients sent something, and how many sums there will be; return why they cannot be read, None if
+        they can.
+        """
         ...
 
     def before_reduce(self, buffer: Tensor, sum_index: int, process: int, num_processes: int) -> None:
         """Take this process's share of the masks off its local sum (P,), in place."""
         ...
 
-    def num_bytes(self) -> Mapping[str, int]:
-        """Return the bytes of keys, shares and answers of all clients of the round, up and down, by what they are."""
+    def traffic(self, num_integers: int) -> Mapping[int, SecureTraffic]:
+        """Return what each invited client sent and received for so many integers of all sums."""
         ...
 
 
@@ -68,8 +71,8 @@ class Release:
     """What one round lets out: its sums, each with a bound on every client and with noise.
 
     expected: m, which every mean divides by. noise_multiplier: standard deviation of the noise of a sum over the norm
-    that a client can add, z times the root of `num_sums`. noise_scale: what else multiplies it (a simulated
-    deployment's cohort is larger). num_sums: sums that the rule may ask for.
+    that a client can add: z times the root of the number of sums. noise_scale: what else multiplies it (a simulated
+    deployment's cohort is larger).
     """
 
     seed: int
@@ -77,7 +80,6 @@ class Release:
     expected: int
     clip_norm: float
     noise_multiplier: float
-    num_sums: int = 1
     noise_scale: float = 1.0
     adaptive: AdaptiveClip | None = None
 

@@ -1,13 +1,13 @@
 """What a run has spent of its privacy, for the record."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedlit.privacy.claim import Claim
 from fedlit.round.ledger import Ledger
 from fedlit.round.observers import Observer, RoundView
+from fedlit.round.observers.traffic import TrafficObserver
 
 NOT_COVERED = "each client's numbers, deviation, scores on clients' rows, who took part: for a simulation only"
 """What a record holds beside the model, and no epsilon is of."""
@@ -46,10 +46,22 @@ class PrivacyObserver(Observer):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskObserver(Observer):
-    """What secure aggregation adds to the traffic of a round, and whether its sums could be read."""
+    """What a round of masked sums has cost in bytes, and why it is void, if it is.
+
+    plain: the bytes without masks. What clients send is masked integers instead; the model travels down as ever.
+    """
+
+    plain: TrafficObserver
 
     def record(self, view: RoundView) -> dict[str, Any]:
-        """Return bytes by what they are for, of all clients together."""
-        found: Mapping[str, int] = view.cohort.mask_bytes()
-        record: dict[str, Any] = {f"secure/{name}_bytes": number for name, number in found.items()}
-        return record | ({"secure/void": view.cohort.void} if view.cohort.void is not None else {})
+        """Return the bytes of all clients together: of keys, shares, vectors and unmasking, and the round's in all."""
+        traffic = view.cohort.masked_traffic()
+        assert traffic is not None
+        both = traffic.uplink + traffic.downlink
+        down = self.plain.record(view)["communication/downlink_bytes"]
+        return {
+            "communication/uplink_bytes": traffic.uplink.total,
+            "communication/downlink_bytes": down + traffic.downlink.total,
+            **{f"secure/{name}_bytes": number for name, number in both.named().items()},
+            **({} if view.cohort.void is None else {"secure/void": view.cohort.void}),
+        }

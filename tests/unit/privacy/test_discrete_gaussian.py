@@ -140,7 +140,7 @@ def test_the_histogram_is_one(sigma: int) -> None:
     for start, height in columns.items():
         assert heights[start] == set(range(sure[start], height))
         curve = [
-            mpmath.mpf(table.scale) / 256 * mpmath.exp(-mpmath.mpf(x) ** 2 / (2 * mpmath.mpf(sigma) ** 2))
+            mpmath.mpf(table.scale) / 256 * mpmath.exp(-(mpmath.mpf(x) ** 2) / (2 * mpmath.mpf(sigma) ** 2))
             for x in {start, start + width // 2, start + width - 1, max(start, min(0, start + width - 1))}
         ]
         assert all(sure[start] <= value <= height for value in curve)
@@ -214,7 +214,8 @@ def test_further_bits_are_drawn_until_the_decision_is_exact(missing: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("numerator", "denominator"), [(0, 1), (1, 2), (1, 3), (81, 98), (18, 1), (10**40, 10**38 + 1), (1, 2**121), (9999, 2)]
+    ("numerator", "denominator"),
+    [(0, 1), (1, 2), (1, 3), (81, 98), (18, 1), (10**40, 10**38 + 1), (1, 2**121), (9999, 2)],
 )
 @pytest.mark.parametrize("num_bits", [64, 96, 400])
 def test_the_exponential_lies_between_its_bounds(numerator: int, denominator: int, num_bits: int) -> None:
