@@ -169,8 +169,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     schedule = make_schedule(plan, host)
     rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
     privacy = make_privacy(plan, schedule)
-    server = host.first_server(method.parts, len(rows))
-    server = privacy.opened(server, len(rows)) if privacy else server
+    server = privacy.opened(host.first_server(method.parts, len(rows)), len(rows))
     host.load_server(server)
     clients = _clients(config, host, len(rows))
     trainer = _trainer(
@@ -265,7 +264,7 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
     return {} if size == 1 else {"local/clients_per_batch": size}
 
 
-def _trainer(config: RunConfig, privacy: PrivateRounds | None, *, at_home: bool, **common: Any) -> LocalTrainer:
+def _trainer(config: RunConfig, privacy: PrivateRounds, *, at_home: bool, **common: Any) -> LocalTrainer:
     """Return what trains one client after the other, or several at once."""
     size = config.local.clients_per_batch
     return SerialTrainer(**common) if size == 1 else TogetherTrainer(size=size, at_home=at_home, **common)

@@ -20,15 +20,13 @@ from fedlit.round.private_rounds import PrivateRounds
 from fedlit.scheduling import make_canaries
 
 
-def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds | None:
-    """Return the privacy of a run's rounds, its noise made to fit; None where nothing is hidden.
+def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
+    """Return the privacy of a run's rounds, its noise made to fit.
 
     Raises:
         UserError: no noise keeps within the epsilon that is asked for.
     """
     config = plan.inputs.config
-    if config.privacy.unit == "none" and not config.privacy.secure_aggregation:
-        return None
     return PrivateRounds(
         config=config,
         rule=plan.method.rule,
@@ -58,10 +56,8 @@ def steps_of(config: RunConfig, num_rows: int, num_multiples: int) -> int:
     return local.steps * num_multiples
 
 
-def claim_lines(privacy: PrivateRounds | None, plan: Plan, schedule: Schedule) -> tuple[str, ...]:
+def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple[str, ...]:
     """Return what a run will claim, by which mechanism, and how its sums are hidden: for a person."""
-    if privacy is None:
-        return ()
     config, claim, lines = privacy.config, privacy.claim, list[str]()
     if claim is not None:
         spent = claim.spent(config.num_rounds, most_steps(plan, schedule))
@@ -77,25 +73,25 @@ def claim_lines(privacy: PrivateRounds | None, plan: Plan, schedule: Schedule) -
     return tuple(lines)
 
 
-def privacy_observers(privacy: PrivateRounds | None, traffic: TrafficObserver, folder: Path) -> list[Observer]:
+def privacy_observers(privacy: PrivateRounds, traffic: TrafficObserver, folder: Path) -> list[Observer]:
     """Return what tells of a run's claim, of its masks, and of an audit's canaries."""
     observers: list[Observer] = []
-    if privacy is not None and privacy.claim is not None:
+    if privacy.claim is not None:
         observers.append(PrivacyObserver(claim=privacy.claim))
         if privacy.canaries is not None:
             observers.append(AuditObserver(canaries=privacy.canaries, claim=privacy.claim, folder=folder))
-    if privacy is not None and privacy.config.privacy.secure_aggregation:
+    if privacy.config.privacy.secure_aggregation:
         observers.append(MaskObserver(plain=traffic))
     return observers
 
 
-def with_canaries(trainer: LocalTrainer, privacy: PrivateRounds | None) -> Trainer:
+def with_canaries(trainer: LocalTrainer, privacy: PrivateRounds) -> Trainer:
     """Return the trainer, with the canaries of an audit beside the clients that it trains.
 
     Raises:
         UserError: the clients keep something, which canaries have not.
     """
-    if privacy is None or privacy.canaries is None:
+    if privacy.canaries is None:
         return trainer
     if trainer.parts or trainer.host.has_private or trainer.local.optimizer_state == "keep":
         raise UserError(
@@ -107,8 +103,8 @@ def with_canaries(trainer: LocalTrainer, privacy: PrivateRounds | None) -> Train
     return WithCanaries(inner=trainer, canaries=privacy.canaries, clip_norm=clip_norm)
 
 
-def privacy_facts(privacy: PrivateRounds | None) -> dict[str, float | str]:
+def privacy_facts(privacy: PrivateRounds) -> dict[str, float | str]:
     """Return what the first record says of a claim, and of what it does not cover."""
-    if privacy is None or privacy.claim is None:
+    if privacy.claim is None:
         return {}
     return {**claim_facts(privacy.claim), "privacy/epsilon": 0.0, "privacy/not_covered": NOT_COVERED}

@@ -54,7 +54,8 @@ class Cohort:
         self.plan = plan
         self.client_ids = plan.arriving
         self._server = {group: dict(tensors) for group, tensors in server.items()}
-        self._like = flat(server)
+        # By name: a resumed server may have another order, and noise and norms go along the tensors.
+        self._like = dict(sorted(flat(server).items()))
         self._release, self._channel = release, channel
         trains = {f"{MODEL}/{name}" for name in plan.trains}
         self._still = {name for name in self._like if name.startswith(f"{MODEL}/") and name not in trains}
@@ -150,7 +151,10 @@ class Cohort:
             total = self._reduced(self._total)
             moved = decode(total, self._like, self._share)
             self.share_below = self._release.share_below(total) if self._release else None
-            means: Payload = {**{name: {} for name in self._server}, **grouped(moved)}
+            found = grouped(moved)
+            means: Payload = {
+                group: {name: found[group][name] for name in tensors} for group, tensors in self._server.items()
+            }
             self._means = dict(self._on_server(means) if self._on_server else means)
         return dict(self._means[group])
 
@@ -162,7 +166,7 @@ class Cohort:
         called with the server's tensors, for names and shapes.
         """
         self._require_kept("mean_of", "asks_again")
-        reference = function(dict(self._server[MODEL]))
+        reference = dict(sorted(function(dict(self._server[MODEL])).items()))
         self._num_asked_again += 1
         total, index = FixedPointSum(reference), self._num_asked_again
         for client_id in self._kept.clients():

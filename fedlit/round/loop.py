@@ -71,8 +71,8 @@ class Federation:
     folder: RunFolder
     checkpoints: Checkpoints
     best: BestRound
+    privacy: PrivateRounds
     validator: Evaluator | None = None
-    privacy: PrivateRounds | None = None
     callbacks: Sequence[Callback] = ()
     stop: StopRequest = field(default_factory=StopRequest)
     _num_rounds_here: int = 0
@@ -132,10 +132,8 @@ class Federation:
     @property
     def _is_last(self) -> bool:
         """Whether no round follows: all are run, or the next would spend more than the privacy budget."""
-        round_idx = self.server.round_idx
-        if round_idx >= self.config.num_rounds:
-            return True
-        return self.privacy is not None and not self.privacy.allows(self.server, self.schedule.plan(round_idx))
+        done = self.server.round_idx >= self.config.num_rounds
+        return done or not self.privacy.allows(self.server, self.schedule.plan(self.server.round_idx))
 
     def _train(self, plan: RoundPlan) -> tuple[Cohort, list[LocalWork], Record]:
         """Let every client of the plan train from the server's state."""
@@ -145,8 +143,8 @@ class Federation:
             {MODEL: server.shared, **{name: server.group(name) for name in method.groups}},
             keeps=method.rule.stacks or method.rule.asks_again,
             on_server=partial(method.transforms.on_server, server=server, plan=plan),
-            release=self.privacy.release(plan, server) if self.privacy else None,
-            channel=self.privacy.channel(plan) if self.privacy else None,
+            release=self.privacy.release(plan, server),
+            channel=self.privacy.channel(plan),
             num_sums=method.rule.num_sums(server),
         )
         clients = self.clients
@@ -223,8 +221,7 @@ class Federation:
     def _aggregate(self, plan: RoundPlan, cohort: Cohort, everyone: Sequence[LocalWork]) -> Record:
         """Take the server to its next state, load it into the model, and let the observers tell of it."""
         before = self.server
-        after = self.step(cohort, before, plan)
-        self.server = after = self.privacy.booked(cohort, before, after) if self.privacy else after
+        self.server = after = self.privacy.booked(cohort, before, self.step(cohort, before, plan))
         digest = checksum(flat(after.parts()))
         if len(set(communication.gather_objects(digest))) > 1:
             raise RuntimeError(
