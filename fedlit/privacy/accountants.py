@@ -20,7 +20,7 @@ from fedlit.errors import UserError
 GRID = 1e-4
 """Distance of two losses in a privacy loss distribution: dp-accounting's own, and finer or coarser where epsilon is
 very small or very large."""
-FEWEST_POINTS, MOST_POINTS, ROUGH_POINTS = 1000, 400_000, 4000
+FEWEST_POINTS, MOST_POINTS, ROUGH_POINTS = 1000, 100_000, 4000
 NO_PROTECTION = 1e4
 """From this epsilon on sampling is not looked at: no number there says anything, and distributions overflow."""
 
@@ -28,11 +28,11 @@ _BELOW_2 = tuple(1 + 0.01 * 1.2**i for i in range(25))
 ROUGH_ORDERS = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 48, 64)
 ORDERS = (
     *range(2, 33),
-    *(36, 41, 47, 54, 62, 72, 82, 95, 109, 125, 144, 166, 190, 219, 256),
-    *(320, 400, 512, 640, 800, 1024, 1280, 1600, 2048, 2560, 3200, 4096, 6144, 8192, 12288, 16384),
+    *(36, 41, 47, 54, 62, 75, 90, 110, 135, 165, 205, 256),
+    *(360, 512, 720, 1024, 1440, 2048, 2880, 4096, 5760, 8192),
 )
-"""Whole numbers, 15% apart at most where orders are dear, up to what an epsilon of 0.001 needs. At fractional orders
-dp-accounting 0.6.0 drops the signs of the binomial coefficients under Poisson sampling, and is infinite below about 2."""
+"""Whole numbers, 25% apart where they are dear, up to what an epsilon of 0.002 needs. At fractional orders
+dp-accounting 0.6.0 drops the signs of the binomial coefficients under Poisson sampling: too large, or infinite."""
 
 
 def gaussian(noise: float, releases: int, delta: float) -> float:
@@ -64,8 +64,9 @@ def fixed_rdp(size: int, population: int, noise: float, releases: int, delta: fl
     """Return epsilon where `size` units of the population are drawn without replacement, by Renyi divergences: one
     unit replaced by another. The sum then changes by 2, where one unit adds 1.
 
-    dp-accounting 0.6.0 doubles the sensitivity under REPLACE_ONE in its PLD accountant and not in its RDP accountant
-    (Wang, Balle, Kasiviswanathan 2019, arXiv 1808.00087, counts the noise against the change itself): it is doubled here.
+    dp-accounting 0.6.0 doubles the sensitivity under REPLACE_ONE in its PLD accountant and not in its RDP accountant,
+    which counts the noise against the change itself (Wang, Balle, Kasiviswanathan 2019, arXiv 1808.00087): it is
+    doubled here.
     """
     dp = library()
     event = dp.SampledWithoutReplacementDpEvent(population, size, dp.GaussianDpEvent(noise / 2))
@@ -86,13 +87,15 @@ def library() -> ModuleType:
         UserError: it is not installed, or its version counts in another way.
     """
     try:
-        import dp_accounting  # noqa: PLC0415  an extra, and a second
+        import dp_accounting.pld  # noqa: PLC0415  an extra, and a second
+        import dp_accounting.rdp  # noqa: PLC0415  as above
     except ImportError as error:
         raise UserError(
             "an epsilon needs the package dp-accounting, which is not installed; pip install 'fedlit[privacy]'"
         ) from error
-    check(dp_accounting)
-    return dp_accounting
+    package: ModuleType = dp_accounting
+    check(package)
+    return package
 
 
 def check(dp: ModuleType) -> None:
@@ -108,8 +111,8 @@ def check(dp: ModuleType) -> None:
         sampled = float(_new_pld(dp, rate, 1.0, 10 * GRID).get_epsilon_for_delta(delta))
         everyone = dp.PoissonSampledDpEvent(1.0, dp.GaussianDpEvent(1.0))
         replaced = dp.SampledWithoutReplacementDpEvent(2, 2, dp.GaussianDpEvent(0.5))
-        renyi = _epsilon_of(ORDERS, _divergences(dp, everyone, relations.ADD_OR_REMOVE_ONE, ORDERS), delta)
-        doubled = _epsilon_of(ORDERS, _divergences(dp, replaced, relations.REPLACE_ONE, ORDERS), delta)
+        renyi = _epsilon_of(dp, ORDERS, _divergences(dp, everyone, relations.ADD_OR_REMOVE_ONE, ORDERS), delta)
+        doubled = _epsilon_of(dp, ORDERS, _divergences(dp, replaced, relations.REPLACE_ONE, ORDERS), delta)
     # Of a sampled Gaussian, for epsilon > 0: rate * delta of the Gaussian at log(1 + (e^epsilon - 1) / rate).
     behind = math.log1p(math.expm1(sampled) / rate)
     told = {
@@ -121,8 +124,8 @@ def check(dp: ModuleType) -> None:
     for what, (epsilon, exact_delta, slack) in told.items():
         if not delta / slack <= exact_delta <= delta * 1.0001:
             raise UserError(
-                f"dp-accounting {version('dp-accounting')} says epsilon {epsilon:.4g} for one Gaussian release ({what}) "
-                f"at delta {delta}, whose exact delta there is {exact_delta:.3g}; install dp-accounting 0.6.0"
+                f"dp-accounting {version('dp-accounting')} says epsilon {epsilon:.4g} at delta {delta} for one release "
+                f"with noise 1 ({what}), but the exact delta there is {exact_delta:.3g}; install dp-accounting 0.6.0"
             )
 
 
@@ -134,7 +137,7 @@ def _from_rdp(event: Any, relation: Any, noise: float, releases: int, delta: flo
     every = (*_BELOW_2, *orders)
     always = [order / (2 * noise**2) for order in every]
     per_release = [*always[: len(_BELOW_2)], *map(min, always[len(_BELOW_2) :], sampled)]
-    return _epsilon_of(every, [releases * one for one in per_release], delta)
+    return _epsilon_of(library(), every, [releases * one for one in per_release], delta)
 
 
 @lru_cache(maxsize=4096)
@@ -151,11 +154,9 @@ def _divergences(dp: ModuleType, event: Any, relation: Any, orders: tuple[int, .
     return [max(float(one), 0.0) + most for one, most in zip(found, rounding, strict=True)]
 
 
-def _epsilon_of(orders: tuple[float, ...], divergences: list[float], delta: float) -> float:
-    from dp_accounting import rdp  # noqa: PLC0415  as in `library`
-
+def _epsilon_of(dp: ModuleType, orders: tuple[float, ...], divergences: list[float], delta: float) -> float:
     with _quiet():
-        return float(rdp.compute_epsilon(orders, divergences, delta)[0])
+        return float(dp.rdp.compute_epsilon(orders, divergences, delta)[0])
 
 
 def _grid(rate: float, noise: float, bound: float, *, rough: bool) -> float:
@@ -177,9 +178,7 @@ def _one_release(rate: float, noise: float, grid: float) -> Any:
 
 
 def _new_pld(dp: ModuleType, rate: float, noise: float, grid: float) -> Any:
-    from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415  as in `library`
-
-    return privacy_loss_distribution.from_gaussian_mechanism(
+    return dp.pld.privacy_loss_distribution.from_gaussian_mechanism(
         noise,
         sampling_prob=rate,
         value_discretization_interval=grid,

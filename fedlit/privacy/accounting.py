@@ -23,7 +23,7 @@ LEAST_NOISE, MOST_NOISE = 1e-4, 1e6
 PRECISION = 1e-4
 """Relative precision of a calibrated noise multiplier."""
 LEAST_SPENT = 0.9995
-"""Share of epsilon that a calibrated noise multiplier spends at least: near 0, epsilon changes faster than the noise."""
+"""Share of epsilon that a calibrated multiplier spends at least: near 0, epsilon changes faster than the noise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +102,8 @@ def calibrated(
 
     if at(MOST_NOISE) > epsilon:
         raise UserError(
-            f"privacy.epsilon={epsilon:g} at privacy.delta={delta:g} is not reached in {num_releases} releases: a noise "
-            f"multiplier of {MOST_NOISE:.0e} spends {at(MOST_NOISE):.3g}; set a larger epsilon, or a delta above 0"
+            f"no noise reaches privacy.epsilon={epsilon:g} at privacy.delta={delta:g} in {num_releases} releases: a "
+            f"multiplier of {MOST_NOISE:.0e} spends {at(MOST_NOISE):.3g}; set a larger privacy.epsilon or privacy.delta"
         )
     low, high = LEAST_NOISE, MOST_NOISE
     while high / low > 1 + 1e-3:
@@ -159,8 +159,8 @@ def spent_by_clients(
 ) -> tuple[float, int]:
     """Return the largest epsilon of the clients' own examples, and the client whose it is; (0, 0) before any step.
 
-    rows: of each client. batch_size: expected rows of a step, `local.batch_size * local.accumulate`; a client draws each
-    row with probability min(1, batch_size / rows). steps: that each client really took.
+    rows: of each client. batch_size: expected rows of a step, `local.batch_size * local.accumulate`; a client draws
+    each row with probability min(1, batch_size / rows). steps: that each client really took.
 
     A client with no fewer rows and no more steps than another spends no more: few are looked at, and of them a rough
     bound passes over those that cannot be the largest.
@@ -195,8 +195,8 @@ def noise_of_the_change(noise_multiplier: float, count_noise: float) -> float:
     share = noise_multiplier / (2 * count_noise)
     if share >= 1:
         raise UserError(
-            f"privacy.clip_count_noise={count_noise:g} leaves nothing of a noise multiplier of {noise_multiplier:g} for "
-            f"the clients' changes; set it above {noise_multiplier / 2:g}"
+            f"privacy.clip_count_noise={count_noise:g} leaves nothing of a noise multiplier of {noise_multiplier:g} "
+            f"for the clients' changes; set it above {noise_multiplier / 2:g}"
         )
     return noise_multiplier / math.sqrt(1 - share**2)
 
