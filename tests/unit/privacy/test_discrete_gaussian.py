@@ -198,6 +198,39 @@ def test_integers_decide_as_floats_do(monkeypatch: pytest.MonkeyPatch, sigma: in
     assert len(decisions) > 50
 
 
+class Given:
+    """Gives the arrays of words that it holds, one after the other."""
+
+    def __init__(self, *words: list[int]) -> None:
+        self._words = iter(words)
+
+    def integers(self, *_: int, size: int, dtype: type[np.uint64]) -> NDArray[np.uint64]:
+        words = np.array(next(self._words), dtype=dtype)
+        assert words.size == size
+        return words
+
+
+@pytest.mark.parametrize("sigma", [1, 3, 1000, 3**20, 2**44, 2**60 - 1])
+def test_decisions_are_right_next_to_the_bound(sigma: int) -> None:
+    """U is put 1 to 2^55 units of 2^-64 below or above S * exp(-x^2 / (2 sigma^2)) - p, with 2,000 bits."""
+    table, draw = discrete_gaussian._table(sigma), generator(8)
+    out, cells, words, expected = [], [], [], []
+    while len(out) < 2000:
+        cell = int(draw.integers(table.num_doubtful))
+        x = int(table.first[table.num_sure + cell]) + int(draw.integers(1 << table.shift))
+        bound = mpmath.mpf(table.scale) / 256 * mpmath.exp(-(mpmath.mpf(x) ** 2) / (2 * mpmath.mpf(sigma) ** 2))
+        away = int(2.0 ** draw.uniform(0, 55)) * int(draw.choice([-1, 1]))
+        word = int(mpmath.floor((bound - int(table.below[cell])) * mpmath.mpf(2) ** 64)) + away
+        if 0 <= word < 2**64:
+            out.append(x)
+            cells.append(cell)
+            words.append(word)
+            expected.append(away < 0)
+    trial = discrete_gaussian._Trial(Given([1, 2], words))  # type: ignore[arg-type]
+    found = trial._accepted(table, np.array(out), np.arange(len(out)), np.array(cells))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_floats_decide_nearly_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discrete_gaussian, "_is_below", lambda *_, **__: pytest.fail("an exact decision"))
     sample(2**20, 1_000_000, generator(4))
