@@ -1,7 +1,7 @@
 """Exact discrete Gaussian noise against NumPy's normal floats: `python experiments/benchmarks/noise.py`.
 
-For several standard deviations the time of `discrete_gaussian.sample` over that of `Generator.normal` for as many numbers,
-both from PCG64, one thread. Then what two threads gain, and what the noise of a whole model's round takes.
+For several standard deviations the time of `discrete_gaussian.sample` over that of `Generator.normal` for as many
+numbers, both from PCG64, one thread. Then what the noise of a round takes, and what two threads gain.
 """
 
 import argparse

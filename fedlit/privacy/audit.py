@@ -1,9 +1,10 @@
 """A lower bound on epsilon from one run with canaries (Steinke, Nasr, Jagielski 2023, "Privacy Auditing with One (1)
 Training Run", arXiv 2305.08846).
 
-Each of m canaries takes part by the toss of a fair coin of its own. After the run every canary has a score, larger where it
-seems to have taken part. The auditor guesses "in" for the highest ones and "out" for the lowest, and abstains from the
-others. A mechanism that is (epsilon, delta)-private when one canary is added or removed lets it be right only so often.
+Each of m canaries takes part by the toss of a fair coin of its own. After the run every canary has a score, larger
+where it seems to have taken part. The auditor guesses "in" for the highest ones and "out" for the lowest, and abstains
+from the others. A mechanism that is (epsilon, delta)-private when one canary is added or removed lets it be right only
+so often.
 """
 
 import math
