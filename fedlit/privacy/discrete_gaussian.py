@@ -2,23 +2,24 @@
 (Canonne, Kamath, Steinke 2020, arXiv 2004.00010). Given ideal random bits every probability is exact: no float decides.
 
 The method is rejection under a histogram. Block b holds `width` = 2^shift neighbouring integers, and the blocks cover
-|x| up to about 6 sigma. Over block b stands a column of equal cells. With a scale S, the column has at least
-S * exp(-x^2 / (2 sigma^2)) cells for every x of the block. All columns together have less than 2^14 cells; what is left of
-2^14 is filled with one cell for both tails and with empty cells. One random word gives a cell (top 14 bits) and, apart
-from it, an x of the cell's block (low bits): both without rounding and without modulo bias.
+|x| up to about 6 sigma. Over each stands a column of equal cells, at least S * exp(-x^2 / (2 sigma^2)) of them for
+every x of the block. All columns together have less than 2^14 cells; one more is for both tails, and the others are
+empty. One random word gives a cell (top 14 bits) and an x of its block (low bits), without rounding and without modulo
+bias.
 
-- A *sure* cell lies below S * exp(-x^2 / (2 sigma^2)) for all x of its block: x is taken. That is nine tenths of them.
-- A *doubtful* one, with p cells of its column below it: x is taken where p + U < S * exp(-x^2 / (2 sigma^2)), U uniform on
-  [0, 1). A second word gives U's first 64 bits. Floats decide where their certified interval allows it; else integers do.
-- The *tail* cell: tail block i of width 16 * width, i = 0, 1, .. with probability 2^-(i + 1), lies at
-  reach + 16 * width * i to the right or its mirror image to the left. It is taken where
+- A *sure* cell lies below S * exp(-x^2 / (2 sigma^2)) for all x of its block: x is taken. Nine tenths are so.
+- A *doubtful* one has p cells of its column below it: x is taken where p + U < S * exp(-x^2 / (2 sigma^2)), U uniform
+  on [0, 1). A second word gives U's first 64 bits. Floats decide where their certified interval allows it; else
+  integers.
+- The *tail* cell: tail block i = 0, 1, .. of 16 * width integers comes up with probability 2^-(i + 1). It begins at
+  reach + 16 * width * i, or is the mirror image of that about -1/2. x is taken where
   U < 2^(i + 6) * S * exp(-x^2 / (2 sigma^2)), which makes up for the smaller chance of its being proposed.
 - An empty cell takes nothing. A sample that is not taken is drawn anew.
 
-Every accepted x so has the probability 2^-14 / width * S * exp(-x^2 / (2 sigma^2)) in one trial, as it should.
+So every x has the probability 2^-14 / width * S * exp(-x^2 / (2 sigma^2)) in one trial.
 
-Samples do not depend on the last bits of a machine's exp: how many words the shared generator gives is settled by exact
-decisions only, and bits beyond a sample's second word come from a stream of that sample's own.
+Samples do not depend on the last bits of a machine's exp: exact decisions alone settle how many words the shared
+generator gives, and what a trial needs beyond its second word comes from a stream of its own.
 """
 
 import operator
@@ -54,13 +55,12 @@ _EMPTY = 2.0**20
 
 _MARGIN = 2.0**-40
 _TINY = 2.0**-60
-"""The float side of p + U < S * exp(-x^2 / (2 sigma^2)) is wrong by at most _MARGIN * (both sides) + _TINY.
+"""The float side of p + U < S * exp(-x^2 / (2 sigma^2)) is wrong by less than _MARGIN * (both sides) + _TINY.
 
 With u = 2^-53: x, sigma and their quotient are rounded once each, so the quotient has a relative error of 3u and its
-square one of 7u; halving is exact. The exponent t is below 64 in a doubtful cell, thus wrong by less than 448u < 2^-44.
-exp and the product with S add what the library's exp is wrong (4 units in the last place in NumPy; 2^-42 is allowed, two
-thousand units) and u. Together less than 2^-40. The left side is rounded three times and leaves out U's later bits, less
-than 2^-64.
+square one of 7u; halving is exact. The exponent is below 64 in a doubtful cell, thus wrong by less than 448u < 2^-44.
+To this come 2^-42 for the library's exp (a thousand units in the last place; NumPy's has 4) and u for the product with
+S: less than 2^-40 together. The left side is rounded three times and leaves out U's later bits, less than 2^-64.
 """
 
 _PIECE = 1 << 14
@@ -96,8 +96,8 @@ def sample(sigma: int, size: int, generator: np.random.Generator) -> _Integers:
         raise ValueError(f"sigma is {sigma} and size {size}; neither may be negative")
     if sigma > MAX_SIGMA:
         raise UserError(
-            f"the noise's standard deviation is {sigma} units of the grid, more than 2^60, which 64-bit sums have no room "
-            "for: lower privacy.noise_multiplier (or raise privacy.epsilon) or lower privacy.clip_norm"
+            f"the noise's standard deviation is {sigma} units of the grid, more than 2^60, too much for 64-bit sums: "
+            "lower privacy.noise_multiplier (or raise privacy.epsilon) or lower privacy.clip_norm"
         )
     if sigma == 0:
         return np.zeros(size, dtype=np.int64)
@@ -158,9 +158,9 @@ def _table(sigma: int) -> _Table:
     below = np.full(_NUM_CELLS - num_sure, _EMPTY)
     within = np.arange(num_doubtful) - np.repeat(np.cumsum(doubtful) - doubtful, doubtful)
     below[:num_doubtful] = np.repeat(sure, doubtful) + within
-    # A tail block's bound is largest for i = 0: the next one's is 2 * exp(-(reach * W) / sigma^2) of it or less, W being
-    # the tail block's width; reach >= 6 sigma and W > sigma / 2 make that 2 * exp(-3). It is below 1 for i = 0 too,
-    # 2^6 * 2^14 * exp(-18) = 0.016, as a probability must be.
+    # A tail block's bound is largest for i = 0: the next one's is 2 * exp(-(reach * W) / sigma^2) of it or less, W
+    # being the tail block's width; reach >= 6 sigma and W > sigma / 2 make that 2 * exp(-3). It is below 1 for i = 0
+    # too, 2^6 * 2^14 * exp(-18) = 0.016, as a probability must be.
     tail_limit = -(-scale * bounds[num][1] << 64 + 6 >> point) + 1
     first.flags.writeable = below.flags.writeable = False  # shared by threads
     return _Table(
@@ -215,7 +215,7 @@ class _Trial:
         left = uniform * 2.0**-64 + below
         right = _exp(-0.5 * (out[unsure] / float(table.sigma)) ** 2) * (table.scale / 2**_SCALE_BITS)
         difference, margin = right - left, _MARGIN * (left + right) + _TINY
-        accepted = difference > margin
+        accepted: NDArray[np.bool_] = difference > margin
         for i in np.flatnonzero(np.abs(difference) <= margin):
             accepted[i] = _is_below(
                 _Uniform(int(uniform[i]), self._own_stream(first_word + int(i))),
@@ -278,7 +278,7 @@ def _tail(table: _Table, uniform: int, own: Callable[[], int]) -> int | None:
     width = _TAIL_WIDTH << table.shift
     distance = table.reach + index * width + (own() & width - 1)  # width is at most 2^60
     x = -1 - distance if is_left else distance
-    # The chance of this x was 2^-14 * 2^-1 * 2^-(index + 1) / (16 * width); without the tail's factor it would be 2^-14 / width.
+    # This x came up with probability 2^-14 * 2^-(index + 2) / (16 * width); a block's, in one cell, with 2^-14 / width.
     if not _is_below(_Uniform(uniform, own), table, x, power=index + 6):
         return None
     if not -(2**63) <= x < 2**63:
