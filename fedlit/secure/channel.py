@@ -33,7 +33,7 @@ from fedlit.secure.primitives import KeyPair
 from fedlit.secure.shamir import SECRET_BYTES, combine
 from fedlit.seeding import numpy_generator
 
-_REMOVED_AT_ONCE = 2**20
+_REMOVED_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
