@@ -98,8 +98,8 @@ class ProductRule(ProductOptions, AggregationRule):
     def mean_residuals(self, cohort: Cohort, server: ServerState, mean: Mapping[str, Tensor]) -> ByLayer:
         """Return scaling * sum_i p_i (B_i - B)(A_i - A) by layer name, with the means B and A, by two sums.
 
-        It is the mean product less that of the means. As a sum of its own it has one client's rank less, nothing
-        cancels in it, and a narrow sketch costs a part of the residual, not of the whole product.
+        It is the mean product less that of the means. As a sum of its own it has one client's rank less, and a narrow
+        sketch costs a part of the residual, not of the whole product.
         """
         return self._sketched(cohort, server, mean)
 
