@@ -1,6 +1,7 @@
 """The sum of the rows' gradients, each clipped to one norm over all parameters that train.
 
-Abadi et al., Deep learning with differential privacy, arXiv 1607.00133, algorithm 1: sum over i of g_i min(1, C / |g_i|).
+Abadi et al., Deep learning with differential privacy, arXiv 1607.00133, algorithm 1: the sum over i of
+g_i min(1, C / |g_i|).
 One forward and one backward pass for all rows (Bu et al., arXiv 2210.00038): gradients of single rows are made where
 they are small, as those of LoRA's factors are; else their norms come from what the layers saw, and their sum from one
 product.

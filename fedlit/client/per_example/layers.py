@@ -86,7 +86,7 @@ def _pieces(path: str, module: nn.Module, own: Mapping[str, str]) -> Pieces | No
     if kind is nn.Conv2d:
         return partial(_conv2d, cast("nn.Conv2d", module))
     if len(own) == 1 and scales_elements(module):
-        return partial(_scale, _with_own_parameters(module))
+        return partial(_scale, _with_own_parameters(module, next(module.parameters()).dtype))
     return None
 
 
@@ -103,7 +103,7 @@ def scales_elements(module: nn.Module) -> bool:
     draw = torch.Generator().manual_seed(0)
     x, other = (torch.randn(2, 3, len(weight), generator=draw) for _ in range(2))
     drawn = torch.randn(len(weight), generator=draw)
-    trial = _with_own_parameters(module)
+    trial = _with_own_parameters(module, torch.float32)
     try:
         u, v = _affine(trial, x)
         whole = _computed(trial, x, drawn)
@@ -176,11 +176,11 @@ def _computed(module: nn.Module, x: Tensor, value: Tensor) -> Tensor:
     return result
 
 
-def _with_own_parameters(module: nn.Module) -> nn.Module:
-    """Return a copy whose parameter can be set without a change to the module's, on the CPU if it has no numbers."""
+def _with_own_parameters(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy whose parameter can be set without a change to the module's."""
     other = copy.copy(module)
     other._parameters = {
-        name: torch.ones(each.shape, dtype=each.dtype, device="cpu" if each.is_meta else each.device)  # type: ignore[misc]
+        name: nn.Parameter(torch.ones(each.shape, dtype=dtype), requires_grad=False)
         for name, each in module._parameters.items()
         if each is not None
     }

@@ -1,8 +1,8 @@
 """What the layers whose parameters train see in a forward and a backward pass.
 
 The parameters themselves take no part in autograd within their layers: a backward pass then computes no gradient of
-theirs, which would be of all rows together, and costs what one of a frozen model costs. One that is read elsewhere still
-gets a gradient, by which it is found out.
+theirs, which would be of all rows together, and costs what one of a frozen model costs. One that is read elsewhere
+still gets a gradient, by which it is found out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -77,8 +77,8 @@ class Recorder:
             for name, parameter in zip(layer.parameters.values(), parameters, strict=True):
                 if parameter.grad is not None:
                     raise UserError(
-                        f"privacy.unit=example: {name} is used outside of its layer, where its gradients of single rows "
-                        "are not known; train other modules (method.target_modules)"
+                        f"privacy.unit=example: {name} is used outside of its layer, where its gradients of single "
+                        "rows are not known; train other modules (method.target_modules)"
                     )
         uses, self._uses = self._uses, {}
         return uses
