@@ -1,5 +1,4 @@
-"""The sum of clipped gradients of single rows, by a loop over them: what the engine of fedlit/client/per_example is held
-against."""
+"""The sum of clipped gradients of single rows by a loop over them: what the engine of client/per_example must equal."""
 
 from collections.abc import Callable, Mapping
 
@@ -26,7 +25,7 @@ def in_a_loop(
         for name, each in zip(trained, known, strict=True):
             total[name] += each * min(1.0, clip_norm / float(norm)) if norm > 0 else each
         norms.append(norm)
-    return total, torch.stack(norms)
+    return total, torch.stack(norms) if norms else torch.zeros(0).double()
 
 
 def at_once(

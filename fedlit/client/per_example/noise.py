@@ -1,9 +1,10 @@
 """The noise of a step of DP-SGD: Gaussian, of one named stream for each step of a client's round.
 
 It is drawn on the CPU in float64, so that a step has the same noise on every device, and rounded to the gradient's
-type. These are floating-point draws: their last bits are not those of a Gaussian (Mironov, "On significance of the least
-significant bits for differential privacy", CCS 2012), as those of the sum over clients are (unit=client). And the noise
-hides nothing from whoever knows the run's seed: a run is a simulation of a deployment whose streams are secret.
+type. These are floating-point draws: unlike the integers of the sum over clients (unit=client) their last bits may
+tell them from a Gaussian's (Mironov, "On significance of the least significant bits for differential privacy", CCS
+2012). And noise hides nothing from whoever knows the run's seed: a run simulates a deployment whose streams are secret.
+
 """
 
 from collections.abc import Mapping, Sequence

@@ -29,7 +29,9 @@ from fedlit.tasks.causal_lm.task import CausalLM
 from fedlit.tasks.image_classification.task import ImageBatch, ImageClassification
 from fedlit.tasks.sequence_classification.task import SequenceClassification, TextExample
 
-TIGHT = 1e-9
+TIGHT = 1e-10
+LLAMA = 1e-6
+"""Its norms compute in float32 whatever the model's type, in which a last bit may fall either way."""
 PUBLISHED = Path(__file__).parents[3] / "published_configs"
 SMALL = {
     "hidden_size": 24,
@@ -51,7 +53,7 @@ def small(kind: str, given: Mapping[str, Any], auto: Any = AutoModelForCausalLM)
     model = auto.from_config(AutoConfig.for_model(kind, **settings)).double().train()
     with torch.no_grad():
         for parameter in model.parameters():  # biases are zero and norms one in a new model
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return model
 
 
@@ -123,7 +125,7 @@ def test_language_models(
 ) -> None:
     model = small(kind, {**SMALL, "num_key_value_heads": 2} if kind == "llama" else GPT2)
     attach(model, kind, method, **options)
-    assert_a_loop(model, language, examples, clip_norm)
+    assert_a_loop(model, language, examples, clip_norm, TIGHT if kind == "gpt2" else LLAMA)
 
 
 def test_tied_embeddings_have_a_cross_term(language: CausalLM, examples: list[Example]) -> None:
@@ -142,7 +144,10 @@ def test_one_row(language: CausalLM, examples: list[Example]) -> None:
 
 def test_labels_that_fill_a_width(language: CausalLM, examples: list[Example]) -> None:
     """As many labels in all rows together as a row has tokens: positions are still positions, and labels labels."""
-    rows = [replace(each, token_ids=each.token_ids[:5], num_prompt_tokens=p) for each, p in zip(examples, (3, 4, 3), strict=False)]
+    rows = [
+        replace(each, token_ids=each.token_ids[:5], num_prompt_tokens=p)
+        for each, p in zip(examples, (3, 4, 3), strict=False)
+    ]
     assert sum(len(each.token_ids) - each.num_prompt_tokens for each in rows) == 5
     model = small("gpt2", GPT2)
     attach(model, "gpt2", "full")
@@ -155,7 +160,7 @@ def test_blocks_that_are_computed_twice(language: CausalLM, examples: list[Examp
         model.gradient_checkpointing_enable({"use_reentrant": False})
         attach(model, "llama", method, **options)
         assert model.is_gradient_checkpointing
-        assert_a_loop(model, language, examples, 0.5)
+        assert_a_loop(model, language, examples, 0.5, LLAMA)
 
 
 def test_other_architectures(language: CausalLM, examples: list[Example]) -> None:
@@ -164,7 +169,7 @@ def test_other_architectures(language: CausalLM, examples: list[Example]) -> Non
         settings = {**SMALL, "num_key_value_heads": 2, "head_dim": 6, "pad_token_id": 0}
         model = small(kind, settings)
         attach(model, kind, "full")
-        assert_a_loop(model, language, examples, 0.5, tolerance=1e-6)  # their norms compute in float32
+        assert_a_loop(model, language, examples, 0.5, LLAMA)
 
 
 @pytest.mark.parametrize("method", ["fedit", "full"])
@@ -205,7 +210,7 @@ def test_classifiers_of_texts(tokenizer: Any, kind: str, method: str) -> None:
         has_segments=has_segments,
         label_smoothing=0.1,
     )
-    assert_a_loop(model, task, texts(4, has_segments), 0.5)
+    assert_a_loop(model, task, texts(4, has_segments), 0.5, LLAMA if kind == "llama" else TIGHT)
 
 
 class Pixels(ImageClassification):
