@@ -47,3 +47,24 @@ def epoch_order(
 def steps_of_epochs(num_rows: int, batch_size: int, num_epochs: int) -> int:
     """Return the number of batches of `epoch_order`."""
     return num_epochs * -(-num_rows // batch_size)
+
+
+def poisson_order(
+    num_rows: int, batch_size: int, seed: int, client_id: int, *, round_idx: int, num_steps: int
+) -> Iterator[list[int]]:
+    """Yield the row numbers of each of `num_steps` steps of a client in one round: each row is in a step with
+    probability q = min(1, batch_size / num_rows), by a coin of its own.
+
+    A step may have no rows, or more than `batch_size`. This is the order under which a step's privacy is that of a
+    sampled Gaussian (Abadi et al., arXiv 1607.00133); that of batches of one size is another.
+    """
+    rate = sampling_rate(num_rows, batch_size)
+    stream = numpy_generator(seed, "order/poisson", round_idx=round_idx, client_id=client_id)
+    for _ in range(num_steps):
+        chosen: list[int] = (stream.random(num_rows) < rate).nonzero()[0].tolist()
+        yield chosen
+
+
+def sampling_rate(num_rows: int, batch_size: int) -> float:
+    """Return q, the probability that a row takes part in a step of `poisson_order`."""
+    return min(1.0, batch_size / num_rows)

@@ -54,17 +54,21 @@ class Outcome:
     losses: Tensor
     trained: tuple[TensorDict, TensorDict]
     optimizer: dict[str, Any] | None
+    shares: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a client sends and keeps, and what will be read of it: losses, |update|^2, the largest magnitude sent."""
+    """What a client sends and keeps, and what will be read of it: losses, |update|^2, the largest magnitude sent,
+    shares.
+    """
 
     sent: dict[str, TensorDict]
     kept: dict[str, TensorDict]
     losses: Callable[[], list[float]]
     squared_update: Callable[[], list[float]]
     peak: Callable[[], list[float]] | None
+    shares: Mapping[str, Callable[[], list[float]]]
 
 
 @dataclass(kw_only=True)
@@ -168,6 +172,7 @@ class LocalTrainer(Trainer):
             losses=reads.later(outcome.losses),
             squared_update=reads.later(squared_distance(shared, start)) if shared else lambda: [0.0],
             peak=None if peak is None else reads.later(peak),
+            shares={name: reads.later(value) for name, value in outcome.shares.items()},
         )
 
     def _result(self, outcome: Outcome, asked: Asked, seconds: Callable[[], float]) -> ClientResult:
@@ -187,11 +192,12 @@ class LocalTrainer(Trainer):
                 optimizer=outcome.optimizer and _all_on_cpu(outcome.optimizer),
             ),
             metrics={
-                "train_loss": sum(losses) / len(losses),
+                **_mean_loss(losses, mine),
                 "num_steps": mine.num_steps,
                 "num_truncated": sum(example.truncated for example in mine.examples.values()),
                 "update_norm": asked.squared_update()[0] ** 0.5,
                 **_token_counts(mine),
+                **{name: read()[0] for name, read in asked.shares.items()},
             },
             seconds=seconds(),
         )
@@ -244,6 +250,12 @@ def _all_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
     copies = iter(on_cpu(found).values())
     moved: dict[str, Any] = apply_to_collection(state, Tensor, lambda _tensor: next(copies))
     return moved
+
+
+def _mean_loss(losses: Sequence[float], mine: ClientRound) -> dict[str, float]:
+    """Return `train_loss`, the mean over the steps that have rows; nothing where none has."""
+    known = [loss for loss, rows in zip(losses, mine.order, strict=True) if rows]
+    return {"train_loss": sum(known) / len(known)} if known else {}
 
 
 def _token_counts(mine: ClientRound) -> dict[str, int]:

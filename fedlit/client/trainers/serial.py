@@ -1,10 +1,13 @@
 """Clients one after the other on one process: each is put into its one model, trained, and taken out again."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from fedlit.client.trainers.base import LocalTrainer, Outcome, go_on
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fedlit.client.trainers.base import ClientRound, LocalTrainer, Outcome, go_on
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult
 from fedlit.seeding import torch_stream
@@ -34,11 +37,14 @@ class SerialTrainer(LocalTrainer):
         with torch_stream(self.seed, "dropout", round_idx=round_idx, client_id=client_id):
             self.begin(mine, self.host.travelling(), optimizer)
             try:
-                losses = self.steps.run(
-                    optimizer, self.batches(mine), self.on_step, mine.corrections, self.schedule(mine)
-                )
+                losses, shares = self._run(mine, optimizer)
             except DivergenceError as error:  # of an optimizer, which knows neither round nor client
                 raise error.at(round_number=round_idx + 1, client_id=client_id) from error
         kept = optimizer.state_dict() if self.local.optimizer_state == "keep" else None
-        outcome = Outcome(mine=mine, losses=losses, trained=self.host.take(), optimizer=kept)
+        outcome = Outcome(mine=mine, losses=losses, trained=self.host.take(), optimizer=kept, shares=shares)
         return self.results([outcome], lambda: time.perf_counter() - started_s)[0]
+
+    def _run(self, mine: ClientRound, optimizer: Optimizer) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Take a client's steps; return their losses (steps,) and further numbers for the record, on the device."""
+        schedule = self.schedule(mine)
+        return self.steps.run(optimizer, self.batches(mine), self.on_step, mine.corrections, schedule), {}

@@ -1,0 +1,1 @@
+"""Gradients of single examples, each clipped before they are added up."""
