@@ -14,6 +14,7 @@ from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.client.together.groups import groups_of
 from fedlit.client.trainers.base import LocalTrainer
+from fedlit.client.trainers.example import ExampleTrainer
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.client.trainers.together import TogetherTrainer
 from fedlit.config import RunConfig
@@ -265,8 +266,11 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
 
 
 def _trainer(config: RunConfig, privacy: PrivateRounds, *, at_home: bool, **common: Any) -> LocalTrainer:
-    """Return what trains one client after the other, or several at once."""
-    size = config.local.clients_per_batch
+    """Return what trains one client after the other, or several at once, or each by DP-SGD."""
+    size, claim = config.local.clients_per_batch, privacy.claim
+    if claim is not None and claim.unit == "example":
+        assert config.privacy.clip_norm is not None, "checked before"
+        return ExampleTrainer(**common, clip_norm=config.privacy.clip_norm, noise_multiplier=claim.noise_multiplier)
     return SerialTrainer(**common) if size == 1 else TogetherTrainer(size=size, at_home=at_home, **common)
 
 

@@ -28,9 +28,9 @@ class Claim:
         """Return what so many rounds, or so many local steps of every client, have cost: of the worst client."""
         if self.mechanism is not None:
             return spent(self.mechanism, releases, self.delta, self.accountant)
-        return spent_by_clients(self.rows, self.batch_rows, steps, self.noise_multiplier, self.delta, self.accountant)[
-            0
-        ]
+        noise, delta = self.noise_multiplier, self.delta
+        _, worst = spent_by_clients(self.rows, self.batch_rows, steps, noise, delta, self.accountant)
+        return spent(step_mechanism(self.rows[worst], self.batch_rows, noise), steps[worst], delta, self.accountant)
 
     def allows(self, releases: int, steps: Sequence[int]) -> bool:
         """Tell whether so much may be spent."""
@@ -101,7 +101,7 @@ def _noise_of_the_worst(
         found = calibrated(step_mechanism(rows[worst], batch_rows, 1.0), steps[worst], epsilon, delta, accountant)
         noise = max(noise, found)
         spent_most, worst = spent_by_clients(rows, batch_rows, steps, noise, delta, accountant)
-        if spent_most.epsilon <= epsilon:
+        if spent_most <= epsilon:
             break
     return noise
 

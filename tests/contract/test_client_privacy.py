@@ -85,8 +85,8 @@ def test_the_ledger_counts_who_took_part(builder: Builder) -> None:
 
 def test_an_empty_round_is_a_round_with_noise(builder: Builder) -> None:
     """Standing still would tell that nobody was drawn."""
-    one_of_many = ("cohort_size=1", "num_clients=12", "partition.min_test_rows=1", "partition.name=iid", "data.label=null")
-    federation = builder("one", *private(NOISE, *one_of_many))
+    one_of_many = ("cohort_size=1", "num_clients=12", "partition.min_test_rows=1", "partition.name=iid")
+    federation = builder("one", *private(NOISE, *one_of_many, "data.label=null"))
     plans = {round_idx: federation.schedule.plan(round_idx) for round_idx in range(60)}
     empty = next(round_idx for round_idx, plan in plans.items() if not plan.arriving)
     federation.server = replace(federation.server, round_idx=empty)
@@ -116,7 +116,9 @@ def test_a_factor_that_does_not_train_gets_no_noise(builder: Builder) -> None:
     assert moved == trained & before.keys() != before.keys()
 
 
-@pytest.mark.parametrize("options", [["method=ffa_lora"], ["method=fedsvd"], ["method=fed_sb"], ["method=fedsa_lora"]])
+@pytest.mark.parametrize(
+    "options", [["method=ffa_lora"], ["method=fedsvd"], ["method=fed_sb", "method.init=weights"], ["method=fedsa_lora"]]
+)
 def test_recipes_of_sums_run_under_it(builder: Builder, options: Sequence[str]) -> None:
     federation = builder.run("one", *private(NOISE, *options))
     assert records(federation)[-1]["privacy/releases"] == 3
