@@ -56,6 +56,7 @@ WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {}
 
 CLAIM = ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=0.1"]
 NOISE = [*CLAIM, "privacy.noise_multiplier=1"]
+ADAPTIVE = [*NOISE, "privacy.clip_quantile=0.5"]
 
 KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "local.steps": ("1", "2", []),
@@ -90,17 +91,17 @@ KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "partition.min_test_rows": ("2", "9", []),
     "partition.validation_fraction": ("0", "0.3", []),
     "partition.seed": ("1", "2", []),
-    "privacy.unit": ("none", "client", NOISE),
+    "privacy.unit": ("none", "client", [option for option in NOISE if "unit" not in option]),
     "privacy.epsilon": ("1", "100", CLAIM),
     "privacy.noise_multiplier": ("1", "2", CLAIM),
-    "privacy.clip_norm": ("0.1", "0.2", NOISE),
-    "privacy.clip_quantile": ("0.1", "0.9", [*NOISE, "num_rounds=2"]),
+    "privacy.clip_norm": ("0.1", "0.2", [option for option in NOISE if "clip" not in option]),
+    "privacy.clip_quantile": ("0.1", "0.9", [*NOISE, "privacy.clip_count_noise=9"]),
     "privacy.clip_lr": (
         "0.1",
         "0.9",
         [*NOISE, "num_rounds=2", "privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"],
     ),
-    "privacy.clip_count_noise": ("9", "20", [*NOISE, "num_rounds=2", "privacy.clip_quantile=0.5"]),
+    "privacy.clip_count_noise": ("9", "20", ADAPTIVE),
     "privacy.noise_cohort_size": ("3", "30", [*NOISE, "privacy.population=30"]),
 }
 """Two values of every key of training and what it needs to be looked at."""
