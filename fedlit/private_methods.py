@@ -39,6 +39,11 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             f"privacy.clip_quantile={privacy.clip_quantile} follows the norms of one sum a round, and "
             f"method.rule={names['rule']} asks for several; leave it out"
         )
+    if hides_clients and getattr(method.rule, "aggregate_by", None) == "sums" and method.rule.sketch_width is None:
+        raise UserError(
+            "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
+            "give a number, such as twice method.lora_rank"
+        )
     if privacy.unit != "none" and method.adapter.looks_at_rows:
         raise UserError(
             f"method.adapter={names['adapter']} is initialised from clients' rows, which privacy.unit={privacy.unit} "
