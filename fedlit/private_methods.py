@@ -6,6 +6,7 @@ from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.round.plan import weights_by_examples
+from fedlit.round.rules.products import ProductRule
 
 
 def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
@@ -39,7 +40,8 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             f"privacy.clip_quantile={privacy.clip_quantile} follows the norms of one sum a round, and "
             f"method.rule={names['rule']} asks for several; leave it out"
         )
-    if hides_clients and getattr(method.rule, "aggregate_by", None) == "sums" and method.rule.sketch_width is None:
+    rule = method.rule
+    if hides_clients and isinstance(rule, ProductRule) and rule.by_sums and rule.sketch_width is None:
         raise UserError(
             "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
             "give a number, such as twice method.lora_rank"
