@@ -69,6 +69,7 @@ VARIATIONS = {
     "fedex_lora-masked": [
         *("method=fedex_lora", "method.aggregate_by=sums", "num_clients=4", "privacy.secure_aggregation=true"),
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
+        "method.sketch_width=10",
     ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
