@@ -6,6 +6,7 @@ from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.round.plan import weights_by_examples
+from fedlit.round.rules.products import ProductRule
 
 
 def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
@@ -38,6 +39,12 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
         raise UserError(
             f"privacy.clip_quantile={privacy.clip_quantile} follows the norms of one sum a round, and "
             f"method.rule={names['rule']} asks for several; leave it out"
+        )
+    rule = method.rule
+    if hides_clients and isinstance(rule, ProductRule) and rule.by_sums and rule.sketch_width is None:
+        raise UserError(
+            "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
+            "give a number, such as twice method.lora_rank"
         )
     if privacy.unit != "none" and method.adapter.looks_at_rows:
         raise UserError(

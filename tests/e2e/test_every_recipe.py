@@ -42,6 +42,9 @@ VARIATIONS = {
     "fedsa_lora-keep": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
     "fedex_lora-keep": ["method=fedex_lora", "method.assignment=keep", "cohort_size=2"],
     "fedex_lora-reinitialize": ["method=fedex_lora", "method.assignment=reinitialize", "run.export=merged"],
+    "fedex_lora-sums": ["method=fedex_lora", "method.aggregate_by=sums", "cohort_size=2"],
+    "flora-sums": ["method=flora", "method.aggregate_by=sums", "method.lora_rank=[2,4,3]", "method.sketch_width=5"],
+    "flexlora-sums": ["method=flexlora", "method.aggregate_by=sums", "method.lora_rank=[2,4,3]"],
     "flora-bfloat16": ["method=flora", "model.dtype=bfloat16", "method.lora_rank=[2,4,3]"],
     "flexlora-ranks": ["method=flexlora", "method.lora_rank=[2,4,3]"],
     "hetlora-ranks": ["method=hetlora", "method.lora_rank=[2,4,3]", "cohort_size=2"],
@@ -66,6 +69,7 @@ VARIATIONS = {
     "fedex_lora-masked": [
         *("method=fedex_lora", "method.aggregate_by=sums", "num_clients=4", "privacy.secure_aggregation=true"),
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
+        "method.sketch_width=10",
     ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
@@ -74,6 +78,7 @@ KILLED_ON_PUSH = {
     "rolora-fedavgm",
     "fedsa_lora-keep",
     "fedex_lora-keep",
+    "fedex_lora-sums",
     "flora-bfloat16",
     "fedftg-keep",
     "fedsvd",
@@ -81,7 +86,7 @@ KILLED_ON_PUSH = {
     "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
+SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
 
 
 @pytest.fixture(scope="module")
