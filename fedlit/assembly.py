@@ -1,6 +1,6 @@
 """From a configuration and its rows to a federation: recipe, backbone, task, and the clients of this process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
 from fedlit.client.together.groups import groups_of
 from fedlit.client.trainers.base import LocalTrainer
+from fedlit.client.trainers.example import ExampleTrainer
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.client.trainers.together import TogetherTrainer
 from fedlit.config import RunConfig
@@ -22,8 +23,8 @@ from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone
 from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
+from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy_observers, with_canaries
 from fedlit.process import communication
-from fedlit.registry import option_names, registered
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
 from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
@@ -33,8 +34,9 @@ from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
 from fedlit.round.observers.traffic import TrafficObserver
-from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
+from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
+from fedlit.scheduling import make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
@@ -164,13 +166,16 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     fabric.setup_module(module)  # moves it to the device; the strategy leaves it unwrapped
     share_rows(inputs.rows)
     store = ExampleStore.shared(task)
-    rows = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
+    rows: list[Sequence[Row]] = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
     schedule = make_schedule(plan, host)
-    server = host.first_server(method.parts, len(rows))
+    rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
+    privacy = make_privacy(plan, schedule)
+    server = privacy.opened(host.first_server(method.parts, len(rows)), len(rows))
     host.load_server(server)
     clients = _clients(config, host, len(rows))
     trainer = _trainer(
         config,
+        privacy,
         at_home=clients is not None,
         host=host,
         module=module,
@@ -186,11 +191,12 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         config=config,
         schedule=schedule,
         host=host,
-        trainer=trainer,
+        trainer=with_canaries(trainer, privacy),
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder)],
+        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, traffic, folder.path)],
+        privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),
         exporter=Exporter(
@@ -205,7 +211,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         rows=rows,
         server=server,
         clients=clients,
-        initial_facts={**facts, **task.notes(), **_how_trained(config)},
+        initial_facts={**facts, **task.notes(), **_how_trained(config), **privacy_facts(privacy)},
         folder=folder,
         checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
         best=BestRound.of(config),
@@ -223,27 +229,6 @@ def _reader(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Read
         end_ids=tuple(getattr(getattr(task, "encoder", None), "end_ids", ())),
         chat_template=given_template(with_own_template(folder.config, folder.path).data),
     )
-
-
-def make_schedule(plan: Plan, host: ModelHost) -> Schedule:
-    """Return the plans of all rounds."""
-    cohort = plan.inputs.config.cohort
-    return Schedule(
-        seed=plan.inputs.config.seed,
-        num_examples=tuple(len(shard.train) for shard in plan.clients),
-        cohort_size=plan.cohort_size,
-        weigh=plan.method.weights,
-        trains=host.trains,
-        sampling=_cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options),
-        availability=_cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options),
-    )
-
-
-def _cohort_part(kind: str, own: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any]) -> Any:
-    """Return a part of the round's plan with those options that are its own; names and options are checked before."""
-    factory = {**own, **registered(kind)}[name]
-    known = option_names(factory)
-    return factory(**{key: value for key, value in options.items() if key in known})
 
 
 def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Observer]:
@@ -280,9 +265,12 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
     return {} if size == 1 else {"local/clients_per_batch": size}
 
 
-def _trainer(config: RunConfig, *, at_home: bool, **common: Any) -> LocalTrainer:
-    """Return what trains one client after the other, or several at once."""
-    size = config.local.clients_per_batch
+def _trainer(config: RunConfig, privacy: PrivateRounds, *, at_home: bool, **common: Any) -> LocalTrainer:
+    """Return what trains one client after the other, or several at once, or each by DP-SGD."""
+    size, claim = config.local.clients_per_batch, privacy.claim
+    if claim is not None and claim.unit == "example":
+        assert config.privacy.clip_norm is not None, "checked before"
+        return ExampleTrainer(**common, clip_norm=config.privacy.clip_norm, noise_multiplier=claim.noise_multiplier)
     return SerialTrainer(**common) if size == 1 else TogetherTrainer(size=size, at_home=at_home, **common)
 
 
@@ -303,12 +291,13 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         uplink_bytes=uplink_bytes,
         downlink_bytes=downlink_bytes,
         num_frozen=host.model.num_parameters() - num_trainable,  # type: ignore[operator]  # 4-bit weights are packed
-        num_train_examples=tuple(map(len, federation.rows)),
+        num_train_examples=tuple(len(shard.train) for shard in plan.clients),
         num_test_examples=len(inputs.test_rows),
         num_evaluated=federation.evaluator.num_examples,
         num_validation_examples=len(inputs.validation_rows),
         num_validated=0 if federation.validator is None else federation.validator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
+        privacy=claim_lines(federation.privacy, plan, federation.schedule),
         client_names=inputs.client_names,
     )

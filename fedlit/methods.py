@@ -13,6 +13,7 @@ from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.models.quantization import require_quantization_fits
 from fedlit.options import FILLED, flat
+from fedlit.private_methods import require_private
 from fedlit.recipes import RECIPES, WEIGHTING, Part, known, options_taken, part_of, picked_names, recipe_of
 from fedlit.registry import Recipe
 from fedlit.round.jobs import LocalPart
@@ -65,6 +66,7 @@ def build_method(run: RunConfig) -> Method:
     )
     _require_parts_fit(run, method, chosen)
     _require_options_fit(run, method, chosen)
+    require_private(run, method, chosen)
     return method
 
 

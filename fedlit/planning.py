@@ -11,6 +11,7 @@ import torch
 from fedlit.adapters import Calibration
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.client.host import ModelHost
+from fedlit.client.per_example.possible import require_single_rows
 from fedlit.client.together.possible import require_possible
 from fedlit.inputs import Inputs
 from fedlit.method import Method
@@ -63,7 +64,8 @@ class Plan:
 
     @property
     def _asked_cohort_size(self) -> int:
-        return self.inputs.config.cohort_size or self.inputs.config.num_clients
+        config = self.inputs.config
+        return config.cohort_size or config.num_clients + config.privacy.canaries
 
 
 def make_plan(inputs: Inputs, load: Callable[..., Backbone] = load_backbone) -> Plan:
@@ -124,6 +126,8 @@ def rehearse(plan: Plan, backbone: Backbone | None = None) -> tuple[LoraLayer, .
         layers, _ = attach_adapter(plan, backbone)
     if inputs.config.local.clients_per_batch > 1:  # the task's class, too, is a second of a dry run
         require_possible(inputs.config, plan.method, backbone.model, task_class(task_spec(inputs.config.data.task)))
+    if inputs.config.privacy.unit == "example":
+        require_single_rows(inputs.config, backbone.model, task_class(task_spec(inputs.config.data.task)))
     require_exportable(plan.method.adapter, backbone.model, pretrained, plan.method.head(backbone.model))
     return layers
 

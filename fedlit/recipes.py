@@ -20,7 +20,7 @@ from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
 from fedlit.registry import Recipe, registered
-from fedlit.round.rules.options import FedExOptions, FedSvdOptions
+from fedlit.round.rules.options import FedExOptions, FedSvdOptions, ProductOptions
 
 if TYPE_CHECKING:
     from fedlit.config.schema import MethodConfig
@@ -90,9 +90,9 @@ OPTIMIZERS = {
 
 RULES = {
     "fedavg": Part(NoOptions, "fedlit.round.rules.fedavg:FedAvg"),
-    "flexlora": Part(NoOptions, "fedlit.round.rules.flexlora:FlexLora"),
+    "flexlora": Part(ProductOptions, "fedlit.round.rules.flexlora:FlexLora"),
     "fedex_lora": Part(FedExOptions, "fedlit.round.rules.fedex_lora:FedExLora"),
-    "flora": Part(NoOptions, "fedlit.round.rules.flora:Flora"),
+    "flora": Part(ProductOptions, "fedlit.round.rules.flora:Flora"),
     "fedsvd": Part(FedSvdOptions, "fedlit.round.rules.fedsvd:FedSvd"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }

@@ -20,9 +20,11 @@ from fedlit.config import RunConfig
 from fedlit.models import load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
+from fedlit.private_run import claim_lines, make_privacy
 from fedlit.round.server import ServerState
+from fedlit.scheduling import make_schedule
 from fedlit.tasks.registry import task_spec
-from fedlit.units import readable_bytes
+from fedlit.units import readable_bytes, told_apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,7 @@ class Sizes:
     uplink_bytes: int
     downlink_bytes: int
     memory_bytes: dict[str, int]
+    privacy: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -49,7 +52,7 @@ def measure(plan: Plan) -> Sizes:
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
     host = ModelHost(model, method, layers)
-    server = host.first_server(method.parts, len(plan.clients))
+    server, schedule = host.first_server(method.parts, len(plan.clients)), make_schedule(plan, host)
     uplink_bytes, downlink_bytes = first_traffic(make_traffic(method), server, plan.cohort_size, host)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
     num_trained = num_parameters(trained)
@@ -77,6 +80,7 @@ def measure(plan: Plan) -> Sizes:
             "activations": num_at_once * _activation_bytes(model, config),
         },
         notices=backbone.notices,
+        privacy=claim_lines(make_privacy(plan, schedule), plan, schedule),
     )
 
 
@@ -144,6 +148,7 @@ def describe_sizes(plan: Plan, num_processes: int) -> list[str]:
         f"{sizes.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(sizes.uplink_bytes)} up, {readable_bytes(sizes.downlink_bytes)} down, "
         "a client in the first round",
+        *told_apart("privacy", sizes.privacy),
         f"  memory     about {readable_bytes(sum(sizes.memory_bytes.values()))} a device: {memory}",
         *(f"  note       {notice}" for notice in sizes.notices),
     ]

@@ -42,6 +42,8 @@ SCRIPTS = (
     Script(name="private", shows="clients' own models, several in one forward pass"),
     Script(name="labelled", shows="logits at labelled positions over all logits"),
     Script(name="mean", shows="the fixed-point sum over a float32 all-reduce"),
+    Script(name="noise", shows="discrete Gaussian noise over NumPy's normal floats"),
+    Script(name="masks", shows="a round with secure aggregation over a plain one"),
     Script(name="aggregation", shows="rules from factors over dense products"),
     Script(name="galore", shows="the randomised SVD of GaLore over the full one"),
     Script(name="evaluation", shows="generation in batches, on two processes, and of clients' own models"),

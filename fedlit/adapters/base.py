@@ -55,6 +55,13 @@ class Adapter(ABC):
         """
         return False
 
+    @property
+    def looks_at_rows(self) -> bool:
+        """Whether `attach` makes the first tensors from clients' rows, the calibration batches. Facts for the record
+        that are only measured on them do not count.
+        """
+        return False
+
     @abstractmethod
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None

@@ -98,6 +98,11 @@ class LoraCore(LoraCoreOptions, Adapter):
         """The core stands beside it."""
         return True
 
+    @property
+    def looks_at_rows(self) -> bool:
+        """With init=update and gradient."""
+        return self.init in ("update", "gradient")
+
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
     ) -> dict[str, float]:

@@ -80,6 +80,11 @@ class Scl(SclOptions, Adapter):
         """The two layers stand in it, and the rest is the same for all."""
         return True
 
+    @property
+    def looks_at_rows(self) -> bool:
+        """With init=whitened."""
+        return self.init == "whitened"
+
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
     ) -> dict[str, float]:

@@ -5,6 +5,7 @@ from fedlit.config.help import help_text
 from fedlit.config.idle import no_effect_warnings
 from fedlit.config.launcher import check_launcher
 from fedlit.config.loading import CONFIG_DIR, load_config, load_config_from
+from fedlit.config.privacy_checks import privacy_warnings
 from fedlit.config.record import differences, fingerprint, load_yaml, read_stored, run_folder, to_yaml
 from fedlit.config.schema import (
     ComputeConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "load_sweep",
     "load_yaml",
     "no_effect_warnings",
+    "privacy_warnings",
     "read_stored",
     "run_folder",
     "to_yaml",

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from fedlit.config.choosing import choosing_problems
 from fedlit.config.keys import SCHEMA, nearest, parts, run_options, show
 from fedlit.config.parts import part_problems
+from fedlit.config.privacy_checks import privacy_problems
 from fedlit.config.reading import is_there
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
@@ -112,6 +113,7 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
     yield from choosing_problems(values)
     yield from _task_problems(values)
     yield from _method_problems(values, options)
+    yield from privacy_problems(values)
     yield from _logging_problems(values)
     targets = values.get("method.target_modules")
     if targets == []:

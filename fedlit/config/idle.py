@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fedlit.config.checks import has_own_test_set
 from fedlit.config.choosing import brings_rows, has_validation
 from fedlit.config.keys import show
+from fedlit.config.privacy_checks import idle_privacy_keys
 from fedlit.config.record import flat_values
 from fedlit.config.schema import RunConfig
 from fedlit.tasks.registry import task_spec
@@ -22,7 +23,7 @@ def no_effect_warnings(config: RunConfig) -> list[str]:
         idle.append(("local.schedule_over", "local.schedule=constant and local.warmup=0.0"))
     elif config.num_rounds == 1:
         idle.append(("local.schedule_over", "num_rounds=1"))
-    idle += _idle_logging_keys(config)
+    idle += [*_idle_logging_keys(config), *idle_privacy_keys(config)]
     return [f"{key}={show(values[key])} has no effect with {why}" for key, why in idle if values[key] != defaults[key]]
 
 

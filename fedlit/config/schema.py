@@ -248,8 +248,9 @@ class LoggingConfig:
     """W&B tags"""
     samples_every: int = option(5, range=POSITIVE_COUNT)
     """rounds between tables of sample generations; those of the last evaluation are always kept"""
-    samples_kept: int = option(8, range=COUNT)
-    """examples of each evaluation whose prompt, reference and answer are kept in samples.jsonl"""
+    samples_kept: int | None = option(None, range=COUNT)
+    """examples of each evaluation whose prompt, reference and answer are kept in samples.jsonl; null for 8, but for
+    none where privacy.unit=example hides the clients' rows"""
     samples_shown: int = option(0, range=COUNT)
     """those of them that the console shows after each evaluation"""
     artifact: bool = False

@@ -40,7 +40,7 @@ KINDS: Mapping[str, Kind] = {
         base="Adapter",
         needs=(
             *("attach", "shared", "merged", "private", "fixed", "layers", "turn", "set_rank"),
-            *("sends", "receives", "client_ranks", "needs_autocast"),
+            *("sends", "receives", "client_ranks", "needs_autocast", "looks_at_rows"),
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
@@ -59,7 +59,7 @@ KINDS: Mapping[str, Kind] = {
         options="method",
         base="AggregationRule",
         needs=(
-            *("__call__", "local_parts", "begin", "start", "traffic"),
+            *("__call__", "local_parts", "begin", "start", "traffic", "num_sums"),
             *("needs", "sets", "averages", "stacks", "asks_again", "folds", "mixes_ranks"),
         ),
         own=("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "none"),

@@ -49,6 +49,8 @@ class RunSummary:
     """Rows on which rounds are chosen."""
     num_validated: int = 0
     """Those of them that are scored at an evaluation."""
+    privacy: tuple[str, ...] = ()
+    """What the run claims of its privacy, line by line."""
     client_names: tuple[str, ...] = ()
     """What the user calls each client, an empty text where it has no name (`fedlit.client_names`)."""
     notices: tuple[str, ...] = ()

@@ -27,12 +27,15 @@ class DueScores:
         round_number: int,
         models: ClientModels | None,
         watch: Callable[[Batches], Iterable[Sequence[Any]]],
+        *,
+        is_last: bool,
     ) -> tuple[Record, list[Sample]]:
         """Return the scores of a round, and this process's samples; nothing of a round in which none are due.
 
         models: every client's own, where tensors are private. watch: yields batches; what it raises ends the scoring.
+        is_last: no round follows.
         """
-        if round_number % self.config.eval.every and round_number != self.config.num_rounds:
+        if round_number % self.config.eval.every and not is_last:
             return {}, []
         record: Record = {"round": round_number}
         samples: list[Sample] = []
@@ -41,12 +44,12 @@ class DueScores:
         if self.validator is not None:
             on = "clients" if self.validator.own_batches else "global"
             record |= replace(self.validator, watch=watch).score(on, models)[0]
-        if self._is_tested(record):
+        if self._is_tested(record, is_last=is_last):
             scores, samples = replace(self.evaluator, watch=watch).score(self.config.eval.on, models)
             record |= scores
         return record, samples
 
-    def _is_tested(self, record: Record) -> bool:
+    def _is_tested(self, record: Record, *, is_last: bool) -> bool:
         """Tell whether the test set is scored in the round of this record, which has what it is chosen by. The round
         that is chosen in the end has always been: it was the best when it came.
         """
@@ -54,4 +57,4 @@ class DueScores:
         if self.validator is None or evaluation.choose_on == "test" or evaluation.test == "every":
             return True
         number, best = record["round"], self.best.after(record)
-        return number in (0, best.number, self.config.num_rounds) or best.stalled
+        return number in (0, best.number) or is_last or best.stalled

@@ -120,9 +120,25 @@ class KeptExamples:
         return Kept(samples=lines, scores=_sorted(scores))
 
 
+NUM_SAMPLES_KEPT = 8
+"""Where `logging.samples_kept` is null."""
+
+
+def hides_rows(config: RunConfig) -> bool:
+    """Tell whether no text of a row is shown: the rows are what privacy hides, and nobody has asked for any."""
+    return config.privacy.unit == "example" and config.logging.samples_kept is None
+
+
+def num_samples_kept(config: RunConfig) -> int:
+    """Return how many examples of an evaluation are kept with their texts."""
+    if hides_rows(config):
+        return 0
+    return NUM_SAMPLES_KEPT if config.logging.samples_kept is None else config.logging.samples_kept
+
+
 def kept_examples(config: RunConfig) -> KeptExamples | None:
     """Return what collects for a configuration; None if it asks for nothing of the kind."""
-    num_samples, with_scores = config.logging.samples_kept, config.run.example_scores
+    num_samples, with_scores = num_samples_kept(config), config.run.example_scores
     if not num_samples and not with_scores:
         return None
     return KeptExamples(num_samples=num_samples, with_scores=with_scores, seed=draw_seed(config))

@@ -9,7 +9,7 @@ Shapes: P scalars in all tensors together, in one flat buffer of P integers, in 
 passes go piece by piece, so that what one operation wrote is still in the cache when the next one reads it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -26,9 +26,9 @@ Encoded = Iterable[Tensor]
 """The P integers, flat, in consecutive pieces: nobody has to hold all of a model's integers twice."""
 
 
-def encode(values: Mapping[str, Tensor], reference: Mapping[str, Tensor], weight: float) -> Iterator[Tensor]:
+def encode(values: Mapping[str, Tensor], reference: Mapping[str, Tensor], weight: float | Tensor) -> Iterator[Tensor]:
     """Yield weight * (value - reference) of all tensors as flat int64 pieces, in the reference's order; computed in
-    float64, rounded once.
+    float64, rounded once. The weight may be a float64 scalar where the tensors are.
 
     A value that equals its reference gives zeros: a tensor that nobody changed stays what it is to the last bit.
     """
@@ -44,12 +44,17 @@ class FixedPointSum:
 
     Args:
         like: sizes and device of what is added.
+        num_beside: integers that stand after them.
+
+    Attributes:
+        num: integers in the sum.
     """
 
-    def __init__(self, like: Mapping[str, Tensor]) -> None:
+    def __init__(self, like: Mapping[str, Tensor], num_beside: int = 0) -> None:
         device = next(iter(like.values())).device if like else None
-        num = sum(tensor.numel() for tensor in like.values())
+        num = sum(tensor.numel() for tensor in like.values()) + num_beside
         self._buffer = torch.zeros(num, dtype=torch.int64, device=device)
+        self.num = num
         self._reduced = False
 
     def add(self, encoded: Encoded) -> None:
@@ -61,9 +66,14 @@ class FixedPointSum:
             start += len(integers)
         assert start == len(self._buffer), f"{start} integers for {len(self._buffer)}"
 
-    def reduce(self) -> Tensor:
-        """Return the sum over all processes, flat; one collective, made once."""
+    def reduce(self, before: Callable[[Tensor], None] | None = None) -> Tensor:
+        """Return the sum over all processes, flat; one collective, made once.
+
+        `before` adds to this process's part in place: noise, or what takes masks off.
+        """
         if not self._reduced:
+            if before is not None:
+                before(self._buffer)
             communication.sum_in_place(self._buffer)
             self._reduced = True
         return self._buffer

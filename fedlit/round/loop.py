@@ -27,10 +27,12 @@ from fedlit.round.client_models import ClientModels
 from fedlit.round.cohort import Cohort
 from fedlit.round.due_scores import DueScores
 from fedlit.round.evaluation import Evaluator
+from fedlit.round.examples import hides_rows
 from fedlit.round.jobs import ClientJob, ClientState, Trainer
 from fedlit.round.observers import Observer, RoundView
 from fedlit.round.payload import MODEL, flat
 from fedlit.round.plan import RoundPlan, Schedule
+from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
 from fedlit.round.work import LocalWork, RoundWork, clients_here
@@ -69,6 +71,7 @@ class Federation:
     folder: RunFolder
     checkpoints: Checkpoints
     best: BestRound
+    privacy: PrivateRounds
     validator: Evaluator | None = None
     callbacks: Sequence[Callback] = ()
     stop: StopRequest = field(default_factory=StopRequest)
@@ -115,7 +118,7 @@ class Federation:
             if self.checkpoints.saved_round is None:
                 facts = {**self.initial_facts, "eval/num_truncated": self.evaluator.num_truncated}
                 self._finish({"round": 0, **facts}, changed=set(), started_s=time.perf_counter())
-            while self.server.round_idx < self.config.num_rounds and not self.best.stalled:
+            while not (self.best.stalled or self._is_last):
                 self._stop_if_asked()
                 started_s = time.perf_counter()
                 plan = self.schedule.plan(self.server.round_idx)
@@ -126,6 +129,12 @@ class Federation:
                 record["time/aggregate_s"] = time.perf_counter() - trained_s
                 self._finish(record, changed=set(cohort.client_ids) & set(self.clients or {}), started_s=started_s)
 
+    @property
+    def _is_last(self) -> bool:
+        """Whether no round follows: all are run, or the next would spend more than the privacy budget."""
+        done = self.server.round_idx >= self.config.num_rounds
+        return done or not self.privacy.allows(self.server, self.schedule.plan(self.server.round_idx))
+
     def _train(self, plan: RoundPlan) -> tuple[Cohort, list[LocalWork], Record]:
         """Let every client of the plan train from the server's state."""
         method, server = self.host.method, self.server
@@ -134,6 +143,9 @@ class Federation:
             {MODEL: server.shared, **{name: server.group(name) for name in method.groups}},
             keeps=method.rule.stacks or method.rule.asks_again,
             on_server=partial(method.transforms.on_server, server=server, plan=plan),
+            release=self.privacy.release(plan, server),
+            channel=self.privacy.channel(plan),
+            num_sums=method.rule.num_sums(server),
         )
         clients = self.clients
         mine = clients_here(plan, self.trainer, clients)
@@ -149,7 +161,7 @@ class Federation:
         if clients is not None:
             clients.update(round_work.states)
         reports = {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
-        cohort.close(tuple(reports))
+        cohort.close(tuple(reports), {client_id: int(metrics["num_steps"]) for client_id, metrics in reports.items()})
         record: Record = {"round": plan.round_idx + 1, "time/clients_s": sum(part.clients_s for part in everyone)}
         if all("num_tokens" in metrics for metrics in reports.values()):
             record["clients/num_tokens"] = sum(metrics["num_tokens"] for metrics in reports.values())
@@ -209,7 +221,7 @@ class Federation:
     def _aggregate(self, plan: RoundPlan, cohort: Cohort, everyone: Sequence[LocalWork]) -> Record:
         """Take the server to its next state, load it into the model, and let the observers tell of it."""
         before = self.server
-        self.server = after = self.step(cohort, before, plan)
+        self.server = after = self.privacy.booked(cohort, before, self.step(cohort, before, plan))
         digest = checksum(flat(after.parts()))
         if len(set(communication.gather_objects(digest))) > 1:
             raise RuntimeError(
@@ -248,7 +260,8 @@ class Federation:
         kept = self.best.number if self.config.run.result == "best" else None
         self.checkpoints.save(self.server, self.clients or {}, changed, self.folder.records_path, also_keep=kept)
         self._num_rounds_here += self.server.round_idx > 0
-        self.tell(lambda callback: callback.on_round_end(record, samples))
+        shown = [] if hides_rows(self.config) else samples
+        self.tell(lambda callback: callback.on_round_end(record, shown))
 
     def _evaluate(self) -> tuple[Record, list[Sample]]:
         """Score the global model or, where tensors are private, every client's own: on the validation set, if there
@@ -268,7 +281,7 @@ class Federation:
             )
         due = DueScores(config=self.config, evaluator=self.evaluator, validator=self.validator, best=self.best)
         try:
-            return due.of(round_number, models, self.stop.watch)
+            return due.of(round_number, models, self.stop.watch, is_last=self._is_last)
         except StopAsked as asked:  # on every process
             raise self._stopped(asked.reason) from None
         except DivergenceError as error:  # on every process
@@ -276,12 +289,10 @@ class Federation:
 
     def load_client(self, client_id: int) -> None:
         """Put a client's private tensors into the model."""
-        assert self.clients is not None
-        self.host.load_private(self.clients[client_id].private)
+        self.host.load_private((self.clients or {})[client_id].private)
 
     def _loaded_together(self, client_ids: Sequence[int]) -> AbstractContextManager[None]:
-        assert self.clients is not None
-        return self.host.models_of([self.clients[client_id].private for client_id in client_ids])
+        return self.host.models_of([(self.clients or {})[client_id].private for client_id in client_ids])
 
     def export(self) -> None:
         """Write the result; one a client, in folders of their own, where tensors are private.

@@ -22,6 +22,8 @@ class RoundPlan:
     invited: the clients that the server sends its state to, sorted.
     arriving: those of them whose result will be there in time, sorted; the others do not train.
     weights: p_i of the arriving clients, summing to 1; none if nobody arrives.
+    expected: where it is given, every p_i is 1 / expected, and they need not sum to 1: a number that is fixed before
+    anybody is drawn, as privacy asks.
     trains: names of the parameters that train in this round.
     durations_s: seconds of a simulated clock until a client's result is there; empty without a clock.
     """
@@ -32,6 +34,7 @@ class RoundPlan:
     weights: Mapping[int, float]
     trains: frozenset[str]
     durations_s: Mapping[int, float] = field(default_factory=dict)
+    expected: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ AVAILABILITIES: Mapping[str, type[Availability]] = {"always": Always}
 class Schedule:
     """The plans of all rounds of a run.
 
-    num_examples: training rows of every client of the population. weigh: see Weigh.
+    num_examples: training rows of every client of the population. weigh: see Weigh. fixes_number: every mean divides by
+    cohort_size, however many come.
     trains: from a round's index to the names of the parameters that train in it.
     """
 
@@ -119,6 +123,7 @@ class Schedule:
     trains: Callable[[int], frozenset[str]]
     sampling: Sampling = field(default_factory=FixedSize)
     availability: Availability = field(default_factory=Always)
+    fixes_number: bool = False
 
     @property
     def num_clients(self) -> int:
@@ -131,6 +136,8 @@ class Schedule:
         arriving = tuple(self.availability.arriving(invited, self.seed, round_idx))
         assert list(arriving) == sorted(set(arriving) & set(invited)), "those who arrive are invited, sorted, once each"
         weights = self.weigh([self.num_examples[client] for client in arriving]) if arriving else ()
+        if self.fixes_number:
+            weights = (1 / self.cohort_size,) * len(arriving)
         return RoundPlan(
             round_idx=round_idx,
             invited=invited,
@@ -138,6 +145,7 @@ class Schedule:
             weights=dict(zip(arriving, weights, strict=True)),
             trains=self.trains(round_idx),
             durations_s=self.availability.durations_s(invited, self.seed, round_idx),
+            expected=self.cohort_size if self.fixes_number else None,
         )
 
     def population_share(self, clients: Sequence[int]) -> float:

@@ -26,8 +26,10 @@ class ServerStep:
     population_share: Callable[[Sequence[int]], float]
 
     def __call__(self, cohort: Cohort, before: ServerState, plan: RoundPlan) -> ServerState:
-        """Return the next server. After a round in which nobody returned it stands still."""
-        if not cohort.client_ids:
+        """Return the next server. After a round in which nobody returned, or whose sums cannot be read, it stands
+        still.
+        """
+        if cohort.is_idle:
             return replace(before, round_idx=before.round_idx + 1, folded={})
         after = self.rule(cohort, before)
         self._require_same_tensors(before, after)

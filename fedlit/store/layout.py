@@ -7,9 +7,12 @@ from pathlib import Path
 
 from fedlit.errors import UserError
 
+AUDIT = "audit.json"
+"""What an audit's canaries have told; of a run with privacy.canaries."""
+
 FILES = (
     *("config.yaml", "environment.json", "partition.json", "chat_template.jinja", "status.json", "lock.json"),
-    *("metrics.jsonl", "samples.jsonl", "metrics.csv", "wandb/run_id"),
+    *("metrics.jsonl", "samples.jsonl", "metrics.csv", AUDIT, "wandb/run_id"),
 )
 FOLDERS = ("checkpoints", "checkpoints/clients", "plots", "adapter", "examples", "wandb")
 

@@ -35,6 +35,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "galore.proj_type": "reverse_std",
     "galore.rank": 2,
     "residual_rank": 1,
+    "sketch_width": 2,
     "init_lr": 0.5,
     "svd_every": 2,
     "target_modules": "attention",
@@ -45,6 +46,7 @@ OTHER_VALUES: Mapping[str, Any] = {
 NEEDS: Mapping[str, Sequence[str]] = {
     "init_lr": ["method.init=update"],
     "assignment": ["method.rule=fedex_lora"],
+    "sketch_width": ["method.aggregate_by=sums"],
     "galore.svd": ["method.galore.rank=2"],  # below a third of the sides, less the oversampling
 }
 """What else an option needs to be looked at."""

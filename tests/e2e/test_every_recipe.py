@@ -51,6 +51,22 @@ VARIATIONS = {
         *("method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
         *("method.galore.svd=randomized", "method.galore.rank=4"),
     ],
+    "fedit-private": [
+        *(
+            "method=fedit",
+            "method.weighting=uniform",
+            "cohort.sampling=poisson",
+            "cohort_size=2",
+            "privacy.unit=client",
+        ),
+        *("privacy.clip_norm=0.05", "privacy.epsilon=20", "privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"),
+    ],
+    "fedit-masked": ["method=fedit", "num_clients=5", "privacy.secure_aggregation=true"],
+    "fedit-examples": ["method=fedit", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1"],
+    "fedex_lora-masked": [
+        *("method=fedex_lora", "method.aggregate_by=sums", "num_clients=4", "privacy.secure_aggregation=true"),
+        *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
+    ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
 KILLED_ON_PUSH = {
@@ -61,9 +77,11 @@ KILLED_ON_PUSH = {
     "flora-bfloat16",
     "fedftg-keep",
     "fedsvd",
+    "fedit-private",
+    "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "hetlora-ranks", "local_only"}
+SHARED_ON_PUSH = {"fedsa_lora-keep", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from fedlit.scores import CHOSEN_LEGEND, CHOSEN_ON_TEST, SCORES, choice_key, cho
 from fedlit.store.records import NAME, best_record
 from fedlit.tasks import Sample
 from fedlit.tasks.registry import task_spec
-from fedlit.units import readable_bytes
+from fedlit.units import readable_bytes, told_apart
 
 MAX_TABLED = 25
 """Clients with a row each in the table at the end."""
@@ -84,8 +84,9 @@ class ConsoleReport(Callback):
         if (of_clients := client_table(evaluated[-1], self._summary)) is not None:
             self._console.print(of_clients)
         if evaluated[-1]["round"] < self._summary.config.num_rounds:
-            patience = self._summary.config.eval.patience
-            self._print(f"stopped  after round {evaluated[-1]['round']}: no better score for eval.patience={patience}")
+            self._print(
+                f"stopped  after round {evaluated[-1]['round']}: {_why_stopped(evaluated[-1], self._summary.config)}"
+            )
         folder = self._summary.folder
         self._print(f"records  {folder / NAME}")
         self._print(f"plots    {folder / 'plots'}")
@@ -99,6 +100,14 @@ class ConsoleReport(Callback):
 
     def _print(self, line: str) -> None:
         self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _why_stopped(record: Mapping[str, Any], config: RunConfig) -> str:
+    """Return why a run has ended before its last round."""
+    limit, spent = config.privacy.epsilon, record.get("privacy/epsilon")
+    if config.privacy.noise_multiplier is not None and limit is not None and spent is not None:
+        return f"epsilon is {spent:.4g}, and one more round would spend more than privacy.epsilon={limit:g}"
+    return f"no better score for eval.patience={config.eval.patience}"
 
 
 def score_table(evaluated: Sequence[dict[str, Any]], config: RunConfig) -> list[Table | Text]:
@@ -156,6 +165,7 @@ def describe(summary: RunSummary) -> list[str]:
         f"{summary.num_frozen:,} frozen",
         f"  traffic    {readable_bytes(summary.uplink_bytes)} up, {readable_bytes(summary.downlink_bytes)} down, "
         "a client in the first round",
+        *told_apart("privacy", summary.privacy),
         f"  folder     {summary.folder}",
     ]
 
@@ -206,6 +216,10 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
         parts.append(f"{lost} LOST" if returned else f"NO UPDATE: all {lost} clients were lost")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
+    if "privacy/epsilon" in record and record["round"] > 0:
+        parts.append(f"epsilon {record['privacy/epsilon']:.2f}")
+    if "secure/void" in record:
+        parts.append("VOID: the masks could not be taken off")
     if "time/train_s" in record:
         parts.append(f"train {record['time/train_s']:.1f} s")
     parts.append(f"evaluate {record['time/evaluate_s']:.1f} s")

@@ -135,7 +135,7 @@ class DeviationObserver(Observer):
         drift_norm: mean over clients, with their weights, of what local training did to a client's effective weight.
         rank: rank of the weighted mean of the clients' products, before any truncation.
         """
-        weights = view.cohort.weights
+        weights = view.cohort.shares
         if not weights:
             return {}
         measured = [] if communication.process_index() else list(self._measure(view, weights))

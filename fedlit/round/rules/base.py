@@ -27,6 +27,7 @@ class AggregationRule(ABC):
     averages: shared is a mean of what clients sent, so that its change is a pseudo-gradient for a server optimizer.
     stacks: the rule calls cohort.stack(), which shows single clients; their tensors are kept until the round ends.
     asks_again: the rule calls cohort.mean_of(), for which they are kept too, though only sums leave a client.
+    Either may be a property, where an option decides; see also `num_sums`.
     folds: the rule changes backbone weights; the server holds the changes beside them (ServerState.fold).
     mixes_ranks: clients may have LoRA factors of different ranks, which a transform brings into one scaling.
     """
@@ -43,6 +44,15 @@ class AggregationRule(ABC):
     def moves_frozen(self) -> bool:
         """Whether `start` gives a client frozen weights that differ from the server's."""
         return False
+
+    def num_sums(self, server: ServerState) -> int:
+        """Return how many sums of what clients sent a round from this server lets out: `mean`, and each `mean_of`.
+
+        With differential privacy all of them are one release, whose noise is made for this number: each sum gets its
+        root times the standard deviation of one. A rule may ask for fewer, and is refused where it asks for more. It
+        must not depend on who takes part.
+        """
+        return 1
 
     def local_parts(self) -> tuple[LocalPart, ...]:
         """Return what the rule needs in the clients' local training: groups that travel beside the model."""

@@ -4,7 +4,7 @@ Shapes: n clients with weights p_i; A (r, in), B (out, r), in the server's scali
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ def other_means(cohort: Cohort, server: ServerState) -> TensorDict:
         return dict(server.shared)
     mean = cohort.mean()
     return {name: mean[name] if name in names else tensor for name, tensor in server.shared.items()}
+
+
+def has_others(server: ServerState) -> bool:
+    """Whether anything is shared beside the LoRA factors."""
+    return not server.shared.keys() <= set(factor_names(server))
 
 
 def other_bytes(server: ServerState) -> int:
@@ -63,7 +68,7 @@ def by_layer(server: ServerState, make: Callable[[LoraLayer], LowRank]) -> ByLay
     return ByLayer({layer.name: layer for layer in server.layers}, make)
 
 
-def mean_changes(cohort: Cohort, server: ServerState) -> ByLayer:
+def stacked_products(cohort: Cohort, server: ServerState) -> ByLayer:
     """Return sum_i p_i * scaling * B_i @ A_i by layer name, as the clients' factors side by side; one collective."""
     stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
     return by_layer(server, lambda layer: mean_product(stacked[layer.a], stacked[layer.b], weights, layer.scaling()))
@@ -86,12 +91,6 @@ def fresh_factors(server: ServerState, seed: int) -> TensorDict:
             tensors[layer.a] = torch.empty(a.shape).uniform_(-bound, bound).to(a)
             tensors[layer.b] = torch.zeros_like(b)
     return tensors
-
-
-def restart(cohort: Cohort, server: ServerState, seed: int) -> ServerState:
-    """Return the server with the mean product folded into W, the old factors gone, and fresh ones of no effect."""
-    others = replace(server, shared=other_means(cohort, server))
-    return replace(server.fold(mean_changes(cohort, server)), shared=fresh_factors(others, seed))
 
 
 def product_bytes(server: ServerState, layer: LoraLayer, width: int) -> int:

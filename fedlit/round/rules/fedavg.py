@@ -33,6 +33,10 @@ class FedAvg(AggregationRule):
 class NoAggregation(AggregationRule):
     """Nothing travels: every client trains alone, the floor that a federation should beat."""
 
+    def num_sums(self, server: ServerState) -> int:
+        """Return 0."""
+        return 0
+
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
         """Return the server unchanged."""
         return server

@@ -28,22 +28,22 @@ from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.jobs import Start
 from fedlit.round.payload import MODEL
-from fedlit.round.rules.base import AggregationRule, Traffic, both_ways, payload_bytes
+from fedlit.round.rules.base import Traffic, both_ways, payload_bytes
 from fedlit.round.rules.factors import (
     by_layer,
     factor_names,
     other_bytes,
     other_means,
     product_bytes,
-    restart,
     weight_tensor,
 )
 from fedlit.round.rules.options import ASSIGNMENTS, FedExOptions
+from fedlit.round.rules.products import ProductRule, those_who_returned
 from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True, kw_only=True)
-class FedExLora(FedExOptions, AggregationRule):
+class FedExLora(FedExOptions, ProductRule):
     """W + scaling * B @ A <- sum_i p_i (W + scaling * B_i @ A_i) for every client.
 
     assignment: what becomes of the factors. `average`: their means, the residual goes into W (the method).
@@ -52,13 +52,11 @@ class FedExLora(FedExOptions, AggregationRule):
     residual_rank: rank to which the residual of `average` is truncated (equation 18); None is exact.
     """
 
-    seed: int = 0
-
     needs: ClassVar[frozenset[str]] = frozenset("AB")
-    stacks: ClassVar[bool] = True
     folds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        ProductRule.__post_init__(self)
         if self.assignment not in ASSIGNMENTS:
             raise UserError(f"method.assignment={self.assignment} is not known; valid are {', '.join(ASSIGNMENTS)}")
         if self.residual_rank is not None and self.assignment != "average":
@@ -68,6 +66,11 @@ class FedExLora(FedExOptions, AggregationRule):
             )
         if self.residual_rank is not None and (type(self.residual_rank) is not int or self.residual_rank < 0):
             raise UserError(f"method.residual_rank={self.residual_rank} must be null (exact) or a rank of 0 or more")
+        if self.assignment == "keep" and self.by_sums:
+            raise UserError(
+                "method.aggregate_by=sums lets the server see sums alone, and with method.assignment=keep it holds "
+                "every client's own factors; choose assignment=average or reinitialize"
+            )
 
     @property
     def moves_frozen(self) -> bool:
@@ -96,39 +99,61 @@ class FedExLora(FedExOptions, AggregationRule):
             case "average":
                 return self._average(cohort, server)
             case "reinitialize":
-                return restart(cohort, server, self.seed)
+                return self.restart(cohort, server)
             case _:
                 return _keep(cohort, server)
 
+    def num_sums(self, server: ServerState) -> int:
+        """Return the number of `restart`; for assignment=average 1, the mean, and 2 more for the residual."""
+        if not self.by_sums or self.assignment != "average":
+            return super().num_sums(server)
+        return 1 if self.residual_rank == 0 else 3
+
     def _average(self, cohort: Cohort, server: ServerState) -> ServerState:
         mean = cohort.mean()
-        if len(cohort.weights) == 1:
+        alone = len(cohort.client_ids) == 1 and self.sketch_width is None and cohort.plan.expected is None
+        if alone or (self.by_sums and self.residual_rank == 0):
             return replace(server.fold({}), shared=mean)
-        stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
-
-        def residual(layer: LoraLayer) -> LowRank:
-            a, b = stacked[layer.a], stacked[layer.b]
-            return mean_residual(a, b, mean[layer.b], weights, layer.scaling())
-
-        residuals: Mapping[str, LowRank] = by_layer(server, residual)
+        residuals: Mapping[str, LowRank] = self._residuals(cohort, server, mean)
         if self.residual_rank is not None:
-            makers = [partial(residual, layer) for layer in server.layers]
+            makers = [partial(residuals.__getitem__, layer.name) for layer in server.layers]
             kept = truncations(makers, [self.residual_rank] * len(makers))
             residuals = {layer.name: one for layer, one in zip(server.layers, kept, strict=True)}
         return replace(server.fold(residuals), shared=mean)
 
+    def _residuals(self, cohort: Cohort, server: ServerState, mean: TensorDict) -> Mapping[str, LowRank]:
+        """Return scaling * (sum_i p_i B_i A_i - B A) by layer name."""
+        if self.by_sums:
+            return self.mean_residuals(cohort, server, mean)
+        stacked, weights = cohort.stack(factor_names(server)), weight_tensor(cohort, server)
+        return by_layer(
+            server,
+            lambda layer: mean_residual(stacked[layer.a], stacked[layer.b], mean[layer.b], weights, layer.scaling()),
+        )
+
     def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
-        """Return the factors up; down the means and the residual, or the mean product, as factors."""
+        """Return the factors up; down the means and the residual, or the mean product, as factors. By sums also Y and
+        P up, and Q down in between.
+        """
         up = payload_bytes(server, server.shared)
+        if self.by_sums and self.assignment == "average":
+            sketch = self.widths(server, those_who_returned(clients), centred=True)
+            sketch = dict.fromkeys(sketch, 0) if self.residual_rank == 0 else sketch
+            kept = {name: self._kept(width) for name, width in sketch.items()}
+            return self.folding_traffic(server, clients, (up, up), sketch, kept)
+        if self.by_sums:
+            return self.restart_traffic(server, clients)
         n = sum(clients.values())
         if self.assignment == "average":
-            widths = [min(max(0, n - 1) * layer.rank, self.residual_rank or n * layer.rank) for layer in server.layers]
-            widths = [0 if self.residual_rank == 0 else width for width in widths]
-            down = up
+            widths, down = [self._kept(max(0, n - 1) * layer.rank) for layer in server.layers], up
         else:
             widths, down = [n * layer.rank for layer in server.layers], other_bytes(server)
         down += sum(product_bytes(server, layer, width) for layer, width in zip(server.layers, widths, strict=True))
         return both_ways(clients, dict.fromkeys(clients, up), dict.fromkeys(clients, down))
+
+    def _kept(self, width: int) -> int:
+        """Return the width of the residual that is sent, from its own."""
+        return width if self.residual_rank is None else min(width, self.residual_rank)
 
 
 def _keep(cohort: Cohort, server: ServerState) -> ServerState:

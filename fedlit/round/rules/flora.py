@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules.base import AggregationRule, Traffic, both_ways, payload_bytes
-from fedlit.round.rules.factors import other_bytes, product_bytes, restart
+from fedlit.round.rules.base import Traffic, both_ways, payload_bytes
+from fedlit.round.rules.factors import other_bytes, product_bytes
+from fedlit.round.rules.products import ProductRule
 from fedlit.round.server import ServerState
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flora(AggregationRule):
+class Flora(ProductRule):
     """W <- W + sum_i p_i * scaling_i * B_i @ A_i; A fresh, B = 0."""
 
-    seed: int = 0
-
     needs: ClassVar[frozenset[str]] = frozenset("AB")
-    stacks: ClassVar[bool] = True
     mixes_ranks: ClassVar[bool] = True
     folds: ClassVar[bool] = True
 
     def __call__(self, cohort: Cohort, server: ServerState) -> ServerState:
-        """Return the server with the stack merged."""
-        return restart(cohort, server, self.seed)
+        """Return the server with the mean product merged."""
+        return self.restart(cohort, server)
 
     def traffic(self, server: ServerState, clients: Mapping[int, bool], trained: Collection[str]) -> dict[int, Traffic]:
-        """Return a client's own factors up and the stack of all clients' factors down."""
+        """Return a client's own factors up and the stack of all clients' down; by sums see `folding_traffic`."""
+        if self.by_sums:
+            return self.restart_traffic(server, clients)
         down = other_bytes(server) + sum(
             product_bytes(server, layer, sum(layer.rank_of(client_id) for client_id in clients if clients[client_id]))
             for layer in server.layers

@@ -1,0 +1,110 @@
+"""The privacy of a run: its claim before the first round, what watches it, and an audit's canaries."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedlit.client.row_order import steps_of_epochs
+from fedlit.client.trainers.base import LocalTrainer
+from fedlit.client.trainers.canaries import WithCanaries
+from fedlit.config import RunConfig
+from fedlit.errors import UserError
+from fedlit.planning import Plan
+from fedlit.privacy.claim import make_claim
+from fedlit.round.jobs import Trainer
+from fedlit.round.observers import Observer
+from fedlit.round.observers.audit import AuditObserver
+from fedlit.round.observers.privacy import NOT_COVERED, MaskObserver, PrivacyObserver, claim_facts
+from fedlit.round.observers.traffic import TrafficObserver
+from fedlit.round.plan import Schedule
+from fedlit.round.private_rounds import PrivateRounds
+from fedlit.scheduling import make_canaries
+
+
+def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
+    """Return the privacy of a run's rounds, its noise made to fit.
+
+    Raises:
+        UserError: no noise keeps within the epsilon that is asked for.
+    """
+    config = plan.inputs.config
+    return PrivateRounds(
+        config=config,
+        rule=plan.method.rule,
+        canaries=make_canaries(plan) if config.privacy.canaries else None,
+        claim=make_claim(config, schedule.num_examples, most_steps(plan, schedule)),
+        num_steps=lambda client_id: steps_of(config, schedule.num_examples[client_id], plan.num_step_multiples),
+    )
+
+
+def most_steps(plan: Plan, schedule: Schedule) -> Sequence[int]:
+    """Return the local steps of every client in all rounds, if nobody is lost; they matter to an example's privacy."""
+    config, totals = plan.inputs.config, [0] * schedule.num_clients
+    if config.privacy.unit != "example":
+        return totals
+    for round_idx in range(config.num_rounds):
+        for client_id in schedule.plan(round_idx).arriving:
+            totals[client_id] += steps_of(config, schedule.num_examples[client_id], plan.num_step_multiples)
+    return totals
+
+
+def steps_of(config: RunConfig, num_rows: int, num_multiples: int) -> int:
+    """Return the local steps of a client with so many rows in one round."""
+    local = config.local
+    if local.epochs is not None:
+        return steps_of_epochs(num_rows, local.batch_size * local.accumulate, local.epochs)
+    assert local.steps is not None
+    return local.steps * num_multiples
+
+
+def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple[str, ...]:
+    """Return what a run will claim, by which mechanism, and how its sums are hidden: for a person."""
+    config, claim, lines = privacy.config, privacy.claim, list[str]()
+    if claim is not None:
+        spent = claim.spent(config.num_rounds, most_steps(plan, schedule))
+        limit = "" if claim.limit is None else f"; at most {claim.limit:g} may be spent"
+        lines = [
+            f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} in {config.num_rounds} rounds"
+            f"{limit}",
+            f"noise multiplier {claim.noise_multiplier:.5g}, clip norm {config.privacy.clip_norm:g}; "
+            f"{claim.mechanism_in_words} ({spent.adjacency}, {spent.accountant.upper()})",
+        ]
+    if config.privacy.secure_aggregation:
+        lines.append("sums of masked changes: a simulation, all of it in one trust domain")
+    return tuple(lines)
+
+
+def privacy_observers(privacy: PrivateRounds, traffic: TrafficObserver, folder: Path) -> list[Observer]:
+    """Return what tells of a run's claim, of its masks, and of an audit's canaries."""
+    observers: list[Observer] = []
+    if privacy.claim is not None:
+        observers.append(PrivacyObserver(claim=privacy.claim))
+        if privacy.canaries is not None:
+            observers.append(AuditObserver(canaries=privacy.canaries, claim=privacy.claim, folder=folder))
+    if privacy.config.privacy.secure_aggregation:
+        observers.append(MaskObserver(plain=traffic))
+    return observers
+
+
+def with_canaries(trainer: LocalTrainer, privacy: PrivateRounds) -> Trainer:
+    """Return the trainer, with the canaries of an audit beside the clients that it trains.
+
+    Raises:
+        UserError: the clients keep something, which canaries have not.
+    """
+    if privacy.canaries is None:
+        return trainer
+    if trainer.parts or trainer.host.has_private or trainer.local.optimizer_state == "keep":
+        raise UserError(
+            f"privacy.canaries={privacy.canaries.num} needs clients that keep nothing between rounds; leave out what "
+            "they keep (private tensors, local.optimizer_state=keep, local.scaffold), or the canaries"
+        )
+    clip_norm = privacy.config.privacy.clip_norm
+    assert clip_norm is not None, "checked before"
+    return WithCanaries(inner=trainer, canaries=privacy.canaries, clip_norm=clip_norm)
+
+
+def privacy_facts(privacy: PrivateRounds) -> dict[str, float | str]:
+    """Return what the first record says of a claim, and of what it does not cover."""
+    if privacy.claim is None:
+        return {}
+    return {**claim_facts(privacy.claim), "privacy/epsilon": 0.0, "privacy/not_covered": NOT_COVERED}

@@ -1,0 +1,106 @@
+"""What privacy does in the rounds of a run: it bounds, hides and counts what every round lets out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from fedlit.config import RunConfig
+from fedlit.privacy.accounting import noise_of_the_change
+from fedlit.privacy.claim import Claim
+from fedlit.round.canaries import Canaries
+from fedlit.round.cohort import Cohort
+from fedlit.round.ledger import GROUP, SCORES, Ledger, book
+from fedlit.round.plan import RoundPlan
+from fedlit.round.private_sums import AdaptiveClip, Channel, Release
+from fedlit.round.rules.base import AggregationRule
+from fedlit.round.server import ServerState
+from fedlit.secure import SecureAggregation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateRounds:
+    """The privacy of one run.
+
+    claim: None where the run makes none. num_steps: local steps of a client in a round, by its number. canaries: of an
+    audit.
+    """
+
+    config: RunConfig
+    rule: AggregationRule
+    claim: Claim | None
+    num_steps: Callable[[int], int] = lambda _client_id: 0
+    canaries: Canaries | None = None
+
+    @property
+    def adaptive(self) -> AdaptiveClip | None:
+        """How the clip norm adapts, if it does."""
+        privacy = self.config.privacy
+        if privacy.unit != "client" or privacy.clip_quantile is None:
+            return None
+        noise = privacy.clip_count_noise
+        return AdaptiveClip(
+            quantile=privacy.clip_quantile,
+            lr=privacy.clip_lr,
+            count_noise=self._deployed / 20 if noise is None else noise,
+        )
+
+    @property
+    def _cohort_size(self) -> int:
+        return self.config.cohort_size or self.config.num_clients + self.config.privacy.canaries
+
+    @property
+    def _deployed(self) -> int:
+        return self.config.privacy.noise_cohort_size or self._cohort_size
+
+    def opened(self, server: ServerState, num_clients: int) -> ServerState:
+        """Return the server before the first round, with a ledger where there is a claim."""
+        if self.claim is None:
+            return server
+        server = Ledger.opened(num_clients, self.config.privacy.clip_norm or math.inf).in_server(server)
+        if self.canaries is None:
+            return server
+        return server.with_group(GROUP, {SCORES: torch.zeros(self.canaries.num, dtype=torch.float64)})
+
+    def release(self, plan: RoundPlan, server: ServerState) -> Release | None:
+        """Return what the round may let out; None where its sums are not private."""
+        if self.claim is None or self.claim.unit != "client":
+            return None
+        adaptive, noise, num_sums = self.adaptive, self.claim.noise_multiplier, self.rule.num_sums(server)
+        if adaptive is not None and noise:
+            noise = noise_of_the_change(noise, adaptive.count_noise)
+        return Release(
+            seed=self.config.seed,
+            round_idx=plan.round_idx,
+            expected=self._cohort_size,
+            clip_norm=Ledger.of(server).clip_norm,
+            # A round is one release of this multiplier: k sums of k times the variance each.
+            noise_multiplier=noise * math.sqrt(num_sums),
+            noise_scale=self._cohort_size / self._deployed,
+            adaptive=adaptive,
+        )
+
+    def channel(self, plan: RoundPlan) -> Channel | None:
+        """Return what masks the clients' sums of a round; None where nothing does."""
+        privacy = self.config.privacy
+        if not privacy.secure_aggregation:
+            return None
+        aggregation = SecureAggregation(
+            seed=self.config.seed,
+            threshold=privacy.threshold,
+            neighbours=privacy.neighbours,
+            unmask_dropout=privacy.unmask_dropout,
+        )
+        return aggregation.round(plan.round_idx, plan.invited, plan.arriving)
+
+    def booked(self, cohort: Cohort, before: ServerState, after: ServerState) -> ServerState:
+        """Return the server after a round, with what it has spent."""
+        return after if cohort.is_idle else book(cohort, before, after, self.adaptive, self.canaries)
+
+    def allows(self, server: ServerState, plan: RoundPlan) -> bool:
+        """Tell whether the round of a plan may be run: whether it keeps within the budget."""
+        if self.claim is None or not server.group(GROUP):
+            return True
+        ledger = Ledger.of(server).after({client_id: self.num_steps(client_id) for client_id in plan.arriving})
+        return self.claim.allows(ledger.releases, ledger.steps)
