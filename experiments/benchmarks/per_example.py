@@ -120,7 +120,7 @@ CASES = (
         rows=8,
         tokens=128,
         method="full",
-        options={},
+        options={"target_modules": "model"},
     ),
 )
 QUICK = Case(
