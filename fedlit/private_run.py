@@ -18,6 +18,7 @@ from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.plan import Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.scheduling import make_canaries
+from fedlit.secure import SecureAggregation
 
 
 def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
@@ -29,10 +30,26 @@ def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
     config = plan.inputs.config
     return PrivateRounds(
         config=config,
+        masks=_masks(config, plan.cohort_size),
         rule=plan.method.rule,
         canaries=make_canaries(plan) if config.privacy.canaries else None,
         claim=make_claim(config, schedule.num_examples, most_steps(plan, schedule)),
         num_steps=lambda client_id: steps_of(config, schedule.num_examples[client_id], plan.num_step_multiples),
+    )
+
+
+def _masks(config: RunConfig, cohort_size: int) -> SecureAggregation | None:
+    """Return what masks the sums of a run, None where nothing does."""
+    privacy = config.privacy
+    if not privacy.secure_aggregation:
+        return None
+    if config.cohort.sampling == "fixed":
+        SecureAggregation.require_cohort(cohort_size)
+    return SecureAggregation(
+        seed=config.seed,
+        threshold=privacy.threshold,
+        neighbours=privacy.neighbours,
+        unmask_dropout=privacy.unmask_dropout,
     )
 
 
@@ -97,6 +114,11 @@ def with_canaries(trainer: LocalTrainer, privacy: PrivateRounds) -> Trainer:
         raise UserError(
             f"privacy.canaries={privacy.canaries.num} needs clients that keep nothing between rounds; leave out what "
             "they keep (private tensors, local.optimizer_state=keep, local.scaffold), or the canaries"
+        )
+    if privacy.rule.asks_again:
+        raise UserError(
+            f"privacy.canaries={privacy.canaries.num} looks at the mean of each round, and this method's rule asks for "
+            "other sums; choose a method that averages, such as method=fedit"
         )
     clip_norm = privacy.config.privacy.clip_norm
     assert clip_norm is not None, "checked before"

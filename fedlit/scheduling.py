@@ -13,15 +13,15 @@ from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
 def make_schedule(plan: Plan, host: ModelHost) -> Schedule:
     """Return the plans of all rounds; an audit's canaries stand after the clients."""
     cohort, canaries = plan.inputs.config.cohort, make_canaries(plan)
-    availability = _cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options)
+    sampling = _cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options)
     return Schedule(
         seed=plan.inputs.config.seed,
         num_examples=(*(len(shard.train) for shard in plan.clients), *(0 for _ in canaries.clients if canaries.num)),
         cohort_size=plan.cohort_size,
         weigh=plan.method.weights,
         trains=host.trains,
-        sampling=_cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options),
-        availability=WithoutThoseOut(inner=availability, canaries=canaries) if canaries.num else availability,
+        sampling=WithoutThoseOut(inner=sampling, canaries=canaries) if canaries.num else sampling,
+        availability=_cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options),
         fixes_number=plan.inputs.config.privacy.unit == "client",
     )
 

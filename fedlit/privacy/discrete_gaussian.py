@@ -18,8 +18,8 @@ bias.
 
 So every x has the probability 2^-14 / width * S * exp(-x^2 / (2 sigma^2)) in one trial.
 
-Samples do not depend on the last bits of a machine's exp: exact decisions alone settle how many words the shared
-generator gives, and what a trial needs beyond its second word comes from a stream of its own.
+Samples do not depend on the last bits of a machine's exp, not even through the number of words drawn: a third word is
+drawn in the tail cell, and where U's 64 bits are too few, which is where no certified float can decide either.
 """
 
 import operator
@@ -180,13 +180,11 @@ class _Trial:
     """Makes samples, or tells which ones have to be drawn again.
 
     Args:
-        generator: the shared one; two words of it are the key of the samples' own streams.
+        generator: gives all words.
     """
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
-        self._key = [int(word) for word in _words(generator, 2)]
-        self._num_words = 0
 
     def fill(self, table: _Table, out: _Integers) -> _Integers:
         """Draw every element of `out` once and return the indices of those that were not taken."""
@@ -209,32 +207,24 @@ class _Trial:
     def _accepted(self, table: _Table, out: _Integers, unsure: _Integers, cells: _Integers) -> NDArray[np.bool_]:
         """Tell for every element that is in no sure cell whether it is taken; one from a tail is put into `out`."""
         uniform = _words(self._generator, unsure.size)
-        first_word = self._num_words
-        self._num_words += unsure.size
         below = table.below[cells]
         left = uniform * 2.0**-64 + below
         right = _exp(-0.5 * (out[unsure] / float(table.sigma)) ** 2) * (table.scale / 2**_SCALE_BITS)
         difference, margin = right - left, _MARGIN * (left + right) + _TINY
         accepted: NDArray[np.bool_] = difference > margin
         for i in np.flatnonzero(np.abs(difference) <= margin):
-            accepted[i] = _is_below(
-                _Uniform(int(uniform[i]), self._own_stream(first_word + int(i))),
-                table,
-                int(out[unsure[i]]),
-                below=int(below[i]),
-            )
+            known = _Uniform(int(uniform[i]), self._further)
+            accepted[i] = _is_below(known, table, int(out[unsure[i]]), below=int(below[i]))
         in_tail = (cells == table.num_doubtful) & (uniform < np.uint64(table.tail_limit))
         for i in np.flatnonzero(in_tail):
-            value = _tail(table, int(uniform[i]), self._own_stream(first_word + int(i)))
+            value = _tail(table, int(uniform[i]), self._further)
             accepted[i] = value is not None
             if value is not None:
                 out[unsure[i]] = value
         return accepted
 
-    def _own_stream(self, number: int) -> Callable[[], int]:
-        """Return what gives the 64-bit words of one trial's own stream."""
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self._key, spawn_key=(number,))))
-        return lambda: int(_words(generator, 1)[0])
+    def _further(self) -> int:
+        return int(_words(self._generator, 1)[0])
 
 
 class _Uniform:
@@ -267,19 +257,19 @@ def _is_below(uniform: _Uniform, table: _Table, x: int, *, below: int = 0, power
         uniform.extend()
 
 
-def _tail(table: _Table, uniform: int, own: Callable[[], int]) -> int | None:
+def _tail(table: _Table, uniform: int, further: Callable[[], int]) -> int | None:
     """Return the value that one trial in the tail cell takes, or None."""
-    index, bits = 0, own()
+    index, bits = 0, further()
     is_left, bits, left = bool(bits & 1), bits >> 1, 63
     while not bits & 1:
         index, bits, left = index + 1, bits >> 1, left - 1
         if left == 0:
-            bits, left = own(), 64
+            bits, left = further(), 64
     width = _TAIL_WIDTH << table.shift
-    distance = table.reach + index * width + (own() & width - 1)  # width is at most 2^60
+    distance = table.reach + index * width + (further() & width - 1)  # width is at most 2^60
     x = -1 - distance if is_left else distance
     # This x came up with probability 2^-14 * 2^-(index + 2) / (16 * width); a block's, in one cell, with 2^-14 / width.
-    if not _is_below(_Uniform(uniform, own), table, x, power=index + 6):
+    if not _is_below(_Uniform(uniform, further), table, x, power=index + 6):
         return None
     if not -(2**63) <= x < 2**63:
         raise UserError(f"a sample of noise with standard deviation {table.sigma} lies outside 64 bits: another seed")

@@ -7,14 +7,14 @@ directions, but not the coins, guesses the coins from the scores, and a mechanis
 well.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedlit.algebra.tensors import TensorDict
-from fedlit.round.plan import Availability
+from fedlit.round.plan import Sampling
 from fedlit.seeding import numpy_generator
 
 OVERSHOOT = 2.0
@@ -60,18 +60,13 @@ class Canaries:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithoutThoseOut(Availability):
-    """Lets the canaries whose coin says so stay away; all others come as they would."""
+class WithoutThoseOut(Sampling):
+    """Draws clients and canaries alike, and leaves out the canaries whose coin says so."""
 
-    inner: Availability
+    inner: Sampling
     canaries: Canaries
 
-    def arriving(self, invited: Sequence[int], seed: int, round_idx: int) -> tuple[int, ...]:
-        """Return those who come."""
-        first = self.canaries.first
-        clients = self.inner.arriving([client for client in invited if client < first], seed, round_idx)
-        return (*clients, *(client for client in invited if client >= first and self.canaries.is_in(client)))
-
-    def durations_s(self, invited: Sequence[int], seed: int, round_idx: int) -> Mapping[int, float]:
-        """Return the simulated seconds of the clients."""
-        return self.inner.durations_s([client for client in invited if client < self.canaries.first], seed, round_idx)
+    def invited(self, num_clients: int, cohort_size: int, seed: int, round_idx: int) -> tuple[int, ...]:
+        """Return the clients that were drawn, and those canaries that are in."""
+        drawn = self.inner.invited(num_clients, cohort_size, seed, round_idx)
+        return tuple(each for each in drawn if each not in self.canaries.clients or self.canaries.is_in(each))

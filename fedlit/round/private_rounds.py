@@ -24,7 +24,7 @@ class PrivateRounds:
     """The privacy of one run.
 
     claim: None where the run makes none. num_steps: local steps of a client in a round, by its number. canaries: of an
-    audit.
+    audit. masks: None where what clients send is not masked.
     """
 
     config: RunConfig
@@ -32,6 +32,7 @@ class PrivateRounds:
     claim: Claim | None
     num_steps: Callable[[int], int] = lambda _client_id: 0
     canaries: Canaries | None = None
+    masks: SecureAggregation | None = None
 
     @property
     def adaptive(self) -> AdaptiveClip | None:
@@ -70,7 +71,7 @@ class PrivateRounds:
         adaptive, noise, num_sums = self.adaptive, self.claim.noise_multiplier, self.rule.num_sums(server)
         if adaptive is not None and noise:
             noise = noise_of_the_change(noise, adaptive.count_noise)
-        return Release(
+        release = Release(
             seed=self.config.seed,
             round_idx=plan.round_idx,
             expected=self._cohort_size,
@@ -80,19 +81,12 @@ class PrivateRounds:
             noise_scale=self._cohort_size / self._deployed,
             adaptive=adaptive,
         )
+        release.require_room(len(Ledger.of(server).rounds))
+        return release
 
     def channel(self, plan: RoundPlan) -> Channel | None:
         """Return what masks the clients' sums of a round; None where nothing does."""
-        privacy = self.config.privacy
-        if not privacy.secure_aggregation:
-            return None
-        aggregation = SecureAggregation(
-            seed=self.config.seed,
-            threshold=privacy.threshold,
-            neighbours=privacy.neighbours,
-            unmask_dropout=privacy.unmask_dropout,
-        )
-        return aggregation.round(plan.round_idx, plan.invited, plan.arriving)
+        return None if self.masks is None else self.masks.round(plan.round_idx, plan.invited, plan.arriving)
 
     def booked(self, cohort: Cohort, before: ServerState, after: ServerState) -> ServerState:
         """Return the server after a round, with what it has spent."""

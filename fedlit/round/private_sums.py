@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fedlit.algebra.pieces import in_double, joined, pieces
+from fedlit.errors import UserError
 from fedlit.privacy.discrete_gaussian import sample
 from fedlit.round.fixed_point import FRACTION_BITS, Encoded, encode
 from fedlit.secure import SecureTraffic
@@ -82,6 +83,14 @@ class Release:
     noise_multiplier: float
     noise_scale: float = 1.0
     adaptive: AdaptiveClip | None = None
+
+    def require_room(self, num_clients: int) -> None:
+        """Raise a UserError if so many clients and the noise could leave the 64 bits of a sum."""
+        if num_clients * self._bound + 12 * self.deviation >= 2.0**62:
+            raise UserError(
+                f"a clip norm of {self.clip_norm:g} and a noise multiplier of {self.noise_multiplier:g} leave the range of "
+                f"a sum of {self.expected} clients; lower privacy.clip_norm, or raise privacy.epsilon"
+            )
 
     @property
     def num_beside(self) -> int:

@@ -54,6 +54,10 @@ NEEDS: Mapping[str, Sequence[str]] = {
 WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {}
 """Part and option, and why two values give one result."""
 
+CLAIM = ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=0.1"]
+NOISE = [*CLAIM, "privacy.noise_multiplier=1"]
+ADAPTIVE = [*NOISE, "privacy.clip_quantile=0.5"]
+
 KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "local.steps": ("1", "2", []),
     "local.epochs": ("1", "2", ["local.steps=null", "num_rounds=1"]),
@@ -87,6 +91,18 @@ KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "partition.min_test_rows": ("2", "9", []),
     "partition.validation_fraction": ("0", "0.3", []),
     "partition.seed": ("1", "2", []),
+    "privacy.unit": ("none", "client", [option for option in NOISE if "unit" not in option]),
+    "privacy.epsilon": ("1", "100", CLAIM),
+    "privacy.noise_multiplier": ("1", "2", CLAIM),
+    "privacy.clip_norm": ("0.1", "0.2", [option for option in NOISE if "clip" not in option]),
+    "privacy.clip_quantile": ("0.1", "0.9", [*NOISE, "privacy.clip_count_noise=9"]),
+    "privacy.clip_lr": (
+        "0.1",
+        "0.9",
+        [*NOISE, "num_rounds=2", "privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"],
+    ),
+    "privacy.clip_count_noise": ("9", "20", ADAPTIVE),
+    "privacy.noise_cohort_size": ("3", "30", [*NOISE, "privacy.population=30"]),
 }
 """Two values of every key of training and what it needs to be looked at."""
 
@@ -183,7 +199,7 @@ def test_the_learning_rate_reaches_every_optimizer_of_every_adapter(runs: Runs, 
     assert changes_something(runs, "local.lr", ("0.01", "0.02"), *words)
 
 
-SECTIONS = ("local", "server", "cohort", "partition")
+SECTIONS = ("local", "server", "cohort", "partition", "privacy")
 
 
 def test_no_key_of_training_is_left_out() -> None:

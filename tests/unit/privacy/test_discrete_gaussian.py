@@ -226,7 +226,7 @@ def test_decisions_are_right_next_to_the_bound(sigma: int) -> None:
             cells.append(cell)
             words.append(word)
             expected.append(away < 0)
-    trial = discrete_gaussian._Trial(Given([1, 2], words))  # type: ignore[arg-type]
+    trial = discrete_gaussian._Trial(Given(words))  # type: ignore[arg-type]
     found = trial._accepted(table, np.array(out), np.arange(len(out)), np.array(cells))
     np.testing.assert_array_equal(found, expected)
 
@@ -265,10 +265,10 @@ def test_the_exponential_lies_between_its_bounds(numerator: int, denominator: in
 
 
 SAMPLES = {
-    1: "3808a73edc04dd78",
-    1000: "835bd3f70d6913a7",
-    2**44: "6429d52a12f584e8",
-    2**60 - 1: "dafae78363d27791",
+    1: "72803ef042e84326",
+    1000: "03e75c46ca3a1eb7",
+    2**44: "be4b647360c9fbaf",
+    2**60 - 1: "5f66047487101cba",
 }
 
 

@@ -84,6 +84,13 @@ def test_a_longer_change_is_shortened_as_a_whole() -> None:
     torch.testing.assert_close(found, change / change.norm() * 0.1, rtol=1e-9, atol=1e-12)
 
 
+def test_a_sum_has_room_for_all_clients_and_the_noise() -> None:
+    release(clip_norm=100.0, noise_multiplier=10.0).require_room(1000)
+    for options in ({"clip_norm": 1e5}, {"clip_norm": 100.0, "noise_multiplier": 1e4}):
+        with pytest.raises(UserError, match=r"leave the range of a sum of 4 clients; lower privacy\.clip_norm"):
+            release(**options).require_room(1000)
+
+
 # --- the noise
 
 
