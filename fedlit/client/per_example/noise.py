@@ -4,7 +4,6 @@ It is drawn on the CPU in float64, so that a step has the same noise on every de
 type. These are floating-point draws: unlike the integers of the sum over clients (unit=client) their last bits may
 tell them from a Gaussian's (Mironov, "On significance of the least significant bits for differential privacy", CCS
 2012). And noise hides nothing from whoever knows the run's seed: a run simulates a deployment whose streams are secret.
-
 """
 
 from collections.abc import Mapping, Sequence

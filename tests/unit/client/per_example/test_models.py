@@ -22,6 +22,7 @@ from fedlit.adapters import trainable
 from fedlit.client.per_example.recording import Rows
 from fedlit.config import DataConfig, MethodConfig, RunConfig
 from fedlit.data.collation import Example
+from fedlit.method import Method
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
 from fedlit.tasks import Task
@@ -57,9 +58,14 @@ def small(kind: str, given: Mapping[str, Any], auto: Any = AutoModelForCausalLM)
     return model
 
 
+def built(method: str, **options: Any) -> Method:
+    whole = {"target_modules": "model"} if method == "full" else {}
+    return build_method(RunConfig(method=MethodConfig(name=method, options={**whole, **options})))
+
+
 def attach(model: Any, kind: str, method: str, **options: Any) -> None:
     """Put a method's adapter into a model and give each of its zeros a value, all in float64."""
-    parts = build_method(RunConfig(method=MethodConfig(name=method, options=options)))
+    parts = built(method, **options)
     torch.manual_seed(4)
     parts.attach(model, PROJECTIONS[kind])
     for parameter in trainable(model).values():
@@ -163,19 +169,26 @@ def test_blocks_that_are_computed_twice(language: CausalLM, examples: list[Examp
         assert_a_loop(model, language, examples, 0.5, LLAMA)
 
 
-def test_other_architectures(language: CausalLM, examples: list[Example]) -> None:
-    """Norms of heads (Qwen3), norms around 1 and scaled embeddings (Gemma 2), biases (Qwen2)."""
-    for kind in ("qwen2", "qwen3", "mistral", "gemma2"):
-        settings = {**SMALL, "num_key_value_heads": 2, "head_dim": 6, "pad_token_id": 0}
-        model = small(kind, settings)
-        attach(model, kind, "full")
-        assert_a_loop(model, language, examples, 0.5, LLAMA)
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    [
+        ("qwen2", "model"),
+        ("qwen3", "model"),
+        ("mistral", "model"),
+        ("gemma2", ["q_proj", "input_layernorm", "norm", "down_proj"]),
+    ],
+)
+def test_other_architectures(language: CausalLM, examples: list[Example], kind: str, targets: Any) -> None:
+    """Biases of q, k and v (Qwen2), norms of heads (Qwen3), norms around 1 (Gemma 2)."""
+    model = small(kind, {**SMALL, "num_key_value_heads": 2, "head_dim": 6, "pad_token_id": 0})
+    attach(model, kind, "full", target_modules=targets)
+    assert_a_loop(model, language, examples, 0.5, LLAMA)
 
 
 @pytest.mark.parametrize("method", ["fedit", "full"])
 def test_in_bfloat16(make_task: Callable[..., CausalLM], examples: list[Example], method: str) -> None:
     model = small("llama", SMALL).to(torch.bfloat16)
-    parts = build_method(RunConfig(method=MethodConfig(name=method)))
+    parts = built(method)
     parts.attach(model, PROJECTIONS["llama"])
     for parameter in trainable(model).values():
         parameter.data += 0.05 * torch.randn(parameter.shape)
@@ -221,8 +234,14 @@ class Pixels(ImageClassification):
         return ImageBatch(pixel_values=torch.stack(pixel_values), targets=torch.tensor(targets))
 
 
-@pytest.mark.parametrize(("kind", "method"), [("siglip", "fedit"), ("siglip", "full"), ("vit", "fedit")])
-def test_classifiers_of_images(kind: str, method: str) -> None:
+OF_SIGLIP = ["patch_embedding", "position_embedding", "fc1", "layer_norm1", "post_layernorm"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "options"),
+    [("siglip", "fedit", {}), ("siglip", "full", {"target_modules": OF_SIGLIP}), ("vit", "fedit", {})],
+)
+def test_classifiers_of_images(kind: str, method: str, options: dict[str, Any]) -> None:
     """SigLIP's patches are a convolution, its positions a table."""
     settings = json.loads((PUBLISHED / kind / "config.json").read_text())
     config = AutoConfig.for_model(settings.pop("model_type"))
@@ -233,7 +252,7 @@ def test_classifiers_of_images(kind: str, method: str) -> None:
     config.num_labels = 3
     torch.manual_seed(3)
     model = AutoModelForImageClassification.from_config(config).double().train()
-    attach(model, "siglip" if kind == "siglip" else "vit", method)
+    attach(model, "siglip" if kind == "siglip" else "vit", method, **options)
     task = Pixels(preparation=copy, data=DataConfig(), classes=("a", "b", "c"), label_smoothing=0.1)  # type: ignore[arg-type]
     images = torch.randn(4, 3, 16, 16, dtype=torch.float64) * torch.tensor([0.2, 1.0, 2.0, 4.0]).view(4, 1, 1, 1)
     assert_a_loop(model, task, [(image, row % 3) for row, image in enumerate(images)], 0.5)
