@@ -35,6 +35,11 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             "method.weighting=num_examples lets a client with many rows move the mean by more than privacy.clip_norm / "
             "cohort_size, which the noise is made for; give method.weighting=uniform"
         )
+    if hides_clients and method.rule.asks_again and getattr(method.rule, "sketch_width", 1) is None:
+        raise UserError(
+            "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
+            "give a number, such as twice method.lora_rank"
+        )
     if hides_clients and privacy.clip_quantile is not None and method.rule.asks_again:
         raise UserError(
             f"privacy.clip_quantile={privacy.clip_quantile} follows the norms of one sum a round, and "

@@ -67,7 +67,8 @@ VARIATIONS = {
     "fedit-masked": ["method=fedit", "num_clients=5", "privacy.secure_aggregation=true"],
     "fedit-examples": ["method=fedit", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1"],
     "fedex_lora-masked": [
-        *("method=fedex_lora", "method.aggregate_by=sums", "num_clients=4", "privacy.secure_aggregation=true"),
+        *("method=fedex_lora", "method.aggregate_by=sums", "method.sketch_width=8", "num_clients=4"),
+        "privacy.secure_aggregation=true",
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
         "method.sketch_width=10",
     ],
