@@ -15,6 +15,11 @@ PIECES = (
     ("fedlit.store.checkpoint", "Checkpoints", "save", "checkpoint"),
     ("fedlit.store.folder", "RunFolder", "append", "record"),
     ("fedlit.client.steps", "LocalSteps", "run", "steps"),
+    ("fedlit.round.private_sums", "Release", "encoded", "norms"),
+    ("fedlit.round.private_sums", "Release", "add_noise", "noise"),
+    ("fedlit.round.private_rounds", "PrivateRounds", "booked", "ledger"),
+    ("fedlit.privacy.claim", "Claim", "spent", "accountant"),
+    ("fedlit.secure.channel", "MaskedChannel", "before_reduce", "unmasking"),
 )
 """Methods whose CPU seconds are told: module, class, method, name. One that is gone is left out."""
 
