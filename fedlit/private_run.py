@@ -65,8 +65,8 @@ def _require_full_rounds(config: RunConfig, cohort_size: int) -> None:
     if chance > config.privacy.delta / 100:
         raise UserError(
             f"privacy.secure_aggregation=true leaves rounds of fewer than {FEWEST} clients void, which tells how many "
-            f"came, and with cohort_size={cohort_size} one is to be expected with probability {chance:.1g}, not far "
-            f"below privacy.delta={config.privacy.delta:g}; give a larger cohort_size, or cohort.sampling=fixed"
+            f"came, and with cohort_size={cohort_size} that happens with probability {chance:.1g}, more than a "
+            f"hundredth of privacy.delta={config.privacy.delta:g}; give a larger cohort_size, or cohort.sampling=fixed"
         )
 
 

@@ -12,6 +12,7 @@ from fedlit.round.loop import Federation
 
 FIVE = ("num_clients=5", "partition.alpha=1", "eval.deviation=false")
 MASKED = "privacy.secure_aggregation=true"
+CLAIM = ("method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1")
 CASES = {
     "fedit": [],
     "fedit by rows": ["partition.name=quantity"],
@@ -84,14 +85,12 @@ def test_bytes_are_those_of_masked_integers(builder: Builder) -> None:
 
 def test_a_void_round_counts_as_a_release(builder: Builder) -> None:
     """It tells how many came."""
-    private = ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1"]
-    federation = builder.run("masked", *options(MASKED, "privacy.unmask_dropout=0.9", *private))
+    federation = builder.run("masked", *options(MASKED, "privacy.unmask_dropout=0.9", *CLAIM))
     assert [record.get("privacy/releases") for record in federation.folder.records()] == [None, 1, 2]
 
 
 def test_it_goes_with_client_level_noise(builder: Builder) -> None:
-    private = ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1"]
-    masked, bare = (builder.run(name, *options(*private, *more)) for name, more in (("m", [MASKED]), ("p", [])))
+    masked, bare = (builder.run(name, *options(*CLAIM, *more)) for name, more in (("m", [MASKED]), ("p", [])))
     assert_equal(results(masked), results(bare))
 
 
@@ -101,9 +100,8 @@ def test_it_goes_with_client_level_noise(builder: Builder) -> None:
         (["method=fedex_lora"], r"shows sums alone.* give method\.aggregate_by=sums"),
         (["method=local_only"], "nothing travels"),
         (
-            ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1"]
-            + ["cohort.sampling=poisson", "cohort_size=4"],
-            "tells how many came, and with cohort_size=4 one is to be expected with probability 0.0",
+            [*CLAIM, "cohort.sampling=poisson", "cohort_size=4"],
+            "tells how many came, and with cohort_size=4 that happens with probability 0.1",
         ),
         (["cohort_size=2"], "take cohort_size=3 or more"),
         (["privacy.threshold=0.5"], "take more than 0.5"),
