@@ -164,6 +164,7 @@ REFUSED = {
     "quantile": (["privacy.clip_quantile=0"], "fall to 0"),
     "small": (["privacy.noise_cohort_size=9"], r"cohort of 9 in a population of 6; give more"),
     "free": (["privacy.noise_multiplier=0", "privacy.epsilon=1"], "whose epsilon is infinite"),
+    "no round": (["privacy.epsilon=0.1"], r"epsilon=0\.1 is less than one round spends, .* give more noise"),
     "canaries": (["privacy.canaries=4", "cohort.sampling=fixed"], "drawn by themselves"),
 }
 
