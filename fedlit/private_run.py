@@ -62,8 +62,9 @@ def _require_full_rounds(config: RunConfig, cohort_size: int) -> None:
     """
     if config.privacy.unmask_dropout:
         raise UserError(
-            f"privacy.unmask_dropout={config.privacy.unmask_dropout:g} leaves rounds void by how many come, which "
-            "cohort.sampling=poisson hides and no epsilon is of; give privacy.unmask_dropout=0, or cohort.sampling=fixed"
+            f"privacy.unmask_dropout={config.privacy.unmask_dropout:g} leaves rounds void by how many "
+            "come, which cohort.sampling=poisson hides and no epsilon is of; give privacy.unmask_dropout=0, or "
+            "cohort.sampling=fixed"
         )
     num_clients = config.num_clients + config.privacy.canaries
     chance = config.num_rounds * fewer_than(FEWEST, num_clients, cohort_size / num_clients)

@@ -67,8 +67,8 @@ def _client_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if values["local.clients_per_batch"] > 1:
         yield (
             "local.clients_per_batch",
-            "trains several clients in one pass, whose rounding makes the change of each depend on who else came, which "
-            "no clip norm bounds; give local.clients_per_batch=1",
+            "trains several clients in one pass, whose rounding makes the change of each depend on who else came, "
+            "which no clip norm bounds; give local.clients_per_batch=1",
         )
     deployed, population = (values["privacy.noise_cohort_size"] or cohort_size), values["privacy.population"]
     if deployed > (population or num_clients):

@@ -112,7 +112,7 @@ def test_a_run_whose_noise_is_made_to_fit_is_given_no_more_rounds(unit: str) -> 
     fits = load_config([f"privacy.unit={unit}", "privacy.clip_norm=1", "privacy.epsilon=8", "num_rounds=2"])
     reason = why_no_more_rounds(fits, 4, reached_last=False)
     assert reason is not None
-    assert "made for privacy.epsilon=8 in num_rounds=2" in reason
+    assert "made for privacy.epsilon=8.0 in num_rounds=2" in reason
     given = load_config([f"privacy.unit={unit}", "privacy.clip_norm=1", "privacy.noise_multiplier=2", "num_rounds=2"])
     assert why_no_more_rounds(given, 4, reached_last=False) is None
 
