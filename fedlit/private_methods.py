@@ -6,6 +6,7 @@ from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.round.plan import weights_by_examples
+from fedlit.round.rules.products import ProductRule
 
 
 def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
@@ -34,10 +35,21 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             "method.weighting=num_examples lets a client with many rows move the mean by more than privacy.clip_norm / "
             "cohort_size, which the noise is made for; give method.weighting=uniform"
         )
+    if hides_clients and method.rule.asks_again and getattr(method.rule, "sketch_width", 1) is None:
+        raise UserError(
+            "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
+            "give a number, such as twice method.lora_rank"
+        )
     if hides_clients and privacy.clip_quantile is not None and method.rule.asks_again:
         raise UserError(
             f"privacy.clip_quantile={privacy.clip_quantile} follows the norms of one sum a round, and "
             f"method.rule={names['rule']} asks for several; leave it out"
+        )
+    rule = method.rule
+    if hides_clients and isinstance(rule, ProductRule) and rule.by_sums and rule.sketch_width is None:
+        raise UserError(
+            "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
+            "give a number, such as twice method.lora_rank"
         )
     if privacy.unit != "none" and method.adapter.looks_at_rows:
         raise UserError(

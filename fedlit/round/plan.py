@@ -149,7 +149,11 @@ class Schedule:
         )
 
     def population_share(self, clients: Sequence[int]) -> float:
-        """Return the part of the whole population's weight that some clients have."""
+        """Return the part of the whole population's weight that some clients have; of a number that is fixed before
+        they are drawn, its part: the number that came would tell of each of them.
+        """
+        if self.fixes_number:
+            return self.cohort_size / self.num_clients
         weights = self.weigh(self.num_examples)
         return sum(weights[client] for client in clients)
 

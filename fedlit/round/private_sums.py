@@ -88,8 +88,8 @@ class Release:
         """Raise a UserError if so many clients and the noise could leave the 64 bits of a sum."""
         if num_clients * self._bound + 12 * self.deviation >= 2.0**62:
             raise UserError(
-                f"a clip norm of {self.clip_norm:g} and a noise multiplier of {self.noise_multiplier:g} leave the range of "
-                f"a sum of {self.expected} clients; lower privacy.clip_norm, or raise privacy.epsilon"
+                f"clip norm {self.clip_norm:g} and noise multiplier {self.noise_multiplier:g} leave the range "
+                f"of a sum of {self.expected} clients; lower privacy.clip_norm, or raise privacy.epsilon"
             )
 
     @property

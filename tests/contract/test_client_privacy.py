@@ -156,10 +156,15 @@ REFUSED = {
     "alone": (["method=local_only"], "nothing travels"),
     "pld": (["cohort.sampling=fixed", "privacy.accountant=pld"], r"draws without replacement; give cohort\.sampling"),
     "rows": (["method=scl", "method.init=whitened"], "initialised from clients' rows"),
-    "several": (["method=flexlora", "method.aggregate_by=sums", "privacy.clip_quantile=0.5"], "asks for several"),
+    "several": (
+        ["method=flexlora", "method.aggregate_by=sums", "method.sketch_width=8", "privacy.clip_quantile=0.5"],
+        "asks for several",
+    ),
+    "width": (["method=flexlora", "method.aggregate_by=sums"], r"sketch_width=null .* give a number"),
     "quantile": (["privacy.clip_quantile=0"], "fall to 0"),
     "small": (["privacy.noise_cohort_size=9"], r"cohort of 9 in a population of 6; give more"),
     "free": (["privacy.noise_multiplier=0", "privacy.epsilon=1"], "whose epsilon is infinite"),
+    "no round": (["privacy.epsilon=0.1"], r"epsilon=0\.1 is less than one round spends, .* give more noise"),
     "canaries": (["privacy.canaries=4", "cohort.sampling=fixed"], "drawn by themselves"),
 }
 

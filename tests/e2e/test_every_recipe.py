@@ -42,6 +42,9 @@ VARIATIONS = {
     "fedsa_lora-keep": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
     "fedex_lora-keep": ["method=fedex_lora", "method.assignment=keep", "cohort_size=2"],
     "fedex_lora-reinitialize": ["method=fedex_lora", "method.assignment=reinitialize", "run.export=merged"],
+    "fedex_lora-sums": ["method=fedex_lora", "method.aggregate_by=sums", "cohort_size=2"],
+    "flora-sums": ["method=flora", "method.aggregate_by=sums", "method.lora_rank=[2,4,3]", "method.sketch_width=5"],
+    "flexlora-sums": ["method=flexlora", "method.aggregate_by=sums", "method.lora_rank=[2,4,3]"],
     "flora-bfloat16": ["method=flora", "model.dtype=bfloat16", "method.lora_rank=[2,4,3]"],
     "flexlora-ranks": ["method=flexlora", "method.lora_rank=[2,4,3]"],
     "hetlora-ranks": ["method=hetlora", "method.lora_rank=[2,4,3]", "cohort_size=2"],
@@ -52,19 +55,15 @@ VARIATIONS = {
         *("method.galore.svd=randomized", "method.galore.rank=4"),
     ],
     "fedit-private": [
-        *(
-            "method=fedit",
-            "method.weighting=uniform",
-            "cohort.sampling=poisson",
-            "cohort_size=2",
-            "privacy.unit=client",
-        ),
-        *("privacy.clip_norm=0.05", "privacy.epsilon=20", "privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"),
+        *("method=fedit", "method.weighting=uniform", "cohort.sampling=poisson", "cohort_size=2"),
+        *("privacy.unit=client", "privacy.clip_norm=0.05", "privacy.epsilon=20"),
+        *("privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"),
     ],
     "fedit-masked": ["method=fedit", "num_clients=5", "privacy.secure_aggregation=true"],
     "fedit-examples": ["method=fedit", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1"],
     "fedex_lora-masked": [
-        *("method=fedex_lora", "method.aggregate_by=sums", "num_clients=4", "privacy.secure_aggregation=true"),
+        *("method=fedex_lora", "method.aggregate_by=sums", "method.sketch_width=8", "num_clients=4"),
+        "privacy.secure_aggregation=true",
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
     ],
 }
@@ -74,6 +73,7 @@ KILLED_ON_PUSH = {
     "rolora-fedavgm",
     "fedsa_lora-keep",
     "fedex_lora-keep",
+    "fedex_lora-sums",
     "flora-bfloat16",
     "fedftg-keep",
     "fedsvd",
@@ -81,7 +81,7 @@ KILLED_ON_PUSH = {
     "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
+SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.payload import MODEL
+from fedlit.round.private_sums import Release
 from fedlit.round.rules.fedavg import FedAvg, NoAggregation
 from fedlit.round.rules.fedex_lora import FedExLora
 from fedlit.round.rules.fedsvd import FedSvd
@@ -381,3 +382,46 @@ def test_options_that_make_no_sense(rule: type[ProductRule], options: dict[str, 
     with pytest.raises(UserError, match=message) as caught:
         rule(**options)
     assert "\n" not in str(caught.value)
+
+
+# Under noise
+
+
+@pytest.mark.parametrize("name", ["average", "flora", "flexlora"])
+@pytest.mark.parametrize("num_clients", [0, 2])
+def test_a_noisy_round_stays_within_its_noise(name: str, num_clients: int) -> None:
+    """Also one to which nobody came: the sums are the server's own, and noise."""
+    server = make_server(make_layers(), seeded())
+    generator = seeded(1)
+    clients = {
+        client_id: {name: tensor + 1e-3 * random_factors(server.layers, generator)[name] for name, tensor in
+                    server.shared.items()}
+        for client_id in range(num_clients)
+    }  # fmt: skip
+    _, rule = both(name, sketch_width=8)
+    release = Release(
+        seed=0,
+        round_idx=0,
+        expected=100,
+        clip_norm=1.0,
+        noise_multiplier=1e-3 * rule.num_sums(server) ** 0.5,
+    )
+    plan = replace(make_plan(list(clients), (0.01,) * num_clients), expected=100)
+    cohort = Cohort(plan, {MODEL: server.shared}, keeps=True, release=release, num_sums=rule.num_sums(server))
+    for client_id, tensors in clients.items():
+        cohort.add(client_id, {MODEL: tensors})
+    cohort.close(list(clients))
+    after = rule(cohort, server)
+    for layer in server.layers:
+        moved = float((effective(layer, after) - effective(layer, server)).norm())
+        assert 0 < moved < 0.02, "noise of 1e-5 in some 400 numbers, times factors of size 5, and the clients' 2 %"
+
+
+def test_a_sum_more_than_declared_is_refused() -> None:
+    server = make_server(make_layers(), seeded())
+    _, rule = both("flora", sketch_width=8)
+    release = Release(seed=0, round_idx=0, expected=4, clip_norm=1.0, noise_multiplier=1.0)
+    plan = replace(make_plan([], ()), expected=4)
+    cohort = Cohort(plan, {MODEL: server.shared}, keeps=True, release=release)
+    with pytest.raises(UserError, match="asks for 2 sums of what clients sent, and says that it asks for 1"):
+        rule(cohort, server)

@@ -38,6 +38,8 @@ OTHER_VALUES = {
     "galore.rank": "3",
     "residual_rank": "2",
     "svd_every": "2",
+    "aggregate_by": "sums",
+    "sketch_width": "5",
     "weighting": "uniform",
 }
 OTHER_OF_RECIPE = {
@@ -268,6 +270,8 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=fedit local.scaffold=true local.prox_mu=0.1 method.optimizer=sgd", "local.prox_mu=0.1 adds to each"),
         ("method=fedrot_lora local.scaffold=true method.optimizer=sgd", "the transform Rotation changes them"),
         ("method=fedex_lora method.assignment=keep method.residual_rank=2", "leave one of them out"),
+        ("method=fedex_lora method.assignment=keep method.aggregate_by=sums", "holds every client's own factors"),
+        ("method=flora method.sketch_width=5", "leave one of them out"),
     ],
 )
 def test_parts_that_do_not_fit_say_who_needs_what(arguments: str, message: str) -> None:

@@ -175,9 +175,12 @@ def _scores(collection: Collection, facet: Facet) -> dict[str, str]:
 
 
 def _costs(facet: Facet) -> list[str]:
-    """Return the names of the costs that the facet's runs tell; all of them before the first round."""
+    """Return the names of the costs that the facet's runs tell, or before the first round will tell."""
     rounds = [record for entry in facet.entries for record in trained(entry.records)]
-    return [name for name, cost in COSTS.items() if not rounds or any(cost.key in record for record in rounds)]
+    if rounds:
+        return [name for name, cost in COSTS.items() if any(cost.key in record for record in rounds)]
+    is_private = any(entry.config.privacy.unit != "none" for entry in facet.entries if entry.config)
+    return [name for name in COSTS if name != "epsilon" or is_private]
 
 
 def _any_record_has(facet: Facet, key: str) -> bool:

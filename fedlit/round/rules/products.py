@@ -1,8 +1,8 @@
 """The mean of the clients' products of factors: from the factors side by side, or from two sums.
 
 A server that sees sums alone, since they are masked or noisy, cannot have the clients' factors. With
-`aggregate_by=sums` it asks twice (the range finder of Halko, Martinsson and Tropp, arXiv 0909.4061, as FedASK, Li et
-al., NeurIPS 2025, has it for LoRA), with Omega (in, w) Gaussian, from a stream of its own for each round:
+`aggregate_by=sums` it asks twice (the range finder of Halko, Martinsson and Tropp, arXiv 0909.4061, which FedASK, Wen
+et al., arXiv 2507.09990, has for LoRA), with Omega (in, w) Gaussian, from a stream of its own for each round:
 
     Y = sum_i p_i s B_i (A_i Omega),    Q = qr(Y),    P = sum_i p_i s A_i' (B_i' Q),    M = sum_i p_i s B_i A_i = Q P'
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from factor_rounds import WEIGHTS, aggregated, make_layers, make_plan, make_server, random_factors, seeded
+from factor_rounds import WEIGHTS, aggregated, make_cohort, make_layers, make_plan, make_server, random_factors, seeded
 from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from fedlit.adapters import trainable
@@ -21,6 +21,7 @@ from fedlit.config import LocalConfig, MethodConfig, RunConfig
 from fedlit.methods import build_method
 from fedlit.models import PROJECTIONS
 from fedlit.planning import first_traffic, make_traffic
+from fedlit.process import communication
 from fedlit.round.cohort import Cohort
 from fedlit.round.observers import RoundView
 from fedlit.round.observers.traffic import TrafficObserver
@@ -31,6 +32,7 @@ from fedlit.round.rules.fedex_lora import FedExLora
 from fedlit.round.rules.fedsvd import FedSvd
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.rules.flora import Flora
+from fedlit.round.rules.products import ProductRule
 from fedlit.round.server import ServerState
 from fedlit.round.transforms import Transforms
 from fedlit.round.transforms.rank_scaling import RankScaling
@@ -132,6 +134,7 @@ def scalars(
     return {client_id: (part.uplink_bytes / 4, part.downlink_bytes / 4) for client_id, part in parts.items()}
 
 
+SUMS = {"aggregate_by": "sums"}
 # Scalars up and down of one layer, three clients of rank 8 on q, k and v unless said.
 PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "fedit": ("fedit", {}, A8 + B8, A8 + B8),
@@ -150,6 +153,27 @@ PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "fedex_lora, reinitialize": ("fedex_lora", {"assignment": "reinitialize"}, A8 + B8, 24 * 4096 + 2 * 24 * 2304),
     "fedex_lora, keep": ("fedex_lora", {"assignment": "keep"}, A8 + B8, 24 * 4096 + 2 * 24 * 2304),
     "flora": ("flora", {}, A8 + B8, 3 * (A8 + B8)),
+    # By sums: Y (out, w) and P (in, w) up in float64, 2 units of 4 bytes a number, and Q (out, w) down the same way.
+    # Of FLoRA and FlexLoRA w = 3 * 8 + 2 = 26, and factors stay at home: 26 * 4096 + 2 * 26 * 2304 = 226,304 numbers.
+    # FLoRA's result is Q, which is there already, and P in single precision: 26 * 3 * 2048 = 159,744.
+    "flora, sums": ("flora", SUMS, 2 * 226_304, 2 * 26 * 2560 + 159_744),
+    "fedex_lora, reinitialize, sums": (
+        *("fedex_lora", {"assignment": "reinitialize", **SUMS}),
+        *(2 * 226_304, 2 * 26 * 2560 + 159_744),
+    ),
+    "flexlora, sums": ("flexlora", SUMS, 2 * 226_304, 2 * 26 * 2560 + A8 + B8),
+    # Of FedEx-LoRA the means besides, and w = 2 * 8 + 2 = 18: 18 * 4096 + 2 * 18 * 2304 = 156,672.
+    "fedex_lora, sums": ("fedex_lora", SUMS, A8 + B8 + 2 * 156_672, A8 + B8 + 2 * 18 * 2560 + 18 * 3 * 2048),
+    "fedex_lora, sums, rank 4": (
+        *("fedex_lora", {"residual_rank": 4, **SUMS}),
+        *(A8 + B8 + 2 * 156_672, A8 + B8 + 2 * 18 * 2560 + 4 * 4096 + 2 * 4 * 2304),
+    ),
+    "fedex_lora, sums, rank 0": ("fedex_lora", {"residual_rank": 0, **SUMS}, A8 + B8, A8 + B8),
+    # 300 columns on q, (2048, 2048), and no more than 256 on k and v, (256, 2048).
+    "flora, sums, wide": (
+        *("flora", {"sketch_width": 300, **SUMS}),
+        *(2 * (300 * 4096 + 2 * 256 * 2304), 2 * (300 * 2048 + 2 * 256 * 256) + 300 * 2048 + 2 * 256 * 2048),
+    ),
     "fed_sb": ("fed_sb", {"lora_rank": 25}, 3 * 625, 3 * 625),
     "fedit, attention": (
         "fedit",
@@ -186,6 +210,32 @@ def test_each_client_pays_for_its_own_rank() -> None:
         own = {0: 22 * 4 * 8704, 1: 22 * 16 * 8704, 3: 22 * 2 * 8704}
         stack = 22 * (4 + 16 + 2) * 8704
         assert parts == {client_id: (up, stack if name == "flora" else up) for client_id, up in own.items()}
+
+
+def test_by_sums_ranks_add_up_and_a_lost_client_has_no_basis() -> None:
+    """Ranks 4, 16 and 2 came, 8 was lost: w = 22 + 2. A rank of q, k and v costs 8,704 numbers a layer."""
+    for name in ("flexlora", "flora"):
+        federation = on_meta("tinyllama", name, {"lora_rank": [4, 16, 8, 2], **SUMS}, num_clients=4)
+        parts = federation.host.method.rule.traffic(
+            federation.server, {0: True, 1: True, 2: False, 3: True}, federation.host.trains(0)
+        )
+        assert {client: part.uplink_bytes for client, part in parts.items()} == {
+            **dict.fromkeys((0, 1, 3), 22 * 8 * 24 * 8704),
+            2: 0,
+        }
+        basis, p, own = 22 * 8 * 24 * 2560, 22 * 4 * 24 * 6144, 22 * 4 * 8704
+        if name == "flexlora":
+            down = {0: basis + 4 * own, 1: basis + 16 * own, 2: 8 * own, 3: basis + 2 * own}
+        else:
+            down = {0: basis + p, 1: basis + p, 2: 24 * own, 3: basis + p}
+        assert {client: part.downlink_bytes for client, part in parts.items()} == down
+
+
+def test_by_sums_one_client_leaves_no_residual_and_nobody_no_sums() -> None:
+    federation = on_meta("tinyllama", "fedex_lora", {"lora_rank": 8, **SUMS})
+    assert scalars(federation, client_ids=(1,)) == {1: (22 * (A8 + B8), 22 * (A8 + B8))}
+    federation = on_meta("tinyllama", "flora", {"lora_rank": 8, **SUMS})
+    assert set(federation.record((0, 1, 2), returned=()).values()) == {0}
 
 
 def test_rolora_sends_the_factor_of_the_round() -> None:
@@ -324,6 +374,36 @@ def test_a_round_s_downlink_is_what_its_own_step_changed(rule: AggregationRule) 
         server = replace(after, frozen={})
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        FlexLora(aggregate_by="sums"),
+        FedExLora(aggregate_by="sums"),
+        FedExLora(aggregate_by="sums", residual_rank=2),
+        FedExLora(aggregate_by="sums", assignment="reinitialize", sketch_width=5),
+        Flora(aggregate_by="sums"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("with_head", [False, True])
+def test_by_sums_the_counts_are_the_numbers_that_are_summed(
+    rule: ProductRule, with_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up: the integers of every sum that is reduced, 8 bytes each, and less for what is a mean of its own."""
+    server, clients = mixed_round((3, 3, 3, 3, 3))
+    head = {"classifier.weight": torch.ones(5, 7, dtype=torch.float64)} if with_head else {}
+    server = replace(server, shared={**server.shared, **head})
+    clients = {client_id: {**tensors, **head} for client_id, tensors in clients.items()}
+    sizes: list[int] = []
+    monkeypatch.setattr(communication, "sum_in_place", lambda buffer: sizes.append(buffer.numel()))
+    rule(make_cohort(server, clients, WEIGHTS[3]), server)
+    if not isinstance(rule, FedExLora) or rule.assignment != "average":
+        assert len(sizes) == 2 + with_head
+        sizes = [*([35] if with_head else []), *sizes[-2:]]  # a mean has the factors too, which do not travel
+    for part in rule.traffic(server, dict.fromkeys(clients, True), server.shared).values():
+        assert part.uplink_bytes == 8 * sum(sizes)
+
+
 @pytest.mark.parametrize("name", ["fedex_lora", "flora"])
 def test_a_lost_client_is_sent_what_the_others_are(name: str) -> None:
     """The residual, or the stack, of those who returned: two of three."""
@@ -358,6 +438,9 @@ def mixed_round(ranks: tuple[int, ...] = (2, 4, 3, 1, 4)) -> tuple[ServerState, 
         FlexLora(),
         Flora(),
         FedAvg(),
+        FedExLora(aggregate_by="sums"),
+        FlexLora(aggregate_by="sums"),
+        Flora(aggregate_by="sums"),
     ],
     ids=repr,
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fedlit.secure import SecureAggregation
 from fedlit.secure.channel import MaskedChannel
 from fedlit.secure.masks import MaskSum
 from fedlit.secure.messages import Secret
-from fedlit.secure.players import sealing_key
+from fedlit.secure.players import sealing_key, self_mask_key
 from fedlit.secure.primitives import BLOCK, KeyStream
 
 NUM = 200_000
@@ -99,18 +100,31 @@ def test_masks_of_clients_sums_and_rounds_are_unrelated() -> None:
             require_uniform(mask - other)
 
 
+def test_no_key_is_used_for_two_masks() -> None:
+    """A pair's key stands with both of its clients, a client's own with itself, each in one sum of one round."""
+    used = Counter(
+        key
+        for round_idx in (0, 1)
+        for sum_index in (0, 1, 2)
+        for client in (1, *SENDERS)
+        for key, _ in channel(round_idx)._masks_on(client, sum_index)
+    )
+    assert Counter(used.values()) == {1: 2 * 3 * 6, 2: 2 * 3 * 15}
+
+
 def test_each_kind_of_mask_hides_alone(plain: Tensor) -> None:
     """The pairwise masks when the seed of the self mask is known, and the self mask when all pairwise ones are: a
     server that takes a client for lost holds its key, and the vector may still come.
     """
     round_ = channel()
-    own, *pairs = round_._masks_on(5, 0)
+    own = [(self_mask_key(round_._player(5).self_seed, 0, 0, 5), 1)]
+    pairs = [(round_._pair_mask_key(5, other, 0), 1 if other > 5 else -1) for other in (1, 3, 8, 9, 12)]
     sent = masked(round_, 5, plain)
-    for known in ([own], pairs):
+    for known in (own, pairs):
         left = sent - torch.from_numpy(MaskSum(known).take(NUM))
         require_uniform(left)
         assert abs(correlation(left, plain)) < 5
-    assert torch.equal(sent - torch.from_numpy(MaskSum([own, *pairs]).take(NUM)), plain)
+    assert torch.equal(sent - torch.from_numpy(MaskSum(own + pairs).take(NUM)), plain)
 
 
 def test_a_sum_of_some_is_uniform_too(plain: Tensor) -> None:
@@ -119,7 +133,7 @@ def test_a_sum_of_some_is_uniform_too(plain: Tensor) -> None:
     for clients in ([3, 5], SENDERS[:-1]):
         total = sum((masked(round_, client, plain, len(clients)) for client in clients), start=torch.zeros_like(plain))
         require_uniform(total)
-        seeds = [round_._masks_on(client, len(clients))[0] for client in clients]
+        seeds = [(self_mask_key(round_._player(client).self_seed, 0, len(clients), client), 1) for client in clients]
         require_uniform(total - torch.from_numpy(MaskSum(seeds).take(NUM)))
 
 

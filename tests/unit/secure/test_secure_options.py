@@ -139,3 +139,10 @@ def test_two_processes_draw_the_same_round() -> None:
     first, _ = run_round(protocol, range(6), vectors, round_idx=9)
     second, _ = run_round(SecureAggregation(seed=3, neighbours=4), range(6), vectors, round_idx=9, num_processes=6)
     assert first is not None and second is not None and first.equal(second)
+
+
+def test_neighbours_are_drawn_anew_each_round() -> None:
+    protocol = SecureAggregation(seed=3, neighbours=4)
+    graphs = [protocol.round(round_idx, range(20), [])._graph for round_idx in (0, 0, 1)]
+    assert graphs[0] == graphs[1] != graphs[2]
+    assert SecureAggregation(seed=4, neighbours=4).round(0, range(20), [])._graph != graphs[0]

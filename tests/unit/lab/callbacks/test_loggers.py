@@ -106,6 +106,16 @@ def test_the_table_has_the_union_of_columns_and_empty_cells() -> None:
     assert to_csv([]) == "round\n"
 
 
+def test_epsilon_is_a_cost_of_private_runs_alone() -> None:
+    private = [ALL_RECORDS[0], *({**ALL_RECORDS[i], "privacy/epsilon": 1.0 + i} for i in (1, 2))]
+    rows = list(csv.DictReader(io.StringIO(to_csv(private))))
+    assert [row["cost/epsilon"] for row in rows] == ["0.0", "2.0", "3.0"]
+    assert numbers(private, "causal_lm")["cost/epsilon"] == 3.0
+    for records in (ALL_RECORDS[:1], ALL_RECORDS):
+        assert "cost/epsilon" not in to_csv(records)
+        assert "cost/epsilon" not in numbers(records, "causal_lm")
+
+
 def test_values_survive_the_table() -> None:
     value = 0.1 + 0.2
     assert float(next(csv.DictReader(io.StringIO(to_csv([{"round": 0, "x": value}]))))["x"]) == value

@@ -71,6 +71,18 @@ def test_a_cost_that_nobody_tells_is_absent() -> None:
     assert last.traffic_mb is None
 
 
+def test_epsilon_is_the_mean_of_the_seeds_that_have_one() -> None:
+    """An infinite one has no point; a seed without privacy has no part in it."""
+    told = ((2.0, 3.0), (4.0, math.inf), None)
+    runs = []
+    for epsilons in told:
+        records: list[dict[str, object]] = [{"round": i, KEY: 0.1 * i} for i in range(3)]
+        for record, epsilon in zip(records[1:], epsilons or (), strict=False):
+            record["privacy/epsilon"] = epsilon
+        runs.append(points_of(entry(*records)))
+    assert costs(runs, [0, 1, 2]) == {"epsilon": [0.0, 3.0, 3.0]}
+
+
 def test_what_is_not_finite_is_left_out_and_the_later_record_counts() -> None:
     time = {"time/round_s": 1.0}
     first, again = {"round": 2, KEY: 0.5, **time}, {"round": 2, KEY: 0.7, "flag": True, "text": "x", **time}

@@ -132,6 +132,16 @@ def test_a_panel_shows_more_lines_than_the_ten_of_wandb(tmp_path: Path) -> None:
     }
 
 
+def test_epsilon_is_an_axis_of_private_runs_before_their_first_round(tmp_path: Path) -> None:
+    axes = {}
+    for name, words in {"private": ["privacy.unit=client"], "plain": []}.items():
+        make_run(tmp_path / name, "seed=0", *words, num_records=0)
+        section = spec(collect([str(tmp_path / name)]))
+        axes[name] = {panel["xAxis"] for _, panel in panels(section) if "xAxis" in panel}
+    assert axes["private"] == {"round", *(f"cost/{name}" for name in COSTS)}
+    assert axes["private"] - axes["plain"] == {"cost/epsilon"}
+
+
 def one_line(caught: pytest.ExceptionInfo[UserError]) -> str:
     assert "\n" not in str(caught.value)
     return str(caught.value)
