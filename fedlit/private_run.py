@@ -60,6 +60,12 @@ def _require_full_rounds(config: RunConfig, cohort_size: int) -> None:
     """Refuse cohorts that may come out so small that they cannot be masked: such a round stands still, which tells how
     many came, and no epsilon is of that. Where it is a hundred times less likely than delta it does not matter.
     """
+    if config.privacy.unmask_dropout:
+        raise UserError(
+            f"privacy.unmask_dropout={config.privacy.unmask_dropout:g} leaves rounds void by how many "
+            "come, which cohort.sampling=poisson hides and no epsilon is of; give privacy.unmask_dropout=0, or "
+            "cohort.sampling=fixed"
+        )
     num_clients = config.num_clients + config.privacy.canaries
     chance = config.num_rounds * fewer_than(FEWEST, num_clients, cohort_size / num_clients)
     if chance > config.privacy.delta / 100:

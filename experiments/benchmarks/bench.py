@@ -44,6 +44,7 @@ SCRIPTS = (
     Script(name="labelled", shows="logits at labelled positions over all logits"),
     Script(name="mean", shows="the fixed-point sum over a float32 all-reduce"),
     Script(name="noise", shows="discrete Gaussian noise over NumPy's normal floats"),
+    Script(name="private_rounds", shows="rounds under client-level privacy, and under masks, over plain ones"),
     Script(name="masks", shows="a round with secure aggregation over a plain one"),
     Script(name="aggregation", shows="rules from factors over dense products"),
     Script(name="galore", shows="the randomised SVD of GaLore over the full one"),
