@@ -38,16 +38,16 @@ def integral(order):
 accountant = rdp.RdpAccountant(ORDERS, dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
 accountant.compose(dp_accounting.PoissonSampledDpEvent(RATE, dp_accounting.GaussianDpEvent(NOISE)))
 for order, told in zip(ORDERS, accountant.rdp, strict=True):
-    print(f"order {order}: {told:.5f}, by the integral {integral(order):.5f}")
+    print(f"order {order}: {told:.4f}, by the integral {integral(order):.4f}")
 PYTHON
 "$work/venv/bin/python" "$work/test.py" 2>/dev/null | tee "$work/seen"
 diff "$work/seen" - <<'SEEN'
-order 1.1: inf, by the integral 0.00810
-order 1.5: inf, by the integral 0.01174
-order 1.9: 0.01661, by the integral 0.01590
-order 2: 0.01704, by the integral 0.01704
-order 2.5: 0.02385, by the integral 0.02350
-order 3: 0.03171, by the integral 0.03171
-order 3.5: 0.04282, by the integral 0.04272
+order 1.1: inf, by the integral 0.0081
+order 1.5: inf, by the integral 0.0117
+order 1.9: 0.0166, by the integral 0.0159
+order 2: 0.0170, by the integral 0.0170
+order 2.5: 0.0239, by the integral 0.0235
+order 3: 0.0317, by the integral 0.0317
+order 3.5: 0.0428, by the integral 0.0427
 SEEN
 echo "as written above"
