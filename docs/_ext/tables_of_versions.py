@@ -36,6 +36,8 @@ PURPOSES = {
     "jinja2": "chat templates",
     "tensorboard": "logger",
     "wandb-workspaces": "`fedlit page --wandb`",
+    "dp-accounting": "epsilon, and the noise that fits one (`privacy.unit`)",
+    "cryptography": "keys and masks of `privacy.secure_aggregation=true`",
     "pycocoevalcap": "the score `meteor_15`; needs a Java runtime",
     "sphinx": "this site",
     "furo": "this site",

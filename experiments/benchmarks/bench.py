@@ -40,6 +40,7 @@ SCRIPTS = (
     Script(name="local_training", shows="local steps over a bare loop of steps"),
     Script(name="clients", shows="several clients in one forward pass over one after the other"),
     Script(name="private", shows="clients' own models, several in one forward pass"),
+    Script(name="per_example", shows="steps by DP-SGD over plain ones"),
     Script(name="labelled", shows="logits at labelled positions over all logits"),
     Script(name="mean", shows="the fixed-point sum over a float32 all-reduce"),
     Script(name="noise", shows="discrete Gaussian noise over NumPy's normal floats"),

@@ -17,6 +17,7 @@ from fedlit.round.private_sums import AdaptiveClip, Channel, Release
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.server import ServerState
 from fedlit.secure import SecureAggregation
+from fedlit.secure.channel import MaskedChannel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class PrivateRounds:
 
     def channel(self, plan: RoundPlan) -> Channel | None:
         """Return what masks the clients' sums of a round; None where nothing does."""
-        return None if self.masks is None else self.masks.round(plan.round_idx, plan.invited, plan.arriving)
+        return None if self.masks is None else MaskedChannel(self.masks, plan.round_idx, plan.invited, plan.arriving)
 
     def booked(self, cohort: Cohort, before: ServerState, after: ServerState) -> ServerState:
         """Return the server after a round, with what it has spent."""

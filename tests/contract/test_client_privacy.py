@@ -117,11 +117,19 @@ def test_a_factor_that_does_not_train_gets_no_noise(builder: Builder) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["method=ffa_lora"], ["method=fedsvd"], ["method=fed_sb", "method.init=weights"], ["method=fedsa_lora"]]
+    "options",
+    [
+        ["method=ffa_lora"],
+        ["method=fedsvd"],
+        ["method=fed_sb", "method.init=weights"],
+        ["method=fedsa_lora"],
+        ["method=scl"],
+    ],
 )
 def test_recipes_of_sums_run_under_it(builder: Builder, options: Sequence[str]) -> None:
     federation = builder.run("one", *private(NOISE, *options))
     assert records(federation)[-1]["privacy/releases"] == 3
+    assert "init/loss_before" not in records(federation)[0]  # measured on clients' rows
 
 
 def test_an_adaptive_norm_stands_in_the_record_and_is_resumed(builder: Builder) -> None:

@@ -276,6 +276,34 @@ FAULTS = (
         ("contract/test_clients_per_batch.py",),
     ),
     Fault(
+        "GPT-2's positions are one row for all",
+        "client/per_example/recording.py",
+        "if x.shape[0] == 1 < self._rows.num_rows and not in_line:",
+        "if False:",
+        ("unit/client/per_example/test_kinds_of_layers.py",),
+    ),
+    Fault(
+        "a tied weight's norm lacks the product of its two uses",
+        "client/per_example/pieces.py",
+        "total = total + 2 * _inner(one, other)",
+        "pass",
+        ("unit/client/per_example/test_kinds_of_layers.py",),
+    ),
+    Fault(
+        "all steps of a client's round have one noise",
+        "client/per_example/noise.py",
+        'f"example noise/{step}"',
+        '"example noise/0"',
+        ("unit/client/trainers/test_example.py",),
+    ),
+    Fault(
+        "a private step's gradient is a sum, not over the rows that it expects",
+        "client/per_example/steps.py",
+        "total / work.num_expected",
+        "total / 1",
+        ("unit/client/trainers/test_example.py",),
+    ),
+    Fault(
         "half the noise that is claimed",
         "round/private_sums.py",
         "return math.ceil(self.noise_multiplier * self.noise_scale * self._bound)",
@@ -415,6 +443,13 @@ FAULTS = (
         "return min(1.0, batch_size / num_rows)",
         "return 1 / -(-num_rows // batch_size)",
         ("unit/client/test_poisson_order.py",),
+    ),
+    Fault(
+        "a parameter that the loss does not use gets no noise",
+        "client/per_example/steps.py",
+        "if name in noise:",
+        "if name in noise and total is not None:",
+        ("unit/client/trainers/test_example.py",),
     ),
     Fault(
         "the accountant counts a round too few",
