@@ -159,7 +159,9 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     if backbone.start is not None:
         folder.begin_from(backbone.start.record())
     task = make_task(plan, backbone)
-    layers, facts = attach_adapter(plan, backbone, calibration_batches(plan, backbone.model, task))
+    # Adapters that need clients' rows are refused where these are private; the others would only measure themselves.
+    calibration = calibration_batches(plan, backbone.model, task) if config.privacy.unit == "none" else None
+    layers, facts = attach_adapter(plan, backbone, calibration)
     host = ModelHost(backbone.model, method, layers)
     module = ClientModule(backbone.model, task, method, host.trained)
     module.configure_optimizers()  # its mistakes are told before the first evaluation

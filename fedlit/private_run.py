@@ -1,5 +1,6 @@
 """The privacy of a run: its claim before the first round, what watches it, and an audit's canaries."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.plan import Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.scheduling import make_canaries
-from fedlit.secure import SecureAggregation
+from fedlit.secure import FEWEST, SecureAggregation
 
 
 def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
@@ -45,12 +46,39 @@ def _masks(config: RunConfig, cohort_size: int) -> SecureAggregation | None:
         return None
     if config.cohort.sampling == "fixed":
         SecureAggregation.require_cohort(cohort_size)
+    elif privacy.unit == "client":
+        _require_full_rounds(config, cohort_size)
     return SecureAggregation(
         seed=config.seed,
         threshold=privacy.threshold,
         neighbours=privacy.neighbours,
         unmask_dropout=privacy.unmask_dropout,
     )
+
+
+def _require_full_rounds(config: RunConfig, cohort_size: int) -> None:
+    """Refuse cohorts that may come out so small that they cannot be masked: such a round stands still, which tells how
+    many came, and no epsilon is of that. Where it is a hundred times less likely than delta it does not matter.
+    """
+    if config.privacy.unmask_dropout:
+        raise UserError(
+            f"privacy.unmask_dropout={config.privacy.unmask_dropout:g} leaves rounds void by how many "
+            "come, which cohort.sampling=poisson hides and no epsilon is of; give privacy.unmask_dropout=0, or "
+            "cohort.sampling=fixed"
+        )
+    num_clients = config.num_clients + config.privacy.canaries
+    chance = config.num_rounds * fewer_than(FEWEST, num_clients, cohort_size / num_clients)
+    if chance > config.privacy.delta / 100:
+        raise UserError(
+            f"privacy.secure_aggregation=true leaves rounds of fewer than {FEWEST} clients void, which tells how many "
+            f"came, and with cohort_size={cohort_size} that happens with probability {chance:.1g}, more than a "
+            f"hundredth of privacy.delta={config.privacy.delta:g}; give a larger cohort_size, or cohort.sampling=fixed"
+        )
+
+
+def fewer_than(num: int, num_clients: int, rate: float) -> float:
+    """Return the probability that fewer clients come, each by itself with this probability."""
+    return sum(math.comb(num_clients, k) * rate**k * (1 - rate) ** (num_clients - k) for k in range(num))
 
 
 def most_steps(plan: Plan, schedule: Schedule) -> Sequence[int]:
@@ -77,11 +105,12 @@ def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple
     """Return what a run will claim, by which mechanism, and how its sums are hidden: for a person."""
     config, claim, lines = privacy.config, privacy.claim, list[str]()
     if claim is not None:
-        spent = claim.spent(config.num_rounds, most_steps(plan, schedule))
-        limit = "" if claim.limit is None else f"; at most {claim.limit:g} may be spent"
+        num_rounds, limit = config.num_rounds, "" if claim.limit is None else f"; at most {claim.limit:g} may be spent"
+        if claim.limit is not None and claim.mechanism is not None and claim.most_releases < num_rounds:
+            num_rounds, limit = claim.most_releases, f" of {num_rounds}; no more than {claim.limit:g} may be spent"
+        spent = claim.spent(num_rounds, most_steps(plan, schedule))
         lines = [
-            f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} in {config.num_rounds} rounds"
-            f"{limit}",
+            f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} in {num_rounds} rounds{limit}",
             f"noise multiplier {claim.noise_multiplier:.5g}, clip norm {config.privacy.clip_norm:g}; "
             f"{claim.mechanism_in_words} ({spent.adjacency}, {spent.accountant.upper()})",
         ]

@@ -45,7 +45,7 @@ def run_round(
     num = len(next(iter(vectors.values()))) if vectors else 5
     total = torch.zeros(num, dtype=torch.int64)
     for process in range(num_processes):
-        channel = settings.round(round_idx, invited, sorted(vectors))
+        channel = MaskedChannel(settings, round_idx, invited, sorted(vectors))
         buffer = torch.zeros(num, dtype=torch.int64)
         for client in sorted(vectors)[process::num_processes]:
             buffer += masked(channel, client, vectors[client], sum_index)

@@ -15,28 +15,33 @@ PIECES = (
     ("fedlit.store.checkpoint", "Checkpoints", "save", "checkpoint"),
     ("fedlit.store.folder", "RunFolder", "append", "record"),
     ("fedlit.client.steps", "LocalSteps", "run", "steps"),
+    ("fedlit.round.private_sums", "Release", "encoded", "norms"),
+    ("fedlit.round.private_sums", "Release", "add_noise", "noise"),
+    ("fedlit.round.private_rounds", "PrivateRounds", "booked", "ledger"),
+    ("fedlit.privacy.claim", "Claim", "spent", "accountant"),
+    ("fedlit.secure.channel", "MaskedChannel", "before_reduce", "unmasking"),
 )
 """Methods whose CPU seconds are told: module, class, method, name. One that is gone is left out."""
 
 
 def main(words: Sequence[str]) -> None:
-    """Run `fedlit run WORDS`; a turn begins where a round asks for its plan, and ends where the next one does."""
+    """Run `fedlit run WORDS`; a turn begins where a round does, and ends where the next one begins."""
     turns = Turns()
     spent: Counter[str] = Counter()
     # After the channel is made: fedlit prints.
     from fedlit import cli  # noqa: PLC0415
-    from fedlit.round.plan import Schedule  # noqa: PLC0415
+    from fedlit.round.loop import Federation  # noqa: PLC0415
 
     for place in PIECES:
         _time(*place, spent)
-    plan = Schedule.plan
+    begin = Federation._stop_if_asked  # what a round does first, and once
 
-    def at_its_turn(schedule: Schedule, round_idx: int) -> Any:
+    def at_its_turn(federation: Federation) -> None:
         turns.next(spent)
         spent.clear()
-        return plan(schedule, round_idx)
+        begin(federation)
 
-    Schedule.plan = at_its_turn  # type: ignore[assignment,method-assign]
+    Federation._stop_if_asked = at_its_turn  # type: ignore[method-assign]
     raise SystemExit(cli.main(["run", *words]))
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedlit.round.fixed_point import FixedPointSum, encode
 from fedlit.secure import SecureAggregation
+from fedlit.secure.channel import MaskedChannel
 
 DISTINCT = 4
 """Different clients' tensors in memory; the others have the same numbers and masks of their own."""
@@ -87,7 +88,7 @@ class Sides:
 
     def masked(self) -> Tensor:
         """Return the same sum of masked clients; each call is a round with keys of its own."""
-        channel = self._protocol.round(next(self._rounds), range(self._case.num_clients), self._senders)
+        channel = MaskedChannel(self._protocol, next(self._rounds), range(self._case.num_clients), self._senders)
         total = FixedPointSum(self._server)
         for client in self._senders:
             encoded = encode(self._values[client % len(self._values)], self._server, 1 / self._case.num_clients)

@@ -58,6 +58,18 @@ def _client_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     cohort_size = values["cohort_size"] or num_clients
     if sampling not in ("fixed", "poisson"):
         yield "cohort.sampling", "is of a plugin, and the accountant knows fixed and poisson; give one of them"
+    if values["cohort.availability"] != "always":
+        yield (
+            "cohort.availability",
+            "is of a plugin that sees all who are invited, so that one client may decide whether others come, which "
+            "no epsilon is of; give cohort.availability=always",
+        )
+    if values["local.clients_per_batch"] > 1:
+        yield (
+            "local.clients_per_batch",
+            "trains several clients in one pass, whose rounding makes the change of each depend on who else came, "
+            "which no clip norm bounds; give local.clients_per_batch=1",
+        )
     deployed, population = (values["privacy.noise_cohort_size"] or cohort_size), values["privacy.population"]
     if deployed > (population or num_clients):
         key = "privacy.noise_cohort_size" if values["privacy.noise_cohort_size"] else "privacy.population"

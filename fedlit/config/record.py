@@ -152,7 +152,12 @@ def why_no_more_rounds(in_folder: RunConfig, num_rounds: int, *, reached_last: b
 
     reached_last: the run's last round is done, which was evaluated for being the last.
     """
-    old, local, every = in_folder.num_rounds, in_folder.local, in_folder.eval.every
+    old, local, every, privacy = in_folder.num_rounds, in_folder.local, in_folder.eval.every, in_folder.privacy
+    if privacy.unit != "none" and privacy.noise_multiplier is None:
+        return (
+            f"the noise of its rounds was made for privacy.epsilon={show(privacy.epsilon)} in num_rounds={old}, and "
+            f"more rounds ask for more noise in all of them; choose another run.name for num_rounds={num_rounds}"
+        )
     if local.schedule_over == "run" and (local.schedule != "constant" or local.warmup > 0):
         return (
             f"with local.schedule_over=run the learning rate of every step depends on num_rounds={old}; "

@@ -19,7 +19,7 @@ AccountantName = Literal["pld", "rdp"]
 Adjacency = Literal["add-or-remove", "replace-one"]
 
 LEAST_NOISE, MOST_NOISE = 1e-4, 1e6
-"""Noise multipliers that are tried; more noise than the most counts as the most."""
+"""Noise multipliers that are tried. More noise than the most counts as the most, less than the least as none."""
 PRECISION = 1e-4
 """Relative precision of a calibrated noise multiplier."""
 LEAST_SPENT = 0.9995
@@ -253,7 +253,7 @@ def _epsilon(mechanism: Mechanism, releases: int, delta: float, name: str, *, ro
     noise = min(mechanism.noise_multiplier, MOST_NOISE)
     if releases <= 0 or delta >= 1:
         return 0.0
-    if noise == 0 or delta <= 0:
+    if noise < LEAST_NOISE or delta <= 0:
         return math.inf
     size, population, kind = mechanism.cohort_size, mechanism.population, mechanism.kind
     if kind == "fixed":

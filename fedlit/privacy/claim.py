@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedlit.config.schema import RunConfig
-from fedlit.privacy.accounting import Mechanism, Spent, calibrated, spent, spent_by_clients
+from fedlit.errors import UserError
+from fedlit.privacy.accounting import Mechanism, Spent, calibrated, largest_rounds, spent, spent_by_clients
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """(epsilon, delta) of one unit, a client or an example of one.
 
-    noise_multiplier: of a round, or of a local step. limit: the most that may be spent. mechanism: of a round, for
-    unit=client. rows, batch_rows: training rows of every client, and those that a step expects, for unit=example.
+    noise_multiplier: of a round, or of a local step. limit: the most that may be spent. num_rounds: of the run at most.
+    mechanism: of a round, for unit=client. rows, batch_rows: training rows of every client, and those that a step
+    expects, for unit=example.
     """
 
     unit: str
@@ -23,6 +26,7 @@ class Claim:
     mechanism: Mechanism | None = None
     rows: tuple[int, ...] = ()
     batch_rows: int = 0
+    num_rounds: int = 0
 
     def spent(self, releases: int, steps: Sequence[int]) -> Spent:
         """Return what so many rounds, or so many local steps of every client, have cost: of the worst client."""
@@ -34,7 +38,17 @@ class Claim:
 
     def allows(self, releases: int, steps: Sequence[int]) -> bool:
         """Tell whether so much may be spent."""
-        return self.limit is None or self.spent(releases, steps).epsilon <= self.limit
+        if self.limit is None:
+            return True
+        if self.mechanism is not None:
+            return releases <= self.most_releases
+        return self.spent(releases, steps).epsilon <= self.limit
+
+    @cached_property
+    def most_releases(self) -> int:
+        """How many rounds fit: looked for once, since every epsilon of a round costs tenths of a second."""
+        assert self.mechanism is not None and self.limit is not None
+        return largest_rounds(self.mechanism, self.limit, self.delta, self.accountant, at_most=self.num_rounds)
 
     @property
     def mechanism_in_words(self) -> str:
@@ -67,6 +81,8 @@ def make_claim(config: RunConfig, rows: Sequence[int], most_steps: Sequence[int]
     batch_rows = config.local.batch_size * config.local.accumulate
     noise, limit, delta, accountant = privacy.noise_multiplier, privacy.epsilon, privacy.delta, privacy.accountant
     of_examples = privacy.unit == "example"
+    if noise is not None and limit is not None and not of_examples:
+        _require_one_round(client_mechanism(config, noise), limit, delta, accountant)
     if noise is None:
         assert limit is not None, "checked before"
         if of_examples:
@@ -80,9 +96,20 @@ def make_claim(config: RunConfig, rows: Sequence[int], most_steps: Sequence[int]
         accountant=accountant,
         limit=limit,
         mechanism=None if of_examples else client_mechanism(config, noise),
+        num_rounds=config.num_rounds,
         rows=tuple(rows) if of_examples else (),
         batch_rows=batch_rows if of_examples else 0,
     )
+
+
+def _require_one_round(mechanism: Mechanism, limit: float, delta: float, accountant: str) -> None:
+    """Raise a UserError where not even one round may be run."""
+    one = spent(mechanism, 1, delta, accountant).epsilon
+    if one > limit:
+        raise UserError(
+            f"privacy.epsilon={limit:g} is less than one round spends, {one:.4g} with privacy.noise_multiplier="
+            f"{mechanism.noise_multiplier:g}; give more noise, or leave privacy.noise_multiplier out"
+        )
 
 
 def _noise_of_the_worst(

@@ -60,8 +60,9 @@ class Cohort:
         trains = {f"{MODEL}/{name}" for name in plan.trains}
         self._still = {name for name in self._like if name.startswith(f"{MODEL}/") and name not in trains}
         self._most_sums = num_sums
-        self._num_sums = self._num_asked_again = self._num_integers = 0
+        self._num_sums = self._num_asked_again = 0
         self._total = FixedPointSum(self._like, release.num_beside if release else 0)
+        self._num_integers = self._total.num  # sent before anybody knows whether they can be read
         self._keeps = keeps
         self._kept: Kept = InMemory()
         self._added: set[int] = set()
@@ -169,6 +170,7 @@ class Cohort:
         reference = dict(sorted(function(dict(self._server[MODEL])).items()))
         self._num_asked_again += 1
         total, index = FixedPointSum(reference), self._num_asked_again
+        self._num_integers += total.num
         for client_id in self._kept.clients():
             values = function({name: self._kept.get(client_id, name) for name in self._server[MODEL]})
             require_summable(values, client_id, self.plan.round_idx)
@@ -178,7 +180,6 @@ class Cohort:
     def _reduced(self, total: FixedPointSum, sum_index: int = 0) -> Tensor:
         """Return a sum over all processes, with noise and without masks."""
         self._num_sums += 1
-        self._num_integers += total.num
         release, channel = self._release, self._channel
         if (release or channel) and self._num_sums > self._most_sums:
             raise UserError(

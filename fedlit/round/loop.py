@@ -133,7 +133,7 @@ class Federation:
     def _is_last(self) -> bool:
         """Whether no round follows: all are run, or the next would spend more than the privacy budget."""
         done = self.server.round_idx >= self.config.num_rounds
-        return done or not self.privacy.allows(self.server, self.schedule.plan(self.server.round_idx))
+        return done or not self.privacy.allows(self.server, self.schedule)
 
     def _train(self, plan: RoundPlan) -> tuple[Cohort, list[LocalWork], Record]:
         """Let every client of the plan train from the server's state."""

@@ -12,11 +12,12 @@ from fedlit.privacy.claim import Claim
 from fedlit.round.canaries import Canaries
 from fedlit.round.cohort import Cohort
 from fedlit.round.ledger import GROUP, SCORES, Ledger, book
-from fedlit.round.plan import RoundPlan
+from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.private_sums import AdaptiveClip, Channel, Release
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.server import ServerState
 from fedlit.secure import SecureAggregation
+from fedlit.secure.channel import MaskedChannel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +87,22 @@ class PrivateRounds:
 
     def channel(self, plan: RoundPlan) -> Channel | None:
         """Return what masks the clients' sums of a round; None where nothing does."""
-        return None if self.masks is None else self.masks.round(plan.round_idx, plan.invited, plan.arriving)
+        return None if self.masks is None else MaskedChannel(self.masks, plan.round_idx, plan.invited, plan.arriving)
 
     def booked(self, cohort: Cohort, before: ServerState, after: ServerState) -> ServerState:
         """Return the server after a round, with what it has spent."""
+        if cohort.void is not None and self.claim is not None:
+            # That the masks stayed on tells of how many came: it counts as if the sum had been read. Steps on examples
+            # were taken, and what a client keeps of them comes out in a later round.
+            taken = cohort.num_steps if self.claim.unit == "example" else {}
+            return Ledger.of(before).after(taken).in_server(after)
         return after if cohort.is_idle else book(cohort, before, after, self.adaptive, self.canaries)
 
-    def allows(self, server: ServerState, plan: RoundPlan) -> bool:
-        """Tell whether the round of a plan may be run: whether it keeps within the budget."""
-        if self.claim is None or not server.group(GROUP):
+    def allows(self, server: ServerState, schedule: Schedule) -> bool:
+        """Tell whether the next round may be run: whether it keeps within the budget."""
+        if self.claim is None or self.claim.limit is None or not server.group(GROUP):
             return True
-        ledger = Ledger.of(server).after({client_id: self.num_steps(client_id) for client_id in plan.arriving})
+        # Who comes is drawn only where it counts: a population may be large.
+        coming = schedule.plan(server.round_idx).arriving if self.claim.unit == "example" else ()
+        ledger = Ledger.of(server).after({client_id: self.num_steps(client_id) for client_id in coming})
         return self.claim.allows(ledger.releases, ledger.steps)

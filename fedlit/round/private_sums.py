@@ -121,7 +121,8 @@ class Release:
         num = sum(tensor.numel() for tensor in reference.values())
         # Rounding to integers moves each by a half at most, float64 the rest: what is left for the change itself.
         room = self.clip_norm * (1 - 1e-12) - 0.5 * math.sqrt(num) / (weight * 2.0**FRACTION_BITS)
-        factor = (room / norm.clamp(min=room)).clamp(max=1.0)
+        # Below the grid nothing may be sent: there is no room for rounding.
+        factor = (room / norm.clamp(min=room)).clamp(max=1.0) if room > 0 else torch.zeros_like(norm)
         return chain(
             encode(values, reference, factor * weight),
             self._counted((norm <= self.clip_norm).double(), weight, sum_index),

@@ -11,19 +11,14 @@ server that lies).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from fedlit.errors import UserError
 from fedlit.secure.graph import draw_graph
 from fedlit.secure.messages import SecureTraffic, traffic_of_client
 from fedlit.secure.primitives import require_library
 from fedlit.seeding import numpy_generator
-
-if TYPE_CHECKING:
-    from fedlit.secure.channel import MaskedChannel
 
 FEWEST = 3
 """Of one client the sum is its vector; of two, each knows the other's by taking off its own."""
@@ -92,18 +87,6 @@ class SecureAggregation:
         graph = draw_graph(range(cohort_size), self.neighbours, numpy_generator(self.seed, "secure/graph"))
         clients = (traffic_of_client(len(others), num_integers=num_integers) for others in graph.values())
         return sum(clients, start=SecureTraffic())
-
-    def round(self, round_idx: int, invited: Sequence[int], arriving: Sequence[int]) -> "MaskedChannel":
-        """Return the channel of a round; nothing is computed yet.
-
-        Args:
-            round_idx: from 0.
-            invited: the clients that exchange keys and shares when the round begins.
-            arriving: those of them that may send something.
-        """
-        from fedlit.secure.channel import MaskedChannel  # noqa: PLC0415  torch: mistakes in options are told before
-
-        return MaskedChannel(self, round_idx, invited, arriving)
 
 
 def _shown(num: int) -> str:

@@ -55,7 +55,7 @@ class Aborted:
 
 
 class MaskedChannel:
-    """The channel of one round; `SecureAggregation.round` makes it.
+    """The channel of one round; nothing is computed before it is used.
 
     Args:
         settings: of the run.

@@ -117,11 +117,19 @@ def test_a_factor_that_does_not_train_gets_no_noise(builder: Builder) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["method=ffa_lora"], ["method=fedsvd"], ["method=fed_sb", "method.init=weights"], ["method=fedsa_lora"]]
+    "options",
+    [
+        ["method=ffa_lora"],
+        ["method=fedsvd"],
+        ["method=fed_sb", "method.init=weights"],
+        ["method=fedsa_lora"],
+        ["method=scl"],
+    ],
 )
 def test_recipes_of_sums_run_under_it(builder: Builder, options: Sequence[str]) -> None:
     federation = builder.run("one", *private(NOISE, *options))
     assert records(federation)[-1]["privacy/releases"] == 3
+    assert "init/loss_before" not in records(federation)[0]  # measured on clients' rows
 
 
 def test_an_adaptive_norm_stands_in_the_record_and_is_resumed(builder: Builder) -> None:
@@ -164,6 +172,7 @@ REFUSED = {
     "quantile": (["privacy.clip_quantile=0"], "fall to 0"),
     "small": (["privacy.noise_cohort_size=9"], r"cohort of 9 in a population of 6; give more"),
     "free": (["privacy.noise_multiplier=0", "privacy.epsilon=1"], "whose epsilon is infinite"),
+    "no round": (["privacy.epsilon=0.1"], r"epsilon=0\.1 is less than one round spends, .* give more noise"),
     "canaries": (["privacy.canaries=4", "cohort.sampling=fixed"], "drawn by themselves"),
 }
 

@@ -12,9 +12,11 @@ import torch
 from away_federations import on_cpu, second_device, waits_in_steps
 from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
+from single_rows import assert_the_same, at_once, in_a_loop
 from test_recipes import on_push
-from tiny_federations import Builder, assert_equal, leaves, results
+from tiny_federations import ROWS, Builder, assert_equal, leaves, results
 
+from fedlit.client.per_example.recording import Rows
 from fedlit.client.trainers.example import ExampleTrainer
 from fedlit.errors import UserError
 from fedlit.round.loop import Federation
@@ -53,6 +55,36 @@ def test_without_noise_and_clipping_whole_batches_are_plain_steps(tmp_path: Path
     for (place, one), (_, other) in zip(leaves(results(plain)), leaves(results(private)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=place)
     assert any(not torch.equal(tensor, before[place]) for place, tensor in leaves(results(plain)))
+
+
+@pytest.mark.parametrize(
+    ("options", "client_id"),
+    [
+        (["method=fedex_lora", "method.target_modules=all"], None),
+        (["method=hetlora", "method.lora_rank=[2,4,1]"], 2),
+        (["method=flora", "method.lora_rank=[2,4,1]", "model.dtype=bfloat16"], 1),
+    ],
+    ids=["folded changes", "a rank of its own", "over bfloat16"],
+)
+def test_what_stands_beside_the_factors_has_its_part(
+    builder: Builder, options: list[str], client_id: int | None
+) -> None:
+    """Changes folded into frozen weights, and a client's scale, are in the gradients of single rows too."""
+    federation = builder.run("one", *options)
+    model, task, trained = federation.host.model, federation.trainer.module.task, federation.host.trained
+    federation.host.load_server(federation.server)
+    federation.host.method.adapter.set_rank(model, client_id=client_id)
+    if "model.dtype=bfloat16" not in options:
+        model.double()
+    if client_id is None:
+        assert federation.server.changes(), "something is folded"
+    model.train()
+    examples = task.encode(ROWS[:4])
+    joined = task.join([task.collate([each]) for each in examples])
+    rows = Rows(num_rows=4, width=max(joined.widths), labels=joined.labels)
+    expected, norms = in_a_loop(lambda row: task.loss(model, task.collate([examples[row]])), 4, trained, 1e-3)
+    found = at_once(model, lambda: task.losses(model, joined), rows, trained, 1e-3)
+    assert_the_same(found, expected, norms, 1e-6 if "model.dtype=bfloat16" not in options else 0.05)
 
 
 def epsilon_of(num_steps: int, rate: float, noise: float, delta: float) -> float:

@@ -12,6 +12,7 @@ from fedlit.round.loop import Federation
 
 FIVE = ("num_clients=5", "partition.alpha=1", "eval.deviation=false")
 MASKED = "privacy.secure_aggregation=true"
+CLAIM = ("method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1")
 CASES = {
     "fedit": [],
     "fedit by rows": ["partition.name=quantity"],
@@ -64,6 +65,8 @@ def test_a_round_whose_masks_stay_on_is_void_and_nothing_is_lost(builder: Builde
     assert all("cannot be taken off" in record["secure/void"] for record in records[1:])
     assert all(torch.equal(before[name], tensor) for name, tensor in federation.server.shared.items())
     assert federation.server.round_idx == 2
+    num = sum(tensor.numel() for tensor in before.values())
+    assert records[1]["secure/vectors_bytes"] == 5 * 8 * num  # sent before it was known
     assert records[-1]["aggregation/update_norm"] == 0
 
 
@@ -80,9 +83,14 @@ def test_bytes_are_those_of_masked_integers(builder: Builder) -> None:
     assert record["communication/downlink_bytes"] > plain_record["communication/downlink_bytes"]
 
 
+def test_a_void_round_counts_as_a_release(builder: Builder) -> None:
+    """It tells how many came."""
+    federation = builder.run("masked", *options(MASKED, "privacy.unmask_dropout=0.9", *CLAIM))
+    assert [record.get("privacy/releases") for record in federation.folder.records()] == [None, 1, 2]
+
+
 def test_it_goes_with_client_level_noise(builder: Builder) -> None:
-    private = ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1"]
-    masked, bare = (builder.run(name, *options(*private, *more)) for name, more in (("m", [MASKED]), ("p", [])))
+    masked, bare = (builder.run(name, *options(*CLAIM, *more)) for name, more in (("m", [MASKED]), ("p", [])))
     assert_equal(results(masked), results(bare))
 
 
@@ -91,6 +99,10 @@ def test_it_goes_with_client_level_noise(builder: Builder) -> None:
     [
         (["method=fedex_lora"], r"shows sums alone.* give method\.aggregate_by=sums"),
         (["method=local_only"], "nothing travels"),
+        (
+            [*CLAIM, "cohort.sampling=poisson", "cohort_size=4"],
+            "tells how many came, and with cohort_size=4 that happens with probability 0.1",
+        ),
         (["cohort_size=2"], "take cohort_size=3 or more"),
         (["privacy.threshold=0.5"], "take more than 0.5"),
         (["privacy.neighbours=1"], "take 2 or more"),

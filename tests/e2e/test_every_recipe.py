@@ -55,14 +55,9 @@ VARIATIONS = {
         *("method.galore.svd=randomized", "method.galore.rank=4"),
     ],
     "fedit-private": [
-        *(
-            "method=fedit",
-            "method.weighting=uniform",
-            "cohort.sampling=poisson",
-            "cohort_size=2",
-            "privacy.unit=client",
-        ),
-        *("privacy.clip_norm=0.05", "privacy.epsilon=20", "privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"),
+        *("method=fedit", "method.weighting=uniform", "cohort.sampling=poisson", "cohort_size=2"),
+        *("privacy.unit=client", "privacy.clip_norm=0.05", "privacy.epsilon=20"),
+        *("privacy.clip_quantile=0.5", "privacy.clip_count_noise=9"),
     ],
     "fedit-masked": ["method=fedit", "num_clients=5", "privacy.secure_aggregation=true"],
     "fedit-examples": ["method=fedit", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1"],
@@ -70,7 +65,6 @@ VARIATIONS = {
         *("method=fedex_lora", "method.aggregate_by=sums", "method.sketch_width=8", "num_clients=4"),
         "privacy.secure_aggregation=true",
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
-        "method.sketch_width=10",
     ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlit.client.per_example.layers import Layer
-from fedlit.client.per_example.pieces import Piece
+from fedlit.client.per_example.pieces import Piece, Whole
 from fedlit.errors import UserError
 
 
@@ -111,7 +111,16 @@ class Recorder:
         with torch.no_grad():
             x, g = self._by_rows(x, in_line, layer), self._by_rows(g.detach(), in_line, layer)
             for key, name in layer.parameters.items():
-                self._uses.setdefault(name, []).append(layer.pieces(key, x, g))
+                self._add(name, layer.pieces(key, x, g))
+
+    def _add(self, name: str, piece: Piece) -> None:
+        """Keep a piece; what small gradients are made of goes as the backward pass goes on."""
+        uses = self._uses.setdefault(name, [])
+        if piece.is_small:
+            piece = Whole(gradient=piece.gradients())
+            if uses and isinstance(uses[-1], Whole):
+                piece = Whole(gradient=uses.pop().gradients() + piece.gradients())
+        uses.append(piece)
 
     def _by_rows(self, x: Tensor, in_line: bool, layer: Layer) -> Tensor:
         """Return what a layer saw as (n, ..., width)."""

@@ -28,8 +28,8 @@ def test_the_largest_is_the_largest_of_all(seed: int, accountant: str) -> None:
     draw = random.Random(seed)
     rows = [draw.randint(1, 400) for _ in range(6)]
     steps = [draw.randint(0, 60) for _ in rows]
-    largest, client = spent_by_clients(rows, 8, steps, 1.5, DELTA, accountant)
-    everyone = each(rows, 8, steps, 1.5, accountant)
+    largest, client = spent_by_clients(rows, 8, steps, 3.0, DELTA, accountant)
+    everyone = each(rows, 8, steps, 3.0, accountant)
     assert largest == max(everyone)
     assert everyone[client] == largest
 
@@ -37,8 +37,8 @@ def test_the_largest_is_the_largest_of_all(seed: int, accountant: str) -> None:
 def test_epochs_of_every_size_are_told_apart() -> None:
     """The same number of epochs everywhere: no client is passed over by its rows and steps alone."""
     rows = [50 * 3**i for i in range(4)]
-    largest, client = spent_by_clients(rows, 10, [num // 10 for num in rows], 1.0, DELTA)
-    everyone = each(rows, 10, [num // 10 for num in rows], 1.0, "auto")
+    largest, client = spent_by_clients(rows, 10, [num // 10 for num in rows], 3.0, DELTA)
+    everyone = each(rows, 10, [num // 10 for num in rows], 3.0, "auto")
     assert (largest, client) == (max(everyone), everyone.index(max(everyone)))
 
 

@@ -218,3 +218,11 @@ def test_the_norm_goes_to_the_quantile() -> None:
     for _ in range(100):
         clip_norm = adaptive.next_norm(clip_norm, float((norms <= clip_norm).double().mean()))
     assert clip_norm == pytest.approx(float(norms.quantile(0.7)), rel=0.02)
+
+
+@pytest.mark.parametrize("clip_norm", [1e-13, 1e-15, 1e-300])
+def test_a_norm_below_the_grid_lets_nothing_in(clip_norm: float) -> None:
+    """Nor does a norm that has adapted down to there: no room is left for rounding."""
+    made = release(clip_norm=clip_norm)
+    for end in (payload(2), payload(1)):
+        assert not integers(made, end, payload(1)).any()

@@ -69,7 +69,7 @@ def test_the_sum_is_the_plain_one_to_the_bit(
     protocol = SecureAggregation(seed=seed, threshold=threshold, neighbours=degree, unmask_dropout=dropout)
     round_idx = seed % 5
     total, reason = run_round(protocol, invited, vectors, round_idx=round_idx, num_processes=num_processes)
-    channel = protocol.round(round_idx, invited, list(vectors))
+    channel = MaskedChannel(protocol, round_idx, invited, list(vectors))
     assert (total is None) == is_void(protocol, channel, list(vectors), round_idx), reason
     if total is not None:
         assert torch.equal(total, plain_sum(vectors, len(total)))
@@ -90,7 +90,7 @@ def test_masks_come_off_before_the_sum_of_processes_or_after_it() -> None:
     vectors = vectors_of(senders, num)
     protocol = SecureAggregation(seed=1, threshold=0.6)
     before, _ = run_round(protocol, invited, vectors, num_processes=3)
-    channel = protocol.round(0, invited, senders)
+    channel = MaskedChannel(protocol, 0, invited, senders)
     after = plain_sum({client: masked(channel, client, vector) for client, vector in vectors.items()}, num)
     assert channel.close(senders) is None
     assert not torch.equal(after, plain_sum(vectors, num))
@@ -102,7 +102,7 @@ def test_masks_come_off_before_the_sum_of_processes_or_after_it() -> None:
 def test_pieces_of_any_size_are_masked_the_same() -> None:
     vector = vectors_of([4], 100_003)[4]
     sent = [
-        masked(SecureAggregation(seed=2).round(0, [1, 4, 6], [1, 4, 6]), 4, vector, size=size)
+        masked(MaskedChannel(SecureAggregation(seed=2), 0, [1, 4, 6], [1, 4, 6]), 4, vector, size=size)
         for size in (100_003, 2**15, 777)
     ]
     assert torch.equal(sent[0], sent[1]) and torch.equal(sent[0], sent[2])
@@ -110,7 +110,7 @@ def test_pieces_of_any_size_are_masked_the_same() -> None:
 
 def test_what_is_sent_is_new_and_what_was_given_stays() -> None:
     vector = torch.arange(10)
-    sent = masked(SecureAggregation(seed=2).round(0, [0, 1, 2], [0, 1, 2]), 1, vector)
+    sent = masked(MaskedChannel(SecureAggregation(seed=2), 0, [0, 1, 2], [0, 1, 2]), 1, vector)
     assert torch.equal(vector, torch.arange(10)) and not torch.equal(sent, vector)
 
 
@@ -125,7 +125,7 @@ def test_floats_through_the_fixed_point_sum() -> None:
         for c in range(6)
     }
     senders = [0, 1, 2, 4, 5]
-    channel = SecureAggregation(seed=0, threshold=0.6).round(7, range(6), senders)
+    channel = MaskedChannel(SecureAggregation(seed=0, threshold=0.6), 7, range(6), senders)
     plain, secure = FixedPointSum(server), FixedPointSum(server)
     for client in senders:
         plain.add(encode(clients[client], server, 1 / 6))
@@ -139,7 +139,7 @@ def test_floats_through_the_fixed_point_sum() -> None:
 def test_several_sums_of_a_round_have_one_set_of_keys(vanish: Gone) -> None:
     vanish(set())
     senders, first, second = [0, 1, 2, 4], vectors_of([0, 1, 2, 4], 50, 1), vectors_of([0, 1, 2, 4], 80, 2)
-    channel = SecureAggregation(seed=0, threshold=0.7).round(0, range(5), senders)
+    channel = MaskedChannel(SecureAggregation(seed=0, threshold=0.7), 0, range(5), senders)
     sums = [plain_sum({c: masked(channel, c, v) for c, v in first.items()}, 50)]
     assert channel.close(senders, num_sums=2) is None
     channel.before_reduce(sums[0], 0, 0, 1)
@@ -149,7 +149,7 @@ def test_several_sums_of_a_round_have_one_set_of_keys(vanish: Gone) -> None:
 
 
 def test_one_client_sends_once_to_each_sum() -> None:
-    channel = SecureAggregation(seed=0).round(0, range(3), [0, 1])
+    channel = MaskedChannel(SecureAggregation(seed=0), 0, range(3), [0, 1])
     channel.sent(0, [], 0)
     channel.sent(0, [], 1)
     for client, sum_index in ((0, 0), (0, 1), (2, 0), (7, 0)):
@@ -167,7 +167,7 @@ def test_exactly_t_shares_suffice_and_one_fewer_is_void(vanish: Gone) -> None:
     total, _ = run_round(protocol, range(num), vectors)
     assert total is not None and torch.equal(total, plain_sum(vectors, 20))
     vanish(set(range(4)))
-    channel = protocol.round(0, range(num), range(num))
+    channel = MaskedChannel(protocol, 0, range(num), range(num))
     assert channel.close(range(num)) == (
         "the self mask of client 0 cannot be taken off: 6 of 10 holders gave a share, 7 are needed "
         "(privacy.threshold=0.7)"
@@ -180,7 +180,7 @@ def test_exactly_t_shares_suffice_and_one_fewer_is_void(vanish: Gone) -> None:
 
 
 def test_a_lost_client_needs_shares_of_its_key() -> None:
-    channel = SecureAggregation(seed=4, threshold=0.9).round(0, range(5), range(4))
+    channel = MaskedChannel(SecureAggregation(seed=4, threshold=0.9), 0, range(5), range(4))
     assert channel.close([0, 1, 2, 3]) == (
         "the masks with its neighbours of client 4 cannot be taken off: 4 of 5 holders gave a share, 5 are needed "
         "(privacy.threshold=0.9)"
@@ -200,7 +200,7 @@ def test_a_lost_client_needs_shares_of_its_key() -> None:
 )
 def test_a_sum_of_one_or_two_is_not_shown(returned: list[int], words: str | None) -> None:
     """And of nobody there is nothing to show: an empty round is a round."""
-    channel = SecureAggregation(seed=0, threshold=0.51).round(0, range(4), range(4))
+    channel = MaskedChannel(SecureAggregation(seed=0, threshold=0.51), 0, range(4), range(4))
     for client in returned:
         masked(channel, client, torch.arange(3))
     assert channel.close(returned) == words
@@ -212,7 +212,7 @@ def test_a_sum_of_one_or_two_is_not_shown(returned: list[int], words: str | None
 
 
 def test_nobody_invited_is_an_empty_round() -> None:
-    channel = SecureAggregation(seed=0).round(0, [], [])
+    channel = MaskedChannel(SecureAggregation(seed=0), 0, [], [])
     assert channel.close([]) is None and channel.traffic(10) == {}
     channel.before_reduce(torch.zeros(3, dtype=torch.int64), 0, 0, 1)
 
@@ -220,12 +220,12 @@ def test_nobody_invited_is_an_empty_round() -> None:
 def test_groups_without_masks_in_common_are_void() -> None:
     """On a ring two losses cut those who are left in two; both sums could be read."""
     protocol = SecureAggregation(seed=0, threshold=0.51, neighbours=2)
-    graph = protocol.round(0, range(10), range(10))._graph
+    graph = MaskedChannel(protocol, 0, range(10), range(10))._graph
     around = [0, graph[0][0]]
     while len(around) < 10:
         around.append(next(other for other in graph[around[-1]] if other != around[-2]))
     senders = sorted(set(range(10)) - {around[0], around[4]})
-    assert protocol.round(0, range(10), senders).close(senders) == (
+    assert MaskedChannel(protocol, 0, range(10), senders).close(senders) == (
         "those who sent something fall into 2 groups that share no masks, and the sum of the smallest, 3 of 8, could "
         "be read; raise privacy.neighbours"
     )
@@ -241,7 +241,7 @@ def test_a_client_gone_between_two_sums_makes_the_round_void(vanish: Gone) -> No
             "set privacy.unmask_dropout=0 or take a rule that asks one sum",
         ),
     ):
-        channel = SecureAggregation(seed=0, threshold=0.51).round(0, range(6), range(6))
+        channel = MaskedChannel(SecureAggregation(seed=0, threshold=0.51), 0, range(6), range(6))
         assert channel.close(range(6), num_sums=num_sums) == words
 
 
@@ -264,7 +264,7 @@ def test_the_server_never_gets_shares_of_both_secrets(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskedChannel, "_answer", watched)
         for process in range(2):
-            channel = protocol.round(0, range(num), senders)
+            channel = MaskedChannel(protocol, 0, range(num), senders)
             if channel.close(senders) is None:
                 for sum_index in (0, 1):
                     channel.before_reduce(torch.zeros(3, dtype=torch.int64), sum_index, process, 2)
@@ -272,7 +272,7 @@ def test_the_server_never_gets_shares_of_both_secrets(
 
 
 def test_a_second_secret_of_one_client_is_refused() -> None:
-    channel = SecureAggregation(seed=0).round(0, range(4), range(4))
+    channel = MaskedChannel(SecureAggregation(seed=0), 0, range(4), range(4))
     channel.close(range(4))
     channel.before_reduce(torch.zeros(3, dtype=torch.int64), 0, 0, 1)
     with pytest.raises(AssertionError, match="client 2 would show both of its secrets"):

@@ -27,7 +27,7 @@ SENDERS = [3, 5, 8, 9, 12]
 
 
 def channel(round_idx: int = 0, degree: int | None = None) -> MaskedChannel:
-    return SecureAggregation(seed=7, threshold=0.6, neighbours=degree).round(round_idx, [1, *SENDERS], SENDERS)
+    return MaskedChannel(SecureAggregation(seed=7, threshold=0.6, neighbours=degree), round_idx, [1, *SENDERS], SENDERS)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def stream(key: bytes, num: int) -> NDArray[np.uint64]:
 
 def test_what_is_sent_is_the_papers_equation() -> None:
     """y_u = x_u + PRG(b_u) + sum over v > u of PRG(s_uv) - sum over v < u of PRG(s_uv) mod R, in Python's integers."""
-    round_ = SecureAggregation(seed=7).round(2, [1, *SENDERS], SENDERS)
+    round_ = MaskedChannel(SecureAggregation(seed=7), 2, [1, *SENDERS], SENDERS)
     num = BLOCK + 77
     values = torch.randint(-(2**62), 2**62, (num,), generator=torch.Generator().manual_seed(0))
     sent = masked(round_, 8, values, 1)
@@ -184,7 +184,7 @@ def test_the_stream_is_that_of_the_standard() -> None:
 
 def test_masks_never_change_without_a_word() -> None:
     """No sum would tell: other masks cancel as well."""
-    sent = masked(SecureAggregation(seed=1).round(3, [0, 2, 5, 7], [0, 2, 5, 7]), 2, torch.arange(1000), 1)
+    sent = masked(MaskedChannel(SecureAggregation(seed=1), 3, [0, 2, 5, 7], [0, 2, 5, 7]), 2, torch.arange(1000), 1)
     digest = hashlib.sha256(sent.numpy().astype("<i8").tobytes()).hexdigest()
     assert digest == "45b4eb32911d2317c4e84cb32788849521ebea92c86682a2d9773d24ea378a10"
 

@@ -9,6 +9,7 @@ from masked_rounds import run_round, vectors_of
 
 from fedlit.errors import UserError
 from fedlit.secure import SecureAggregation, SecureTraffic, primitives
+from fedlit.secure.channel import MaskedChannel
 from fedlit.secure.messages import ANSWER, KEYS, QUESTION, SHARES
 from fedlit.secure.players import sealing_key
 
@@ -94,7 +95,7 @@ def test_the_default_is_the_papers_bound() -> None:
 def test_bytes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five clients, all neighbours of one another; client 4 is lost, client 0 vanishes after it has sent."""
     monkeypatch.setattr(SecureAggregation, "vanishes", lambda self, round_idx, client: client == 0)
-    channel = SecureAggregation(seed=0, threshold=0.6).round(0, range(5), range(5))
+    channel = MaskedChannel(SecureAggregation(seed=0, threshold=0.6), 0, range(5), range(5))
     assert channel.close([0, 1, 2, 3]) is None
     found = {client: (one.uplink.named(), one.downlink.named()) for client, one in channel.traffic(10).items()}
     down = {"keys": 4 * 72, "shares": 4 * 98, "vectors": 0, "unmasking": 5 * 9}
@@ -110,7 +111,7 @@ def test_bytes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sizes_are_those_of_the_messages() -> None:
-    channel = SecureAggregation(seed=0).round(0, range(4), range(4))
+    channel = MaskedChannel(SecureAggregation(seed=0), 0, range(4), range(4))
     owner = channel._player(1)
     assert len(owner.keys_message) == KEYS.size == 8 + 2 * 32
     for holder in (0, 2, 3):
@@ -127,7 +128,7 @@ def test_sizes_are_those_of_the_messages() -> None:
 @pytest.mark.parametrize("degree", [None, 2, 3, 6])
 def test_what_a_round_will_cost_is_known_before(degree: int | None) -> None:
     protocol = SecureAggregation(seed=0, neighbours=degree)
-    channel = protocol.round(5, range(9), range(9))
+    channel = MaskedChannel(protocol, 5, range(9), range(9))
     channel.close(range(9))
     assert sum(channel.traffic(77).values(), start=SecureTraffic()) == protocol.expected_traffic(9, 77)
 
@@ -139,3 +140,10 @@ def test_two_processes_draw_the_same_round() -> None:
     first, _ = run_round(protocol, range(6), vectors, round_idx=9)
     second, _ = run_round(SecureAggregation(seed=3, neighbours=4), range(6), vectors, round_idx=9, num_processes=6)
     assert first is not None and second is not None and first.equal(second)
+
+
+def test_neighbours_are_drawn_anew_each_round() -> None:
+    protocol = SecureAggregation(seed=3, neighbours=4)
+    graphs = [MaskedChannel(protocol, round_idx, range(20), [])._graph for round_idx in (0, 0, 1)]
+    assert graphs[0] == graphs[1] != graphs[2]
+    assert MaskedChannel(SecureAggregation(seed=4, neighbours=4), 0, range(20), [])._graph != graphs[0]
