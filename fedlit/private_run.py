@@ -10,7 +10,7 @@ from fedlit.client.trainers.canaries import WithCanaries
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.planning import Plan
-from fedlit.privacy.claim import make_claim
+from fedlit.privacy.claim import Claim, make_claim
 from fedlit.round.jobs import Trainer
 from fedlit.round.observers import Observer
 from fedlit.round.observers.audit import AuditObserver
@@ -158,4 +158,18 @@ def privacy_facts(privacy: PrivateRounds) -> dict[str, float | str]:
     """Return what the first record says of a claim, and of what it does not cover."""
     if privacy.claim is None:
         return {}
-    return {**claim_facts(privacy.claim), "privacy/epsilon": 0.0, "privacy/not_covered": NOT_COVERED}
+    return {
+        **claim_facts(privacy.claim),
+        "privacy/epsilon": 0.0,
+        "privacy/mechanism": _mechanism(privacy.claim, privacy.config),
+        "privacy/not_covered": NOT_COVERED,
+    }
+
+
+def _mechanism(claim: Claim, config: RunConfig) -> str:
+    """Return what epsilon is of, and what simulates it where that is less."""
+    told, privacy = claim.mechanism_in_words, config.privacy
+    if claim.unit != "client" or (privacy.noise_cohort_size is None and privacy.population is None):
+        return told
+    num_clients = config.num_clients + privacy.canaries
+    return f"{told}; a deployment that {config.cohort_size or num_clients:,} of {num_clients:,} clients simulate"

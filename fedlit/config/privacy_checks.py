@@ -64,12 +64,6 @@ def _client_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             "is of a plugin that sees all who are invited, so that one client may decide whether others come, which "
             "no epsilon is of; give cohort.availability=always",
         )
-    if values["local.clients_per_batch"] > 1:
-        yield (
-            "local.clients_per_batch",
-            "trains several clients in one pass, whose rounding makes the change of each depend on who else came, "
-            "which no clip norm bounds; give local.clients_per_batch=1",
-        )
     deployed, population = (values["privacy.noise_cohort_size"] or cohort_size), values["privacy.population"]
     if deployed > (population or num_clients):
         key = "privacy.noise_cohort_size" if values["privacy.noise_cohort_size"] else "privacy.population"
@@ -130,6 +124,11 @@ def privacy_warnings(config: RunConfig) -> list[str]:
         lines.append(
             "the choice of a round by its scores is not counted in epsilon; it is free where the rows that choose are "
             "nobody's"
+        )
+    if privacy.unit == "client" and config.local.clients_per_batch > 1:
+        lines.append(
+            f"local.clients_per_batch={config.local.clients_per_batch}: the last bits of a change may depend on "
+            "who shares its pass, which no epsilon is of; clients on machines of their own have no such pass"
         )
     if privacy.canaries:
         lines.append(f"privacy.canaries={privacy.canaries} take part: the result is good for `fedlit audit` alone")

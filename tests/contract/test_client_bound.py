@@ -1,6 +1,7 @@
 """No client puts more into a private sum than the noise is made for, whatever the recipe does with what it sends."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,15 @@ import torch
 from tiny_federations import Builder, assert_equal, results
 from torch import Tensor
 
+from fedlit import registry
 from fedlit.client.trainers.serial import SerialTrainer
-from fedlit.config import load_config
+from fedlit.config import load_config, privacy_warnings
 from fedlit.config.record import why_no_more_rounds
 from fedlit.errors import DivergenceError, UserError
 from fedlit.round.fixed_point import FRACTION_BITS, FixedPointSum
 from fedlit.round.jobs import ClientResult
 from fedlit.round.ledger import Ledger
+from fedlit.round.plan import Availability
 
 CLIP_NORM, COHORT = 0.003, 3
 PRIVATE = (
@@ -117,23 +120,37 @@ def test_a_run_whose_noise_is_made_to_fit_is_given_no_more_rounds(unit: str) -> 
     assert why_no_more_rounds(given, 4, reached_last=False) is None
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["local.clients_per_batch=2"], "makes the change of each depend on who else came"),
-        (
-            [
-                *("cohort.sampling=poisson", "privacy.secure_aggregation=true", "privacy.unmask_dropout=0.1"),
-                *("num_clients=8", "cohort_size=7", "partition.min_test_rows=1", "partition.name=iid"),
-            ],
-            "leaves rounds void by how many come",
-        ),
-    ],
-)
-def test_what_lets_one_client_move_others_is_refused(builder: Builder, options: Sequence[str], message: str) -> None:
+def test_masks_that_stay_on_by_how_many_came_are_refused(builder: Builder) -> None:
+    options = (
+        *("cohort.sampling=poisson", "privacy.secure_aggregation=true", "privacy.unmask_dropout=0.1"),
+        *("num_clients=8", "cohort_size=7", "partition.min_test_rows=1", "partition.name=iid", "data.label=null"),
+    )
     given = {option.split("=", 1)[0]: option for option in ("method=fedit", *PRIVATE, *options)}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="leaves rounds void by how many come"):
         builder("one", *given.values())
+
+
+def test_an_availability_that_sees_all_who_are_invited_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two of those drawn, say: one client more sends another one home."""
+
+    @dataclass(frozen=True)
+    class FirstTwo(Availability):
+        """A plugin's."""
+
+        def arriving(self, invited: Sequence[int], seed: int, round_idx: int) -> tuple[int, ...]:
+            """Return two."""
+            return tuple(invited[:2])
+
+    monkeypatch.setitem(registry._registered["availability"], "first_two", FirstTwo)
+    options = ["privacy.unit=client", "privacy.clip_norm=1", "privacy.epsilon=8", "cohort.availability=first_two"]
+    with pytest.raises(UserError, match=r"sees all who are invited.* give cohort\.availability=always"):
+        load_config(options)
+
+
+def test_last_bits_of_a_joint_pass_are_warned_of() -> None:
+    options = ["privacy.unit=client", "privacy.clip_norm=1", "privacy.epsilon=8", "local.clients_per_batch=2"]
+    (line,) = privacy_warnings(load_config([*options, "num_clients=10"]))
+    assert "who shares its pass" in line
 
 
 def test_it_is_the_same_run_again(builder: Builder) -> None:

@@ -151,6 +151,9 @@ def test_a_larger_deployment_gives_less_noise(builder: Builder) -> None:
     far, near = (records(builder.run(name, *o))[-1] for name, o in (("far", deployed), ("near", small)))
     assert far["aggregation/update_norm"] < near["aggregation/update_norm"] / 30  # type: ignore[operator]
     assert far["privacy/epsilon"] == near["privacy/epsilon"]  # the same rate, 1/3
+    told = [str(records(builder(name, *o))[0]["privacy/mechanism"]) for name, o in (("far", deployed), ("near", small))]
+    assert told[0].startswith("200 of 600 clients a round, each by itself; a deployment that 2 of 6 clients simulate")
+    assert told[1] == "2 of 6 clients a round, each by itself"
 
 
 # --- what would void the claim

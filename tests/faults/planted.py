@@ -344,7 +344,7 @@ FAULTS = (
         "round/plan.py",
         "weights = (1 / self.cohort_size,) * len(arriving)",
         "weights = tuple(weights)",
-        ("unit/round/test_plan.py",),
+        ("unit/round/test_private_sums.py",),
     ),
     Fault(
         "a private mean divides by the number that came",
@@ -358,7 +358,7 @@ FAULTS = (
         "round/cohort.py",
         "self._like = dict(sorted(flat(server).items()))",
         "self._like = flat(server)",
-        ("unit/round/test_private_sums.py", "contract/test_client_privacy.py"),
+        ("unit/round/test_private_sums.py",),
     ),
     Fault(
         "a private round without clients stands still",
@@ -386,14 +386,14 @@ FAULTS = (
         "round/private_rounds.py",
         "noise_multiplier=noise * math.sqrt(num_sums),",
         "noise_multiplier=noise,",
-        ("contract/test_client_privacy.py",),
+        ("unit/round/test_private_sums.py",),
     ),
     Fault(
         "an adaptive norm is told of for nothing",
         "round/private_rounds.py",
         "noise = noise_of_the_change(noise, adaptive.count_noise)",
         "pass",
-        ("contract/test_client_privacy.py",),
+        ("unit/round/test_private_sums.py",),
     ),
     Fault(
         "the masks of pairs serve for two sums",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,12 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedlit.algebra.tensors import TensorDict
+from fedlit.config import load_config
 from fedlit.errors import UserError
+from fedlit.privacy.claim import make_claim
 from fedlit.round.cohort import Cohort
 from fedlit.round.fixed_point import FRACTION_BITS
 from fedlit.round.payload import MODEL
-from fedlit.round.plan import RoundPlan
+from fedlit.round.plan import Poisson, RoundPlan, Schedule, weights_by_examples
+from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.private_sums import NOISE_PIECE, AdaptiveClip, Release
+from fedlit.round.rules.fedavg import FedAvg
+from fedlit.round.server import ServerState
 
 UNIT = 2.0**FRACTION_BITS
 
@@ -226,3 +232,63 @@ def test_a_norm_below_the_grid_lets_nothing_in(clip_norm: float) -> None:
     made = release(clip_norm=clip_norm)
     for end in (payload(2), payload(1)):
         assert not integers(made, end, payload(1)).any()
+
+
+def test_a_private_round_weighs_all_alike_however_many_come() -> None:
+    """Whatever the weighing of the method is: 1 / cohort_size, and so is the share of the population."""
+    schedule = Schedule(
+        seed=0,
+        num_examples=(10, 20, 30, 40),
+        cohort_size=2,
+        weigh=weights_by_examples,
+        trains=lambda _: frozenset("a"),
+        sampling=Poisson(),
+        fixes_number=True,
+    )
+    plans = [schedule.plan(round_idx) for round_idx in range(20)]
+    assert len({len(each.arriving) for each in plans}) > 2
+    assert all(set(each.weights.values()) <= {0.5} and each.expected == 2 for each in plans)
+    assert schedule.population_share((3,)) == 0.5
+
+
+def test_noise_goes_along_the_names() -> None:
+    """A server that was read from a checkpoint may hold its tensors in another order."""
+    found = []
+    for server in (payload(0), dict(reversed(payload(0).items()))):
+        cohort = Cohort(plan(()), {MODEL: server}, release=release(noise_multiplier=1.0))
+        cohort.close(())
+        found.append(cohort.mean())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in payload(0))
+
+
+# --- a round
+
+
+@dataclass(frozen=True)
+class Thrice(FedAvg):
+    """Asks for three sums."""
+
+    def num_sums(self, server: ServerState) -> int:
+        """Return 3."""
+        return 3
+
+
+def one_round(rule: FedAvg, *options: str) -> Release:
+    claim = ("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=2", "num_clients=10")
+    config = load_config([*claim, *options])
+    rounds = PrivateRounds(config=config, rule=rule, claim=make_claim(config, (), ()))
+    made = rounds.release(plan((), 10), rounds.opened(ServerState(shared=payload(0)), 10))
+    assert made is not None
+    return made
+
+
+def test_a_round_of_several_sums_is_one_release() -> None:
+    """Three sums of a third of the budget each: 3 / (3 z^2) = 1 / z^2."""
+    assert one_round(FedAvg()).noise_multiplier == 2
+    assert one_round(Thrice()).noise_multiplier == pytest.approx(2 * math.sqrt(3))
+
+
+def test_a_count_beside_the_sum_is_paid_for() -> None:
+    """1 / z_d^2 + (1/2)^2 / s^2 = 1 / z^2 (Andrew et al. 2021, theorem 1)."""
+    made = one_round(FedAvg(), "privacy.clip_quantile=0.5", "privacy.clip_count_noise=3")
+    assert 1 / made.noise_multiplier**2 + 0.25 / 3**2 == pytest.approx(1 / 2**2)
