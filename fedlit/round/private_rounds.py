@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fedlit.config import RunConfig
+from fedlit.privacy.accounting import noise_of_the_change
 from fedlit.privacy.claim import Claim
 from fedlit.round.canaries import Canaries
 from fedlit.round.cohort import Cohort
