@@ -26,7 +26,8 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             )
         if method.rule.stacks:
             has_sums = getattr(method.rule, "aggregate_by", None) == "stack"
-            remedy = "method.aggregate_by=sums" if has_sums else "a rule that asks for sums, such as method.rule=fedavg"
+            sums = "method.aggregate_by=sums" + (" and method.sketch_width=<number>" if hides_clients else "")
+            remedy = sums if has_sums else "a rule that asks for sums, such as method.rule=fedavg"
             raise UserError(
                 f"{asked} shows sums alone, and method.rule={names['rule']} looks at single clients; give {remedy}"
             )
@@ -53,6 +54,7 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
         )
     if privacy.unit != "none" and method.adapter.looks_at_rows:
         raise UserError(
-            f"method.adapter={names['adapter']} is initialised from clients' rows, which privacy.unit={privacy.unit} "
-            "does not count; choose an initialisation that needs none"
+            f"method.init={getattr(method.adapter, 'init', '?')} of method.adapter={names['adapter']} is computed from "
+            f"clients' rows, which privacy.unit={privacy.unit} does not count; give another method.init, such as "
+            "random (fed_sb) or svd (scl)"
         )

@@ -20,6 +20,7 @@ from fedlit.round.plan import Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.scheduling import make_canaries
 from fedlit.secure import FEWEST, SecureAggregation
+from fedlit.units import readable_bytes
 
 
 def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
@@ -29,7 +30,7 @@ def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
         UserError: no noise keeps within the epsilon that is asked for.
     """
     config = plan.inputs.config
-    return PrivateRounds(
+    private = PrivateRounds(
         config=config,
         masks=_masks(config, plan.cohort_size),
         rule=plan.method.rule,
@@ -37,6 +38,9 @@ def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
         claim=make_claim(config, schedule.num_examples, most_steps(plan, schedule)),
         num_steps=lambda client_id: steps_of(config, schedule.num_examples[client_id], plan.num_step_multiples),
     )
+    if private.claim is not None:
+        assert private.noise_of_a_round >= 0  # an adaptive norm that leaves none is told here
+    return private
 
 
 def _masks(config: RunConfig, cohort_size: int) -> SecureAggregation | None:
@@ -101,6 +105,16 @@ def steps_of(config: RunConfig, num_rows: int, num_multiples: int) -> int:
     return local.steps * num_multiples
 
 
+def _mask_line(privacy: PrivateRounds, cohort_size: int) -> str:
+    """Return what masks add to the bytes of a client, and what they are not."""
+    assert privacy.masks is not None
+    beside = privacy.masks.expected_traffic(cohort_size, 0).uplink.total / cohort_size
+    return (
+        f"masked sums: a client sends 8 bytes a number, and {readable_bytes(beside)} of keys and shares; "
+        "a simulation in one trust domain"
+    )
+
+
 def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple[str, ...]:
     """Return what a run will claim, by which mechanism, and how its sums are hidden: for a person."""
     config, claim, lines = privacy.config, privacy.claim, list[str]()
@@ -115,7 +129,9 @@ def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple
             f"{claim.mechanism_in_words} ({spent.adjacency}, {spent.accountant.upper()})",
         ]
     if config.privacy.secure_aggregation:
-        lines.append("sums of masked changes: a simulation, all of it in one trust domain")
+        lines.append(_mask_line(privacy, plan.cohort_size))
+    if privacy.canaries is not None:
+        lines.append(f"{privacy.canaries.num} canaries of an audit among the clients, each in or out by a coin")
     return tuple(lines)
 
 

@@ -32,7 +32,8 @@ class PrivacyConfig:
     clip_lr: float = option(0.2, range=POSITIVE)
     """learning rate of the logarithm of an adaptive clip norm"""
     clip_count_noise: float | None = option(None, range=POSITIVE)
-    """standard deviation of the noise on the number of clients below an adaptive norm; null: cohort_size / 20"""
+    """standard deviation of the noise on the number of clients below an adaptive norm; null for a twentieth of a
+    round's clients, and at least the noise multiplier"""
     noise_cohort_size: int | None = option(None, range=POSITIVE_COUNT)
     """clients of a round of the deployment that is simulated: noise and epsilon are of it; null for cohort_size"""
     population: int | None = option(None, range=POSITIVE_COUNT)

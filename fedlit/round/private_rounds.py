@@ -42,11 +42,20 @@ class PrivateRounds:
         if privacy.unit != "client" or privacy.clip_quantile is None:
             return None
         noise = privacy.clip_count_noise
-        return AdaptiveClip(
-            quantile=privacy.clip_quantile,
-            lr=privacy.clip_lr,
-            count_noise=self._deployed / 20 if noise is None else noise,
-        )
+        if noise is None:  # in a small cohort a twentieth would leave nothing of the noise to the changes
+            noise = max(self._deployed / 20, self.claim.noise_multiplier if self.claim else 0.0)
+        return AdaptiveClip(quantile=privacy.clip_quantile, lr=privacy.clip_lr, count_noise=noise)
+
+    @property
+    def noise_of_a_round(self) -> float:
+        """The noise multiplier of what is left of a round for the changes, beside the number below an adaptive norm.
+
+        Raises:
+            UserError: the number has so little noise that nothing is left.
+        """
+        assert self.claim is not None
+        noise, adaptive = self.claim.noise_multiplier, self.adaptive
+        return noise_of_the_change(noise, adaptive.count_noise) if adaptive is not None and noise else noise
 
     @property
     def _cohort_size(self) -> int:
@@ -69,18 +78,16 @@ class PrivateRounds:
         """Return what the round may let out; None where its sums are not private."""
         if self.claim is None or self.claim.unit != "client":
             return None
-        adaptive, noise, num_sums = self.adaptive, self.claim.noise_multiplier, self.rule.num_sums(server)
-        if adaptive is not None and noise:
-            noise = noise_of_the_change(noise, adaptive.count_noise)
+        num_sums = self.rule.num_sums(server)
         release = Release(
             seed=self.config.seed,
             round_idx=plan.round_idx,
             expected=self._cohort_size,
             clip_norm=Ledger.of(server).clip_norm,
             # A round is one release of this multiplier: k sums of k times the variance each.
-            noise_multiplier=noise * math.sqrt(num_sums),
+            noise_multiplier=self.noise_of_a_round * math.sqrt(num_sums),
             noise_scale=self._cohort_size / self._deployed,
-            adaptive=adaptive,
+            adaptive=self.adaptive,
         )
         release.require_room(len(Ledger.of(server).rounds))
         return release

@@ -166,7 +166,8 @@ REFUSED = {
     "pooled": (["method=centralized"], "nothing travels"),
     "alone": (["method=local_only"], "nothing travels"),
     "pld": (["cohort.sampling=fixed", "privacy.accountant=pld"], r"draws without replacement; give cohort\.sampling"),
-    "rows": (["method=scl", "method.init=whitened"], "initialised from clients' rows"),
+    "rows": (["method=scl", "method.init=whitened"], r"init=whitened .* computed from clients' rows.* method\.init"),
+    "count": (["privacy.clip_quantile=0.5", "privacy.clip_count_noise=0.2"], "leaves nothing of a noise multiplier"),
     "several": (
         ["method=flexlora", "method.aggregate_by=sums", "method.sketch_width=8", "privacy.clip_quantile=0.5"],
         "asks for several",

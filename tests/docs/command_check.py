@@ -170,6 +170,7 @@ def replace_work(*, is_open: bool) -> None:
         "report": {"_report": look},
         "fetch": {"prefetch": fetch},
         "doctor": {"show": nothing},
+        "audit": {"read_audit": nothing, "tell": nothing},
     }
     for module, replaced in work.items():
         loaded = importlib.import_module(f"fedlit.commands.{module}")
