@@ -12,7 +12,7 @@ import csv
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -24,9 +24,9 @@ from matplotlib.lines import Line2D
 
 from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Entry, collect
-from fedlit.lab.analysis.palette import INK, MUTED
+from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
 from fedlit.lab.analysis.plots import add_legend, save, style
-from fedlit.lab.analysis.slots import colours
+from fedlit.lab.analysis.slots import slots
 
 HERE = Path(__file__).resolve().parent
 TABLE = HERE / "results" / "utility.csv"
@@ -107,8 +107,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
     """Draw loss against epsilon, a panel for each deployment, all on one scale."""
     panels = sorted({(point.population, point.cohort) for point in points})
     methods = list(dict.fromkeys(point.method for point in points))
-    colour_of = colours(methods)
-    marks = dict(zip(methods, _MARKERS * len(methods), strict=False))
+    looks = {name: _look(slot, order) for order, (name, slot) in enumerate(zip(methods, slots(methods), strict=True))}
     size = (1.6 + 3.4 * len(panels), 3.7)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
     for axes, (population, cohort) in zip(
@@ -117,32 +116,42 @@ def draw(points: Sequence[Point], path: Path) -> None:
         shown = [point for point in points if (point.population, point.cohort) == (population, cohort)]
         style(axes)
         axes.set_title(f"{population:,} clients, about {cohort:,} a round", loc="left", fontsize=9, color=INK)
-        _draw_panel(axes, shown, methods, colour_of, marks)
+        _draw_panel(axes, shown, looks)
     figure.axes[0].set_ylabel("test loss (nats a token), lower is better", fontsize=8, color=MUTED)
-    handles = [Line2D([], [], color=colour_of[name], marker=marks[name], markersize=5) for name in methods]
+    handles = [Line2D([], [], **look) for look in looks.values()]
     untrained = Line2D([], [], color=MUTED, linestyle="--", linewidth=1)
     add_legend(figure, [*handles, untrained], [*methods, "untrained"], loc="outside lower left", num_columns=6)
     save(figure, path)
 
 
-def _draw_panel(
-    axes: Axes, points: Sequence[Point], methods: Sequence[str], colour_of: dict[str, str], marks: dict[str, str]
-) -> None:
+def _look(slot: int, order: int) -> dict[str, Any]:
+    """Return a method's colour in all pictures of the house; those of the second round are dashed, with white marks."""
+    again = slot >= len(PALETTE)
+    return {
+        "color": PALETTE[slot % len(PALETTE)],
+        "linestyle": (0, (4, 1.5)) if again else "-",
+        "marker": _MARKERS[order % len(_MARKERS)],
+        "markerfacecolor": "white" if again else None,
+        "markersize": 5,
+        "linewidth": 1.4,
+    }
+
+
+def _draw_panel(axes: Axes, points: Sequence[Point], looks: Mapping[str, Mapping[str, Any]]) -> None:
     names = list(dict.fromkeys(epsilon_name(point.epsilon) for point in sorted(points, key=lambda one: one.epsilon)))
     axes.axhline(statistics.fmean(point.untrained for point in points), color=MUTED, linestyle="--", linewidth=1)
-    for order, method in enumerate(methods):
+    for order, (method, look) in enumerate(looks.items()):
         places, means, below, above = [], [], [], []
         for place, name in enumerate(names):
             losses = [one.loss for one in points if (one.method, epsilon_name(one.epsilon)) == (method, name)]
             if losses:
-                places.append(place + 0.07 * (order - (len(methods) - 1) / 2))
+                places.append(place + 0.07 * (order - (len(looks) - 1) / 2))
                 means.append(statistics.fmean(losses))
                 below.append(means[-1] - min(losses))
                 above.append(max(losses) - means[-1])
-        look: dict[str, Any] = {"color": colour_of[method], "marker": marks[method], "markersize": 5, "linewidth": 1.4}
         axes.errorbar(places, means, yerr=[below, above], **look, capsize=2, elinewidth=1)
     axes.set_xticks(range(len(names)), names)
-    axes.set_xlabel("epsilon of one client at delta 1e-5", fontsize=8, color=MUTED)
+    axes.set_xlabel(f"epsilon of one client at delta {points[0].delta:g}", fontsize=8, color=MUTED)
     axes.grid(visible=False, axis="x")
 
 
@@ -156,11 +165,9 @@ def main(words: Sequence[str]) -> int:
     try:
         if told.runs:
             points = [point_of(entry) for entry in collect(told.runs).entries]
-            order = dict.fromkeys(point.method for point in points)
-            write_table(
-                sorted(points, key=lambda one: (one.population, [*order].index(one.method), one.epsilon, one.seed)),
-                told.table,
-            )
+            names = sorted({point.method for point in points})
+            place = dict(zip(names, slots(names), strict=True))
+            write_table(sorted(points, key=lambda p: (p.population, place[p.method], p.epsilon, p.seed)), told.table)
         draw(read_table(told.table), told.picture)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,9 +1,9 @@
 """A partition over both quantity and labels: `plugins=[skewed] partition.name=skewed`.
 
 Each label's rows are dealt by shares p ~ Dir(alpha) over the clients, so that sizes and labels differ together
-(Yurochkin et al., arXiv 1905.12022; "distribution-based label imbalance" of Li, Diao, Chen and He, arXiv 2102.02079). There the
-shares are drawn anew until every client has enough rows, which 200 clients would wait for too long; here the client
-with the most rows gives one until nobody is below `smallest`.
+(Yurochkin et al., arXiv 1905.12022; "distribution-based label imbalance" of Li, Diao, Chen and He, arXiv 2102.02079).
+There the shares are drawn anew until every client has enough rows, which 200 clients would wait for too long; here the
+client with the most rows gives one until nobody is below `smallest`.
 """
 
 from collections.abc import Sequence
