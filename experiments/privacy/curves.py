@@ -108,19 +108,23 @@ def draw(points: Sequence[Point], path: Path) -> None:
     panels = sorted({(point.population, point.cohort) for point in points})
     methods = list(dict.fromkeys(point.method for point in points))
     looks = {name: _look(slot, order) for order, (name, slot) in enumerate(zip(methods, slots(methods), strict=True))}
-    size = (1.6 + 3.4 * len(panels), 3.7)
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
-    for axes, (population, cohort) in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
-    ):
+    figure = Figure(
+        figsize=(5.0 if len(panels) == 1 else 7.6, 3.7), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    )
+    values = [
+        {epsilon_name(one.epsilon) for one in points if (one.population, one.cohort) == panel} for panel in panels
+    ]
+    widths = {"width_ratios": [0.5 + len(names) for names in values]}
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False, gridspec_kw=widths)
+    for axes, (population, cohort) in zip(grid[0], panels, strict=True):
         shown = [point for point in points if (point.population, point.cohort) == (population, cohort)]
         style(axes)
-        axes.set_title(f"{population:,} clients, about {cohort:,} a round", loc="left", fontsize=9, color=INK)
+        axes.set_title(f"{population:,} clients,\nabout {cohort:,} a round", loc="left", fontsize=9, color=INK)
         _draw_panel(axes, shown, looks)
     figure.axes[0].set_ylabel("test loss (nats a token), lower is better", fontsize=8, color=MUTED)
     handles = [Line2D([], [], **look) for look in looks.values()]
     untrained = Line2D([], [], color=MUTED, linestyle="--", linewidth=1)
-    add_legend(figure, [*handles, untrained], [*methods, "untrained"], loc="outside lower left", num_columns=6)
+    add_legend(figure, [*handles, untrained], [*methods, "untrained"], loc="outside lower left", num_columns=3)
     save(figure, path)
 
 
