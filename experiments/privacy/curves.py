@@ -154,8 +154,9 @@ def _draw_panel(axes: Axes, points: Sequence[Point], looks: Mapping[str, Mapping
                 below.append(means[-1] - min(losses))
                 above.append(max(losses) - means[-1])
         axes.errorbar(places, means, yerr=[below, above], **look, capsize=2, elinewidth=1)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(len(names)), names)
-    axes.set_xlabel(f"epsilon of one client at delta {points[0].delta:g}", fontsize=8, color=MUTED)
+    axes.set_xlabel(f"epsilon, delta {points[0].delta:g}", fontsize=8, color=MUTED)
     axes.grid(visible=False, axis="x")
 
 
