@@ -153,6 +153,14 @@ def why_no_more_rounds(in_folder: RunConfig, num_rounds: int, *, reached_last: b
     reached_last: the run's last round is done, which was evaluated for being the last.
     """
     old, local, every = in_folder.num_rounds, in_folder.local, in_folder.eval.every
+    privacy = in_folder.privacy
+    if privacy.unit != "none" and privacy.noise_multiplier is None:
+        # The ledger counts releases of one multiplier: rounds with less noise would be counted as if they had more.
+        return (
+            f"the noise of the rounds that are done was made to spend privacy.epsilon={privacy.epsilon} in num_rounds="
+            f"{old}, and more rounds would need more of it from the first one on; choose another run.name, or give "
+            f"num_rounds={old}"
+        )
     if local.schedule_over == "run" and (local.schedule != "constant" or local.warmup > 0):
         return (
             f"with local.schedule_over=run the learning rate of every step depends on num_rounds={old}; "
