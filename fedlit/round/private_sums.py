@@ -9,6 +9,7 @@ Shapes: P scalars in a payload, in units of 2**-44; a client's integers have an 
 """
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -120,8 +121,9 @@ class Release:
         norm = torch.stack(squared).sum().sqrt()
         num = sum(tensor.numel() for tensor in reference.values())
         # Rounding to integers moves each by a half at most, float64 the rest: what is left for the change itself.
-        room = self.clip_norm * (1 - 1e-12) - 0.5 * math.sqrt(num) / (weight * 2.0**FRACTION_BITS)
-        factor = (room / norm.clamp(min=room)).clamp(max=1.0)
+        # An adaptive clip norm may fall so far that rounding alone takes all of it: then a client sends zeros.
+        room = max(0.0, self.clip_norm * (1 - 1e-12) - 0.5 * math.sqrt(num) / (weight * 2.0**FRACTION_BITS))
+        factor = (room / norm.clamp(min=max(room, sys.float_info.min))).clamp(max=1.0)
         return chain(
             encode(values, reference, factor * weight),
             self._counted((norm <= self.clip_norm).double(), weight, sum_index),
