@@ -90,6 +90,15 @@ def test_a_longer_change_is_shortened_as_a_whole() -> None:
     torch.testing.assert_close(found, change / change.norm() * 0.1, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("clip_norm", [1e-13, 1e-12, 1e-11, 1e-9])
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_norm_that_rounding_alone_would_exceed_is_kept(clip_norm: float, scale: float) -> None:
+    reference = {"model/a": torch.randn(160, 160, generator=torch.Generator().manual_seed(0))}
+    values = {"model/a": reference["model/a"] * (1 + scale)}
+    sent = integers(release(clip_norm=clip_norm), values, reference)
+    assert sent.double().norm() <= clip_norm / 4 * 2.0**FRACTION_BITS
+
+
 def test_a_sum_has_room_for_all_clients_and_the_noise() -> None:
     release(clip_norm=100.0, noise_multiplier=10.0).require_room(1000)
     for options in ({"clip_norm": 1e5}, {"clip_norm": 100.0, "noise_multiplier": 1e4}):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
+from fedlit.config.privacy_schema import PrivacyConfig
 from fedlit.config.schema import EvalConfig
 from fedlit.errors import UserError
 from fedlit.process.storage import write_atomically
@@ -157,6 +158,24 @@ def test_more_rounds_are_refused_where_the_rounds_so_far_are_not_those_of_the_lo
         assert part in message
     assert "\n" not in message
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("unit", ["client", "example"])
+def test_more_rounds_are_refused_where_the_noise_was_made_for_fewer(unit: str, config: RunConfig) -> None:
+    privacy = PrivacyConfig(unit=unit, clip_norm=1.0, epsilon=8.0)
+    config = dataclasses.replace(config, num_rounds=4, privacy=privacy)
+    begun(config, rounds=2)
+    with pytest.raises(UserError, match=r"num_rounds=4 to 6: the noise .* privacy\.epsilon=8\.0.*run\.name") as caught:
+        RunFolder(dataclasses.replace(config, num_rounds=6)).require_same_run()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("epsilon", [None, 8.0])
+def test_more_rounds_of_the_same_noise_are_the_same_run(epsilon: float | None, config: RunConfig) -> None:
+    privacy = PrivacyConfig(unit="client", clip_norm=1.0, noise_multiplier=1.0, epsilon=epsilon)
+    config = dataclasses.replace(config, num_rounds=4, privacy=privacy)
+    begun(config, rounds=2)
+    RunFolder(dataclasses.replace(config, num_rounds=6)).require_same_run()
 
 
 def test_fewer_rounds_are_refused(config: RunConfig) -> None:
