@@ -126,7 +126,7 @@ def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple
         lines = [
             f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} in {num_rounds} rounds{limit}",
             f"noise multiplier {claim.noise_multiplier:.5g}, clip norm {config.privacy.clip_norm:g}; "
-            f"{claim.mechanism_in_words} ({spent.adjacency}, {spent.accountant.upper()})",
+            f"{_mechanism(claim, config)} ({spent.adjacency}, {spent.accountant.upper()})",
         ]
     if config.privacy.secure_aggregation:
         lines.append(_mask_line(privacy, plan.cohort_size))

@@ -58,6 +58,11 @@ def result_facts(
         "partition": _partition(config, partition or {}),
         "protocol": _protocol(config),
         "evaluation": _evaluation(config),
+        "privacy": {
+            name: record[f"privacy/{name}"]
+            for name in ("unit", "epsilon", "delta", "noise_multiplier")
+            if f"privacy/{name}" in record
+        },
         "scores": _scores(record, client_id),
         "traffic": {
             name: sum(int(record.get(f"communication/{name}_bytes", 0)) for record in until)

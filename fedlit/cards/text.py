@@ -41,6 +41,7 @@ def card_text(facts: Facts, *, ranks: tuple[int, int] | None, name: str | None =
         "Data": _data(facts["data"], facts["prompt"]),
         "Partition": _partition(facts["partition"]),
         "Protocol": _table("", "", facts["protocol"]),
+        "Privacy": _privacy(facts["privacy"]),
         "Communication": _traffic(facts),
         "Versions": _table("package", "version", facts["versions"]),
         "What is not here": _missing(facts, is_adapter=ranks is not None),
@@ -212,6 +213,19 @@ def _partition(partition: Facts) -> str:
         "size skew (standard deviation of the clients' rows over their mean)": skew["size_variation"],
     }
     return _table("", "", rows | {name: f"{value:.4f}" for name, value in named.items() if value is not None})
+
+
+def _privacy(claim: Facts) -> str:
+    """Return what is claimed of the model; nothing where nothing is."""
+    if not claim:
+        return ""
+    if "epsilon" not in claim:
+        return f"Trained with bounded parts of each {claim['unit']} and without noise: no privacy is claimed."
+    return (
+        f"For one {claim['unit']} of the simulated federation: epsilon {claim['epsilon']:.4g} at delta "
+        f"{claim['delta']:g} (noise multiplier {claim['noise_multiplier']:.4g}). It is of the model alone, and the run "
+        "was a simulation: its noise can be computed from the seed."
+    )
 
 
 def _traffic(facts: Facts) -> str:

@@ -130,6 +130,11 @@ def privacy_warnings(config: RunConfig) -> list[str]:
             f"local.clients_per_batch={config.local.clients_per_batch}: the last bits of a change may depend on "
             "who shares its pass, which no epsilon is of; clients on machines of their own have no such pass"
         )
+    if privacy.unit == "client" and config.plugins:
+        lines.append(
+            f"plugins={show(values['plugins'])}: parts from outside can see who came in a round; the claim holds if "
+            "they use the clients' sums alone"
+        )
     if privacy.canaries:
         lines.append(f"privacy.canaries={privacy.canaries} take part: the result is good for `fedlit audit` alone")
     return lines

@@ -32,9 +32,14 @@ class Claim:
         """Return what so many rounds, or so many local steps of every client, have cost: of the worst client."""
         if self.mechanism is not None:
             return spent(self.mechanism, releases, self.delta, self.accountant)
+        noise, worst = self.noise_multiplier, self.worst(steps)
+        one = step_mechanism(self.rows[worst], self.batch_rows, noise)
+        return spent(one, steps[worst], self.delta, self.accountant)
+
+    def worst(self, steps: Sequence[int]) -> int:
+        """Return the client whose examples have cost most, of unit=example."""
         noise, delta = self.noise_multiplier, self.delta
-        _, worst = spent_by_clients(self.rows, self.batch_rows, steps, noise, delta, self.accountant)
-        return spent(step_mechanism(self.rows[worst], self.batch_rows, noise), steps[worst], delta, self.accountant)
+        return spent_by_clients(self.rows, self.batch_rows, steps, noise, delta, self.accountant)[1]
 
     def allows(self, releases: int, steps: Sequence[int]) -> bool:
         """Tell whether so much may be spent."""

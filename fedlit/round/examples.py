@@ -138,7 +138,7 @@ def num_samples_kept(config: RunConfig) -> int:
 
 def kept_examples(config: RunConfig) -> KeptExamples | None:
     """Return what collects for a configuration; None if it asks for nothing of the kind."""
-    num_samples, with_scores = num_samples_kept(config), config.run.example_scores
+    num_samples, with_scores = num_samples_kept(config), config.run.example_scores and not hides_rows(config)
     if not num_samples and not with_scores:
         return None
     return KeptExamples(num_samples=num_samples, with_scores=with_scores, seed=draw_seed(config))

@@ -66,22 +66,38 @@ class PrivateRounds:
         return self.config.privacy.noise_cohort_size or self._cohort_size
 
     def opened(self, server: ServerState, num_clients: int) -> ServerState:
-        """Return the server before the first round, with a ledger where there is a claim."""
+        """Return the server before the first round, with a ledger where there is a claim.
+
+        Raises:
+            UserError: a clip norm and noise that the sums cannot hold, or that are lost in their rounding.
+        """
         if self.claim is None:
             return server
         server = Ledger.opened(num_clients, self.config.privacy.clip_norm or math.inf).in_server(server)
+        if (release := self._release(0, server)) is not None:
+            release.require_room(num_clients, sum(tensor.numel() for tensor in server.shared.values()))
         if self.canaries is None:
             return server
         return server.with_group(GROUP, {SCORES: torch.zeros(self.canaries.num, dtype=torch.float64)})
 
     def release(self, plan: RoundPlan, server: ServerState) -> Release | None:
-        """Return what the round may let out; None where its sums are not private."""
+        """Return what the round may let out; None where its sums are not private.
+
+        Raises:
+            UserError: an adaptive clip norm has left the range of the sums.
+        """
+        release = self._release(plan.round_idx, server)
+        if release is not None:
+            release.require_room(len(Ledger.of(server).rounds))
+        return release
+
+    def _release(self, round_idx: int, server: ServerState) -> Release | None:
         if self.claim is None or self.claim.unit != "client":
             return None
         num_sums = self.rule.num_sums(server)
-        release = Release(
+        return Release(
             seed=self.config.seed,
-            round_idx=plan.round_idx,
+            round_idx=round_idx,
             expected=self._cohort_size,
             clip_norm=Ledger.of(server).clip_norm,
             # A round is one release of this multiplier: k sums of k times the variance each.
@@ -89,8 +105,6 @@ class PrivateRounds:
             noise_scale=self._cohort_size / self._deployed,
             adaptive=self.adaptive,
         )
-        release.require_room(len(Ledger.of(server).rounds))
-        return release
 
     def channel(self, plan: RoundPlan) -> Channel | None:
         """Return what masks the clients' sums of a round; None where nothing does."""

@@ -84,12 +84,19 @@ class Release:
     noise_scale: float = 1.0
     adaptive: AdaptiveClip | None = None
 
-    def require_room(self, num_clients: int) -> None:
-        """Raise a UserError if so many clients and the noise could leave the 64 bits of a sum."""
+    def require_room(self, num_clients: int, num_scalars: int = 0) -> None:
+        """Raise a UserError if so many clients and the noise could leave the 64 bits of a sum, or if rounding takes up
+        the clip norm of so many scalars.
+        """
+        if self._room(num_scalars, 1 / self.expected) <= 0:
+            raise UserError(
+                f"privacy.clip_norm={self.clip_norm:g} is lost in the rounding of a sum of {num_scalars:,} numbers; "
+                "give a larger one"
+            )
         if num_clients * self._bound + 12 * self.deviation >= 2.0**62:
             raise UserError(
                 f"clip norm {self.clip_norm:g} and noise multiplier {self.noise_multiplier:g} leave the range "
-                f"of a sum of {self.expected} clients; lower privacy.clip_norm, or raise privacy.epsilon"
+                f"of a sum of {self.expected} clients; lower privacy.clip_norm, or the noise"
             )
 
     @property
@@ -119,14 +126,19 @@ class Release:
             return chain(encode(values, reference, weight), self._counted(0.0, weight, sum_index))
         norm = torch.stack(squared).sum().sqrt()
         num = sum(tensor.numel() for tensor in reference.values())
-        # Rounding to integers moves each by a half at most, float64 the rest: what is left for the change itself.
-        room = self.clip_norm * (1 - 1e-12) - 0.5 * math.sqrt(num) / (weight * 2.0**FRACTION_BITS)
+        room = self._room(num, weight)
         # Below the grid nothing may be sent: there is no room for rounding.
         factor = (room / norm.clamp(min=room)).clamp(max=1.0) if room > 0 else torch.zeros_like(norm)
         return chain(
             encode(values, reference, factor * weight),
             self._counted((norm <= self.clip_norm).double(), weight, sum_index),
         )
+
+    def _room(self, num_scalars: int, weight: float) -> float:
+        """Return what is left of the clip norm for the change itself: rounding to integers moves each by a half at most,
+        float64 the rest.
+        """
+        return self.clip_norm * (1 - 1e-12) - 0.5 * math.sqrt(num_scalars) / (weight * 2.0**FRACTION_BITS)
 
     def _counted(self, below: Tensor | float, weight: float, sum_index: int) -> Iterator[Tensor]:
         """Yield the integer of a client that is below the clip norm, or above: half of one, of either sign."""

@@ -176,6 +176,8 @@ REFUSED = {
     "quantile": (["privacy.clip_quantile=0"], "fall to 0"),
     "small": (["privacy.noise_cohort_size=9"], r"cohort of 9 in a population of 6; give more"),
     "free": (["privacy.noise_multiplier=0", "privacy.epsilon=1"], "whose epsilon is infinite"),
+    "large": (["privacy.clip_norm=1e6"], r"leave the range of a sum of 2 clients; lower privacy\.clip_norm"),
+    "tiny": (["privacy.clip_norm=1e-12"], r"clip_norm=1e-12 is lost in the rounding of a sum of .* give a larger one"),
     "no round": (["privacy.epsilon=0.1"], r"epsilon=0\.1 is less than one round spends, .* give more noise"),
     "canaries": (["privacy.canaries=4", "cohort.sampling=fixed"], "drawn by themselves"),
 }
@@ -206,6 +208,7 @@ def test_texts_of_rows_are_kept_only_where_they_are_asked_for(builder: Builder) 
     base = ["method=fedit", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1", "num_rounds=1"]
     quiet = builder.run("quiet", *base)
     assert not (quiet.folder.path / "samples.jsonl").exists()
+    assert not [*quiet.folder.path.glob("examples/*")]  # predictions, which are texts too
     loud = builder.run("loud", *base, "logging.samples_kept=2")
     lines = (loud.folder.path / "samples.jsonl").read_text().splitlines()
     assert len(json.loads(lines[0])) > 0

@@ -384,15 +384,15 @@ FAULTS = (
     Fault(
         "several sums have the noise of one",
         "round/private_rounds.py",
-        "noise_multiplier=noise * math.sqrt(num_sums),",
-        "noise_multiplier=noise,",
+        "noise_multiplier=self.noise_of_a_round * math.sqrt(num_sums),",
+        "noise_multiplier=self.noise_of_a_round,",
         ("unit/round/test_private_sums.py",),
     ),
     Fault(
         "an adaptive norm is told of for nothing",
         "round/private_rounds.py",
-        "noise = noise_of_the_change(noise, adaptive.count_noise)",
-        "pass",
+        "return noise_of_the_change(noise, adaptive.count_noise) if adaptive is not None and noise else noise",
+        "return noise",
         ("unit/round/test_private_sums.py",),
     ),
     Fault(
@@ -426,8 +426,8 @@ FAULTS = (
     Fault(
         "the epsilon of examples is the first client's",
         "privacy/claim.py",
-        "return spent(step_mechanism(self.rows[worst], self.batch_rows, noise), steps[worst], delta, self.accountant)",
-        "return spent(step_mechanism(self.rows[0], self.batch_rows, noise), steps[0], delta, self.accountant)",
+        "noise, worst = self.noise_multiplier, self.worst(steps)",
+        "noise, worst = self.noise_multiplier, 0",
         ("contract/test_example_privacy.py",),
     ),
     Fault(

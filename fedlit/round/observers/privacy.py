@@ -44,7 +44,15 @@ class PrivacyObserver(Observer):
             "privacy/clip_norm": norm,
             "privacy/releases": ledger.releases,
             "privacy/most_rounds_of_a_client": max(ledger.rounds, default=0),
+            **self._of_the_worst(ledger),
         }
+
+    def _of_the_worst(self, ledger: Ledger) -> dict[str, int]:
+        """Return rows and steps of the client that epsilon is of, where it is of examples."""
+        if self.claim.unit != "example":
+            return {}
+        worst = self.claim.worst(ledger.steps)
+        return {"privacy/rows": self.claim.rows[worst], "privacy/steps": ledger.steps[worst]}
 
 
 @dataclass(frozen=True, kw_only=True)
