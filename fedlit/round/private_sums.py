@@ -135,7 +135,7 @@ class Release:
         )
 
     def _room(self, num_scalars: int, weight: float) -> float:
-        """Return what is left of the clip norm for the change itself: rounding to integers moves each by a half at most,
+        """Return what is left of the clip norm for the change: rounding to integers moves each by a half at most,
         float64 the rest.
         """
         return self.clip_norm * (1 - 1e-12) - 0.5 * math.sqrt(num_scalars) / (weight * 2.0**FRACTION_BITS)
