@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlit.client.row_order import steps_of_epochs
-from fedlit.client.trainers.base import LocalTrainer
 from fedlit.client.trainers.canaries import WithCanaries
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
@@ -21,6 +21,9 @@ from fedlit.round.private_rounds import PrivateRounds
 from fedlit.scheduling import make_canaries
 from fedlit.secure import FEWEST, SecureAggregation
 from fedlit.units import readable_bytes
+
+if TYPE_CHECKING:
+    from fedlit.client.trainers.base import LocalTrainer  # lightning: a dry run does without
 
 
 def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
@@ -147,7 +150,7 @@ def privacy_observers(privacy: PrivateRounds, traffic: TrafficObserver, folder: 
     return observers
 
 
-def with_canaries(trainer: LocalTrainer, privacy: PrivateRounds) -> Trainer:
+def with_canaries(trainer: "LocalTrainer", privacy: PrivateRounds) -> Trainer:
     """Return the trainer, with the canaries of an audit beside the clients that it trains.
 
     Raises:

@@ -161,7 +161,7 @@ class Federation:
         if clients is not None:
             clients.update(round_work.states)
         reports = {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
-        cohort.close(tuple(reports), {client_id: int(metrics["num_steps"]) for client_id, metrics in reports.items()})
+        cohort.close(tuple(reports), {client: int(each.get("num_steps", 0)) for client, each in reports.items()})
         record: Record = {"round": plan.round_idx + 1, "time/clients_s": sum(part.clients_s for part in everyone)}
         if all("num_tokens" in metrics for metrics in reports.values()):
             record["clients/num_tokens"] = sum(metrics["num_tokens"] for metrics in reports.values())

@@ -25,6 +25,7 @@ from fedlit.options import Option, options_of
 from fedlit.recipes import OPTIMIZERS, RECIPES, TABLES
 from fedlit.registry import register, snapshot
 from fedlit.round.loop import Federation
+from fedlit.tasks.encoded import close_examples
 
 UNEQUAL = "partition.name=quantity"
 """Clients of different sizes: with equal ones all weights are alike."""
@@ -135,7 +136,9 @@ class Runs:
     def __call__(self, *words: str) -> Federation:
         """Return a federation after its last round."""
         name = "-".join(word.replace("/", "_").replace("=", "_") for word in words)
-        return self.builder.run(f"{abs(hash(words))}-{name}"[:120], *words)
+        federation = self.builder.run(f"{abs(hash(words))}-{name}"[:120], *words)
+        close_examples(federation.rows)  # hundreds of them keep four files open each
+        return federation
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,7 @@ def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_pa
     also = [f"data.path={tmp_path / 'rows.jsonl'}", "server.lr=0.01", "data.options=(.*)"]
     also += [f"partition.path={tmp_path / 'split.json'}"] if value == "file" else []
     also += ["partition.validation_fraction=0.1"] if value == "best" else []
+    also += ["privacy.clip_norm=1", "privacy.epsilon=1"] if key == "privacy.unit" else []
     load_config([f"{key}={value}", *also], config_dir)
 
 

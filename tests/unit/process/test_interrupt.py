@@ -177,6 +177,7 @@ def test_a_round_that_does_not_fit_ends_the_run(error: Exception, raised: type[E
         clients=None,
         host=SimpleNamespace(method=build_method(RunConfig())),
         observers=[],
+        privacy=SimpleNamespace(release=lambda plan, server: None, channel=lambda plan: None),
         checkpoints=SimpleNamespace(saved_round=4, intact_round=lambda: 4),
         trainer=Failing(),
         tell=lambda _event: None,

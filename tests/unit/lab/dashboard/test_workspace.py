@@ -134,7 +134,10 @@ def test_a_panel_shows_more_lines_than_the_ten_of_wandb(tmp_path: Path) -> None:
 
 def test_epsilon_is_an_axis_of_private_runs_before_their_first_round(tmp_path: Path) -> None:
     axes = {}
-    for name, words in {"private": ["privacy.unit=client"], "plain": []}.items():
+    for name, words in {
+        "private": ["privacy.unit=client", "privacy.clip_norm=1", "privacy.epsilon=1"],
+        "plain": [],
+    }.items():
         make_run(tmp_path / name, "seed=0", *words, num_records=0)
         section = spec(collect([str(tmp_path / name)]))
         axes[name] = {panel["xAxis"] for _, panel in panels(section) if "xAxis" in panel}
