@@ -206,7 +206,7 @@ def make_trainer(
 
 @pytest.fixture(scope="module", autouse=True)
 def few_open_files() -> Iterator[None]:
-    """Let go of what earlier federations hold open: above a thousand files `select`, which tests of terminals use, ends."""
+    """Let go of what earlier federations hold open: with a thousand files `select`, which terminals need, does not work."""
     yield
-    if len(os.listdir("/proc/self/fd")) > 200:
+    if sum(1 for _ in Path("/proc/self/fd").iterdir()) > 200:
         gc.collect()
