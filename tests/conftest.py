@@ -206,7 +206,7 @@ def make_trainer(
 
 @pytest.fixture(scope="module", autouse=True)
 def few_open_files() -> Iterator[None]:
-    """Let go of what earlier federations hold open: with a thousand files `select`, which terminals need, does not work."""
+    """Let go of what earlier federations hold open: beyond a thousand files `select`, which terminals need, fails."""
     yield
     if sum(1 for _ in Path("/proc/self/fd").iterdir()) > 200:
         gc.collect()
