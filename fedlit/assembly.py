@@ -155,6 +155,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     """Load the backbone and return the federation of this process, ready to resume and run, and what to tell of it."""
     inputs, config, method = plan.inputs, plan.inputs.config, plan.method
     rehearse(plan)
+    privacy = make_privacy(plan)  # its refusals come before the weights
     backbone, folder = plan.backbone(), RunFolder(config)
     if backbone.start is not None:
         folder.begin_from(backbone.start.record())
@@ -169,9 +170,8 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     share_rows(inputs.rows)
     store = ExampleStore.shared(task)
     rows: list[Sequence[Row]] = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
-    schedule = make_schedule(plan, host)
+    schedule = make_schedule(plan, host.trains)
     rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
-    privacy = make_privacy(plan, schedule)
     server = privacy.opened(host.first_server(method.parts, len(rows)), len(rows))
     host.load_server(server)
     clients = _clients(config, host, len(rows))
@@ -300,6 +300,6 @@ def _summary(plan: Plan, federation: Federation, traffic: TrafficObserver) -> Ru
         num_validated=0 if federation.validator is None else federation.validator.num_examples,
         num_truncated=federation.evaluator.num_truncated,
         classes=inputs.classes,
-        privacy=claim_lines(federation.privacy, plan, federation.schedule),
+        privacy=claim_lines(federation.privacy, plan.cohort_size),
         client_names=inputs.client_names,
     )

@@ -25,7 +25,7 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
                 "choose a method that communicates"
             )
         if method.rule.stacks:
-            has_sums = getattr(method.rule, "aggregate_by", None) == "stack"
+            has_sums = isinstance(method.rule, ProductRule)
             sums = "method.aggregate_by=sums" + (" and method.sketch_width=<number>" if hides_clients else "")
             remedy = sums if has_sums else "a rule that asks for sums, such as method.rule=fedavg"
             raise UserError(
@@ -35,11 +35,6 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
         raise UserError(
             "method.weighting=num_examples lets a client with many rows move the mean by more than privacy.clip_norm / "
             "cohort_size, which the noise is made for; give method.weighting=uniform"
-        )
-    if hides_clients and method.rule.asks_again and getattr(method.rule, "sketch_width", 1) is None:
-        raise UserError(
-            "method.sketch_width=null is as wide as the number of clients that came, which privacy.unit=client hides; "
-            "give a number, such as twice method.lora_rank"
         )
     if hides_clients and privacy.clip_quantile is not None and method.rule.asks_again:
         raise UserError(

@@ -18,7 +18,7 @@ from fedlit.round.observers.privacy import NOT_COVERED, MaskObserver, PrivacyObs
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.plan import Schedule
 from fedlit.round.private_rounds import PrivateRounds
-from fedlit.scheduling import make_canaries
+from fedlit.scheduling import make_canaries, make_schedule
 from fedlit.secure import FEWEST, SecureAggregation
 from fedlit.units import readable_bytes
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from fedlit.client.trainers.base import LocalTrainer  # lightning: a dry run does without
 
 
-def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
+def make_privacy(plan: Plan) -> PrivateRounds:
     """Return the privacy of a run's rounds, its noise made to fit.
 
     Raises:
-        UserError: no noise keeps within the epsilon that is asked for.
+        UserError: no noise keeps within the epsilon that is asked for, an adaptive norm leaves none to the changes, or
+            rounds are too small to be masked.
     """
-    config = plan.inputs.config
+    config, schedule = plan.inputs.config, make_schedule(plan)
     private = PrivateRounds(
         config=config,
         masks=_masks(config, plan.cohort_size),
@@ -41,8 +42,7 @@ def make_privacy(plan: Plan, schedule: Schedule) -> PrivateRounds:
         claim=make_claim(config, schedule.num_examples, most_steps(plan, schedule)),
         num_steps=lambda client_id: steps_of(config, schedule.num_examples[client_id], plan.num_step_multiples),
     )
-    if private.claim is not None:
-        assert private.noise_of_a_round >= 0  # an adaptive norm that leaves none is told here
+    private.require_noise()
     return private
 
 
@@ -118,21 +118,21 @@ def _mask_line(privacy: PrivateRounds, cohort_size: int) -> str:
     )
 
 
-def claim_lines(privacy: PrivateRounds, plan: Plan, schedule: Schedule) -> tuple[str, ...]:
+def claim_lines(privacy: PrivateRounds, cohort_size: int) -> tuple[str, ...]:
     """Return what a run will claim, by which mechanism, and how its sums are hidden: for a person."""
     config, claim, lines = privacy.config, privacy.claim, list[str]()
     if claim is not None:
         num_rounds, limit = config.num_rounds, "" if claim.limit is None else f"; at most {claim.limit:g} may be spent"
         if claim.limit is not None and claim.mechanism is not None and claim.most_releases < num_rounds:
             num_rounds, limit = claim.most_releases, f" of {num_rounds}; no more than {claim.limit:g} may be spent"
-        spent = claim.spent(num_rounds, most_steps(plan, schedule))
+        spent = claim.spent(num_rounds, claim.most_steps)
         lines = [
             f"epsilon {spent.epsilon:.4g} at delta {claim.delta:g} for one {claim.unit} in {num_rounds} rounds{limit}",
             f"noise multiplier {claim.noise_multiplier:.5g}, clip norm {config.privacy.clip_norm:g}; "
             f"{_mechanism(claim, config)} ({spent.adjacency}, {spent.accountant.upper()})",
         ]
     if config.privacy.secure_aggregation:
-        lines.append(_mask_line(privacy, plan.cohort_size))
+        lines.append(_mask_line(privacy, cohort_size))
     if privacy.canaries is not None:
         lines.append(f"{privacy.canaries.num} canaries of an audit among the clients, each in or out by a coin")
     return tuple(lines)

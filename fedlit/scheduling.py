@@ -3,15 +3,23 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedlit.client.host import ModelHost
 from fedlit.planning import Plan
 from fedlit.registry import option_names, registered
 from fedlit.round.canaries import Canaries, WithoutThoseOut
 from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
 
+Trains = Callable[[int], frozenset[str]]
 
-def make_schedule(plan: Plan, host: ModelHost) -> Schedule:
-    """Return the plans of all rounds; an audit's canaries stand after the clients."""
+
+def _nothing(_round_idx: int) -> frozenset[str]:
+    return frozenset()
+
+
+def make_schedule(plan: Plan, trains: Trains = _nothing) -> Schedule:
+    """Return the plans of all rounds; an audit's canaries stand after the clients.
+
+    trains: what trains in a round (ModelHost.trains), for who asks for more than who takes part.
+    """
     cohort, canaries = plan.inputs.config.cohort, make_canaries(plan)
     sampling = _cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options)
     return Schedule(
@@ -19,7 +27,7 @@ def make_schedule(plan: Plan, host: ModelHost) -> Schedule:
         num_examples=(*(len(shard.train) for shard in plan.clients), *(0 for _ in canaries.clients if canaries.num)),
         cohort_size=plan.cohort_size,
         weigh=plan.method.weights,
-        trains=host.trains,
+        trains=trains,
         sampling=WithoutThoseOut(inner=sampling, canaries=canaries) if canaries.num else sampling,
         availability=_cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options),
         fixes_number=plan.inputs.config.privacy.unit == "client",

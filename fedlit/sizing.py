@@ -22,7 +22,6 @@ from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
 from fedlit.private_run import claim_lines, make_privacy
 from fedlit.round.server import ServerState
-from fedlit.scheduling import make_schedule
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes, told_apart
 
@@ -52,7 +51,9 @@ def measure(plan: Plan) -> Sizes:
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
     shared = method.shared(model)
     host = ModelHost(model, method, layers)
-    server, schedule = host.first_server(method.parts, len(plan.clients)), make_schedule(plan, host)
+    privacy = make_privacy(plan)
+    num_clients = len(plan.clients) + config.privacy.canaries
+    server = privacy.opened(host.first_server(method.parts, len(plan.clients)), num_clients)
     uplink_bytes, downlink_bytes = first_traffic(make_traffic(method), server, plan.cohort_size, host)
     total = {name: parameter.data for name, parameter in model.named_parameters()}
     num_trained = num_parameters(trained)
@@ -80,7 +81,7 @@ def measure(plan: Plan) -> Sizes:
             "activations": num_at_once * _activation_bytes(model, config),
         },
         notices=backbone.notices,
-        privacy=claim_lines(make_privacy(plan, schedule), plan, schedule),
+        privacy=claim_lines(privacy, plan.cohort_size),
     )
 
 

@@ -41,17 +41,19 @@ TARGET = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """What trains on what. kind: `llama` or `gpt2`. method, options: of the run."""
+    """What trains on what. kind: `llama` or `gpt2`. method, options: of the run. hidden, layers: of the model. rows,
+    tokens: of a batch.
+    """
 
     name: str
     kind: str
-    hidden: int
-    layers: int
-    rows: int
-    tokens: int
     method: str
     options: Mapping[str, Any]
     target: float | None = None
+    hidden: int = 256
+    layers: int = 4
+    rows: int = 8
+    tokens: int = 128
 
     def model(self) -> Any:
         """Return a random model in float32, frozen."""
@@ -72,10 +74,6 @@ CASES = (
     Case(
         name="LoRA of rank 8 on attention, Llama 256 x 4",
         kind="llama",
-        hidden=256,
-        layers=4,
-        rows=8,
-        tokens=128,
         method="fedit",
         options=LORA,
         target=TARGET,
@@ -83,10 +81,6 @@ CASES = (
     Case(
         name="LoRA of rank 8 on attention, GPT-2 256 x 4",
         kind="gpt2",
-        hidden=256,
-        layers=4,
-        rows=8,
-        tokens=128,
         method="fedit",
         options=LORA,
         target=TARGET,
@@ -94,10 +88,6 @@ CASES = (
     Case(
         name="FFA-LoRA of rank 8, Llama 256 x 4",
         kind="llama",
-        hidden=256,
-        layers=4,
-        rows=8,
-        tokens=128,
         method="ffa_lora",
         options=LORA,
         target=TARGET,
@@ -105,20 +95,12 @@ CASES = (
     Case(
         name="up projections, Llama 256 x 4",
         kind="llama",
-        hidden=256,
-        layers=4,
-        rows=8,
-        tokens=128,
         method="fedftg",
         options={"optimizer": "adamw"},
     ),
     Case(
         name="the whole model, GPT-2 256 x 4",
         kind="gpt2",
-        hidden=256,
-        layers=4,
-        rows=8,
-        tokens=128,
         method="full",
         options={"target_modules": "model"},
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from fedlit.config.schema import RunConfig
 from fedlit.errors import UserError
@@ -14,8 +14,8 @@ class Claim:
     """(epsilon, delta) of one unit, a client or an example of one.
 
     noise_multiplier: of a round, or of a local step. limit: the most that may be spent. num_rounds: of the run at most.
-    mechanism: of a round, for unit=client. rows, batch_rows: training rows of every client, and those that a step
-    expects, for unit=example.
+    mechanism: of a round, for unit=client. For unit=example, rows: of every client; batch_rows: that a step expects;
+    most_steps: of every client in all rounds, if nobody is lost.
     """
 
     unit: str
@@ -26,6 +26,7 @@ class Claim:
     mechanism: Mechanism | None = None
     rows: tuple[int, ...] = ()
     batch_rows: int = 0
+    most_steps: tuple[int, ...] = ()
     num_rounds: int = 0
 
     def spent(self, releases: int, steps: Sequence[int]) -> Spent:
@@ -39,7 +40,7 @@ class Claim:
     def worst(self, steps: Sequence[int]) -> int:
         """Return the client whose examples have cost most, of unit=example."""
         noise, delta = self.noise_multiplier, self.delta
-        return spent_by_clients(self.rows, self.batch_rows, steps, noise, delta, self.accountant)[1]
+        return _worst(self.rows, self.batch_rows, tuple(steps), noise, delta, self.accountant)
 
     def allows(self, releases: int, steps: Sequence[int]) -> bool:
         """Tell whether so much may be spent."""
@@ -63,10 +64,20 @@ class Claim:
             return (
                 f"local steps of about {self.batch_rows:,} rows, each by itself; of the client with the largest epsilon"
             )
-        if one.sampling == "all":
+        if one.kind == "all":
             return f"all {one.population:,} clients in every round"
-        how = "each by itself" if one.sampling == "poisson" else "without replacement"
+        how = "each by itself" if one.kind == "poisson" else "without replacement"
         return f"{one.cohort_size:,} of {one.population:,} clients a round, {how}"
+
+
+@lru_cache(maxsize=4)
+def _worst(
+    rows: tuple[int, ...], batch_rows: int, steps: tuple[int, ...], noise: float, delta: float, accountant: str
+) -> int:
+    """Return the client whose examples have cost most: asked for several times a round, and a second of work for
+    hundreds of different clients.
+    """
+    return spent_by_clients(rows, batch_rows, steps, noise, delta, accountant)[1]
 
 
 def make_claim(config: RunConfig, rows: Sequence[int], most_steps: Sequence[int]) -> Claim | None:
@@ -104,6 +115,7 @@ def make_claim(config: RunConfig, rows: Sequence[int], most_steps: Sequence[int]
         num_rounds=config.num_rounds,
         rows=tuple(rows) if of_examples else (),
         batch_rows=batch_rows if of_examples else 0,
+        most_steps=tuple(most_steps) if of_examples else (),
     )
 
 
@@ -140,24 +152,15 @@ def _noise_of_the_worst(
 
 def step_mechanism(num_rows: int, batch_rows: int, noise_multiplier: float) -> Mechanism:
     """Return what a local step of unit=example is for the accountant."""
-    return Mechanism(
-        sampling="poisson" if batch_rows < num_rows else "all",
-        cohort_size=min(batch_rows, num_rows),
-        population=num_rows,
-        noise_multiplier=noise_multiplier,
-    )
+    return Mechanism(sampling="poisson", cohort_size=batch_rows, population=num_rows, noise_multiplier=noise_multiplier)
 
 
 def client_mechanism(config: RunConfig, noise_multiplier: float) -> Mechanism:
     """Return what a round of unit=client is for the accountant: of the deployment that is simulated."""
     privacy, num_clients = config.privacy, config.num_clients + config.privacy.canaries
-    cohort_size = config.cohort_size or num_clients
-    deployed = privacy.noise_cohort_size or cohort_size
-    population = privacy.population or num_clients
-    is_all = config.cohort.sampling == "fixed" and deployed == population
     return Mechanism(
-        sampling="all" if is_all else "poisson" if config.cohort.sampling == "poisson" else "fixed",
-        cohort_size=deployed,
-        population=population,
+        sampling="poisson" if config.cohort.sampling == "poisson" else "fixed",
+        cohort_size=privacy.noise_cohort_size or config.cohort_size or num_clients,
+        population=privacy.population or num_clients,
         noise_multiplier=noise_multiplier,
     )

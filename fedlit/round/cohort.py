@@ -5,7 +5,8 @@ fixed-point sum, and the server's tensor is moved by it. All groups of the paylo
 collective.
 
 Shapes: n clients with weights p_i >= 0 that sum to 1. Of the clients in the plan some may be lost; the weights of the
-others are then divided by their sum.
+others are then divided by their sum. In a private round every weight is 1 / m instead, m being fixed beforehand, and
+nothing makes up for those who are lost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,9 @@ from fedlit.round.fixed_point import LARGEST, Encoded, FixedPointSum, decode, en
 from fedlit.round.kept import InMemory, Kept
 from fedlit.round.payload import MODEL, Payload, flat, grouped
 from fedlit.round.plan import RoundPlan
-from fedlit.round.private_sums import Channel, Release
+from fedlit.round.private_sums import Release
 from fedlit.secure import SecureTraffic
+from fedlit.secure.channel import MaskedChannel
 
 
 class Cohort:
@@ -45,7 +47,7 @@ class Cohort:
         keeps: bool = False,
         on_server: Callable[[Payload], Payload] | None = None,
         release: Release | None = None,
-        channel: Channel | None = None,
+        channel: MaskedChannel | None = None,
         num_sums: int = 1,
     ) -> None:
         summed = plan.expected is not None or not plan.weights or abs(sum(plan.weights.values()) - 1.0) < 1e-9

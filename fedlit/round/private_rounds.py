@@ -13,7 +13,7 @@ from fedlit.round.canaries import Canaries
 from fedlit.round.cohort import Cohort
 from fedlit.round.ledger import GROUP, SCORES, Ledger, book
 from fedlit.round.plan import RoundPlan, Schedule
-from fedlit.round.private_sums import AdaptiveClip, Channel, Release
+from fedlit.round.private_sums import AdaptiveClip, Release
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.server import ServerState
 from fedlit.secure import SecureAggregation
@@ -46,13 +46,13 @@ class PrivateRounds:
             noise = max(self._deployed / 20, self.claim.noise_multiplier if self.claim else 0.0)
         return AdaptiveClip(quantile=privacy.clip_quantile, lr=privacy.clip_lr, count_noise=noise)
 
-    @property
-    def noise_of_a_round(self) -> float:
-        """The noise multiplier of what is left of a round for the changes, beside the number below an adaptive norm.
+    def require_noise(self) -> None:
+        """Raise a UserError if the number below an adaptive norm has so little noise that the changes get none."""
+        if self.claim is not None:
+            self._noise_of_a_round()
 
-        Raises:
-            UserError: the number has so little noise that nothing is left.
-        """
+    def _noise_of_a_round(self) -> float:
+        """Return the noise multiplier that is left to the changes, beside the number below an adaptive norm."""
         assert self.claim is not None
         noise, adaptive = self.claim.noise_multiplier, self.adaptive
         return noise_of_the_change(noise, adaptive.count_noise) if adaptive is not None and noise else noise
@@ -101,12 +101,12 @@ class PrivateRounds:
             expected=self._cohort_size,
             clip_norm=Ledger.of(server).clip_norm,
             # A round is one release of this multiplier: k sums of k times the variance each.
-            noise_multiplier=self.noise_of_a_round * math.sqrt(num_sums),
+            noise_multiplier=self._noise_of_a_round() * math.sqrt(num_sums),
             noise_scale=self._cohort_size / self._deployed,
             adaptive=self.adaptive,
         )
 
-    def channel(self, plan: RoundPlan) -> Channel | None:
+    def channel(self, plan: RoundPlan) -> MaskedChannel | None:
         """Return what masks the clients' sums of a round; None where nothing does."""
         return None if self.masks is None else MaskedChannel(self.masks, plan.round_idx, plan.invited, plan.arriving)
 

@@ -1,4 +1,4 @@
-"""Sums that hide single clients: changes of bounded length, noise on the integers, and masks.
+"""Sums that hide single clients: changes of bounded length, and noise on the integers.
 
 A client's whole change, all groups of its payload together, is shortened to the clip norm C in the sum's own
 arithmetic, so that the bound holds for the integers themselves, whatever type the tensors have. The sum of all gets
@@ -9,10 +9,9 @@ Shapes: P scalars in a payload, in units of 2**-44; a client's integers have an 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,33 +20,10 @@ from fedlit.algebra.pieces import in_double, joined, pieces
 from fedlit.errors import UserError
 from fedlit.privacy.discrete_gaussian import sample
 from fedlit.round.fixed_point import FRACTION_BITS, Encoded, encode
-from fedlit.secure import SecureTraffic
 from fedlit.seeding import numpy_generator
 
 NOISE_PIECE = 2**16
 """Scalars whose noise comes from one stream: processes draw pieces of their own, and no bit depends on who draws."""
-
-
-class Channel(Protocol):
-    """How a client's integers come to the sum: masked, so that only the sum of all can be read."""
-
-    def sent(self, client_id: int, encoded: Iterable[Tensor], sum_index: int) -> Iterator[Tensor]:
-        """Yield a client's pieces as they leave it."""
-        ...
-
-    def close(self, returned: Sequence[int], *, num_sums: int = 1) -> str | None:
-        """Hear which clients sent something, and how many sums there will be; return why they cannot be read, None if
-        they can.
-        """
-        ...
-
-    def before_reduce(self, buffer: Tensor, sum_index: int, process: int, num_processes: int) -> None:
-        """Take this process's share of the masks off its local sum (P,), in place."""
-        ...
-
-    def traffic(self, num_integers: int) -> Mapping[int, SecureTraffic]:
-        """Return what each invited client sent and received for so many integers of all sums."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

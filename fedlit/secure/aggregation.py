@@ -63,7 +63,7 @@ class SecureAggregation:
     def require_cohort(cohort_size: int) -> None:
         """Raise a UserError if rounds of a fixed size are too small to hide anybody.
 
-        Of rounds whose size is drawn, those that come out too small are void (`Channel.close`).
+        Of rounds whose size is drawn, those that come out too small are void (`MaskedChannel.close`).
         """
         if cohort_size < FEWEST:
             raise UserError(

@@ -384,8 +384,8 @@ FAULTS = (
     Fault(
         "several sums have the noise of one",
         "round/private_rounds.py",
-        "noise_multiplier=self.noise_of_a_round * math.sqrt(num_sums),",
-        "noise_multiplier=self.noise_of_a_round,",
+        "noise_multiplier=self._noise_of_a_round() * math.sqrt(num_sums),",
+        "noise_multiplier=self._noise_of_a_round(),",
         ("unit/round/test_private_sums.py",),
     ),
     Fault(
@@ -433,8 +433,8 @@ FAULTS = (
     Fault(
         "a step is accounted at 1 / number of batches",
         "privacy/claim.py",
-        "cohort_size=min(batch_rows, num_rows),",
-        "cohort_size=max(1, num_rows // -(-num_rows // batch_rows)),",
+        'sampling="poisson", cohort_size=batch_rows,',
+        'sampling="poisson", cohort_size=max(1, num_rows // -(-num_rows // batch_rows)),',
         ("contract/test_example_privacy.py",),
     ),
     Fault(

@@ -25,6 +25,8 @@ class AuditObserver(Observer):
 
     def record(self, view: RoundView) -> dict[str, Any]:
         """Write the file on process 0; nothing of it goes into the record."""
+        if communication.process_index():
+            return {}
         ledger = Ledger.of(view.after)
         spent = self.claim.spent(ledger.releases, ledger.steps)
         told = {
@@ -35,6 +37,5 @@ class AuditObserver(Observer):
             "in": [self.canaries.is_in(client_id) for client_id in self.canaries.clients],
             "scores": view.after.group(GROUP)[SCORES].tolist(),
         }
-        if communication.process_index() == 0:
-            write_atomically(self.folder / AUDIT, json.dumps(told) + "\n")
+        write_atomically(self.folder / AUDIT, json.dumps(told) + "\n")
         return {}
