@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from differences import Line, counted, sample
+from simulated_differences import Line, counted, sample
 
 from fedlit.seeding import numpy_generator
 from fedlit.statistics.shares import SOURCES, components, generalised_shares, mean_squares
