@@ -3,9 +3,9 @@
 A sign-flip p-value of n pairs is at least 2 / 2^n. With 15 methods there are 105 comparisons, and Holm's first step
 asks for 0.05 / 105: below 13 draws nothing passes, however large the gap (`min_pairs(0.05 / 105)`). The test of P. H.
 Westfall and S. S. Young ("Resampling-Based Multiple Testing", 1993) flips the signs of a draw in all comparisons
-together, and asks, stepping down, how often the largest of them is as large as the one seen: its smallest p-value is 2 / 2^n again,
-however many comparisons there are. It bounds the chance of any false finding where the differences of a draw are
-together as likely as their mirror image.
+together, and asks how often the largest of them is as large as the one seen, then the same of all but the largest:
+its smallest p-value is 2 / 2^n again, however many comparisons there are. It bounds the chance of any false finding
+where the differences of a draw are together as likely as their mirror image.
 """
 
 from typing import Any
