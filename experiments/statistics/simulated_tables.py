@@ -29,7 +29,7 @@ PLAN = (
 
 
 def shares(
-    num_tables: int, seed: int, *, num_methods: int = 6, num_resamples: int = 999, plan: Any = PLAN
+    num_tables: int, seed: int, *, num_methods: int = 6, num_resamples: int = 600, plan: Any = PLAN
 ) -> list[Line]:
     """Return for each case and source the true share, the mean estimate and the coverage of the 95 % intervals.
 
