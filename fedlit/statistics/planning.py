@@ -89,8 +89,8 @@ def power_of(effect: float, num_draws: Any, *, alpha: float = 0.05) -> Any:
 
     effect: the true mean difference over its standard deviation between draws; differences are normal. Student's test
     by the noncentral t, at the level that the sign-flip test has: with n pairs its p-values are multiples of 2 / 2^n,
-    so that at 0.05 it has 0.031 with 6 pairs, 0.047 with 7. Where only equal signs of all pairs are rejected (6 at 0.05),
-    the power is the probability of these. 0 where it can never reject.
+    so that at 0.05 it has 0.031 with 6 pairs, 0.047 with 7. Where only equal signs of all pairs are rejected (6 at
+    0.05), the power is the probability of these. 0 where it can never reject.
     """
     n = np.asarray(num_draws, dtype=np.float64)
     steps = 2.0 ** np.minimum(n - 1, 50)
