@@ -249,7 +249,7 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=fedsa_lora method.rule=fedsvd", "method.adapter=lora_share_a does not send B"),
         ("method=ffa_lora method.rule=fedsvd", "an adapter such as lora_train_b_receive_a"),
         ("method=fedit method.lora_rank=[2,4,3]", "which method.rule=fedavg cannot combine"),
-        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a recipe that can: flexlora, flora, hetlora"),
+        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a recipe that can: flexlora, flora, florist, hetlora"),
         ("method=hetlora method.transforms=[] method.lora_rank=[2,4,3]", "method.rule=fedavg cannot combine"),
         ("method=hetlora method.transforms=[rotation] method.lora_rank=[2,4,3]", "method.rule=fedavg cannot combine"),
         ("method=hetlora method.rule=none method.lora_rank=[2,4,3]", "method.rule=none cannot combine"),

@@ -27,6 +27,7 @@ from fedlit.algebra.mean_products import mean_residual
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
+from fedlit.round.fixed_point import FRACTION_BITS
 from fedlit.round.rules.base import Traffic, both_ways, payload_bytes
 from fedlit.round.rules.factors import factor_names, weight_tensor
 from fedlit.round.rules.options import LoraFairOptions
@@ -58,7 +59,7 @@ class LoraFair(LoraFairOptions, WayRule):
         )
         for layer in server.layers:
             u, s, _ = bases[layer.name]
-            correction = missed[layer.name] * _shrunk_inverse(s, self.regularization, shared[layer.a].shape) @ u.T
+            correction = missed[layer.name] * _shrunk_inverse(s, self.regularization, shared[layer.a]) @ u.T
             shared[layer.b] = (shared[layer.b].double() + correction).to(shared[layer.b])
         return replace(server, shared=shared)
 
@@ -106,7 +107,9 @@ def _stacked(
     return found
 
 
-def _shrunk_inverse(values: Tensor, penalty: float, shape: torch.Size) -> Tensor:
-    """Return S / (S^2 + lambda) (k,), and 0 for what is rounding: without a penalty the pseudo-inverse."""
-    rounding = values.max() * max(shape) * torch.finfo(values.dtype).eps
+def _shrunk_inverse(values: Tensor, penalty: float, mean: Tensor) -> Tensor:
+    """Return S / (S^2 + lambda) (k,) of the mean A, and 0 for what is its rounding, in its type or in the fixed-point
+    sum: without a penalty the pseudo-inverse.
+    """
+    rounding = (values.max() * torch.finfo(mean.dtype).eps).clamp(min=2.0**-FRACTION_BITS) * max(mean.shape)
     return torch.where(values > rounding, values / (values.square() + penalty), 0.0)
