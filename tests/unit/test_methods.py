@@ -38,6 +38,8 @@ OTHER_VALUES = {
     "galore.rank": "3",
     "residual_rank": "2",
     "svd_every": "2",
+    "energy_threshold": "0.5",
+    "regularization": "0.5",
     "aggregate_by": "sums",
     "sketch_width": "5",
     "weighting": "uniform",
