@@ -33,6 +33,7 @@ from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
+from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
@@ -197,7 +198,12 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, traffic, folder.path)],
+        observers=[
+            traffic,
+            FoldedRankObserver(),
+            *_deviation(config, host, folder),
+            *privacy_observers(privacy, traffic, folder.path),
+        ],
         privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),

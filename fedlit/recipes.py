@@ -20,7 +20,14 @@ from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
 from fedlit.registry import Recipe, registered
-from fedlit.round.rules.options import FedExOptions, FedSvdOptions, ProductOptions
+from fedlit.round.rules.options import (
+    FedExOptions,
+    FedMomentumOptions,
+    FedSvdOptions,
+    FloristOptions,
+    LoraFairOptions,
+    ProductOptions,
+)
 
 if TYPE_CHECKING:
     from fedlit.config.schema import MethodConfig
@@ -64,6 +71,9 @@ RECIPES = {
     "fedrot_lora": Recipe(adapter="lora", transforms=("rotation",)),
     "hetlora": Recipe(adapter="lora", transforms=("rank_padding",)),
     "fed_sb": Recipe(adapter="lora_core"),
+    "florist": Recipe(adapter="lora", rule="florist", transforms=("rank_scaling",)),
+    "fedmomentum": Recipe(adapter="lora", rule="fedmomentum"),
+    "lora_fair": Recipe(adapter="lora", rule="lora_fair"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
 }
@@ -94,6 +104,9 @@ RULES = {
     "fedex_lora": Part(FedExOptions, "fedlit.round.rules.fedex_lora:FedExLora"),
     "flora": Part(ProductOptions, "fedlit.round.rules.flora:Flora"),
     "fedsvd": Part(FedSvdOptions, "fedlit.round.rules.fedsvd:FedSvd"),
+    "florist": Part(FloristOptions, "fedlit.round.rules.florist:Florist"),
+    "fedmomentum": Part(FedMomentumOptions, "fedlit.round.rules.fedmomentum:FedMomentum"),
+    "lora_fair": Part(LoraFairOptions, "fedlit.round.rules.lora_fair:LoraFair"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }
 

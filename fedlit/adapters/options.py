@@ -19,8 +19,8 @@ class LoraOptions:
 
     lora_rank: int | Sequence[int] = option(
         8,
-        "rank r of the factors A (r, in) and B (out, r); a list has one for each client, which flexlora, flora and "
-        "hetlora combine",
+        "rank r of the factors A (r, in) and B (out, r); a list has one for each client, which flexlora, flora, "
+        "florist and hetlora combine",
         range=POSITIVE_COUNT,
     )
     lora_alpha: float = option(16.0, "delta W = alpha / r * B @ A", range=POSITIVE)

@@ -31,7 +31,8 @@ KINDS: Mapping[str, Kind] = {
         needs=("adapter", "optimizer", "rule", "transforms", "pooled", "defaults", "help"),
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
-            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
+            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "florist", "fedmomentum", "lora_fair"),
+            *("centralized", "local_only"),
         ),
     ),
     "adapter": Kind(
@@ -62,7 +63,10 @@ KINDS: Mapping[str, Kind] = {
             *("__call__", "local_parts", "begin", "start", "traffic", "num_sums"),
             *("needs", "sets", "averages", "stacks", "asks_again", "folds", "mixes_ranks"),
         ),
-        own=("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "none"),
+        own=(
+            *("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "florist", "fedmomentum", "lora_fair"),
+            "none",
+        ),
     ),
     "transform": Kind(
         keys=("method.transforms",),

@@ -41,6 +41,13 @@ EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 _GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
 _TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a client sends after a transform"}
+_CUT = {
+    "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
+    "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
+    "algebra/low_rank.py:svd": "CUDA's SVD reads if it converged",
+    "algebra/together.py:ranks_of_energy": "CUDA's SVD reads if it converged",
+    "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors",
+}
 ALSO = {
     "fedftg": _GALORE,
     "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
@@ -49,6 +56,9 @@ ALSO = {
         "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
         "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
     },
+    "fedmomentum": _CUT,
+    "florist": {**_TRANSFORMED, **_CUT},
+    "lora_fair": {"round/rules/lora_fair.py:__call__": "an SVD of the mean A of each layer"},
     "flora": {**_TRANSFORMED, "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
     "hetlora": _TRANSFORMED,
     "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},

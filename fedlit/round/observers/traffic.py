@@ -1,7 +1,7 @@
 """Bytes that the clients of a round would really send and receive, from shapes alone."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedlit.algebra.tensors import num_bytes
@@ -24,7 +24,8 @@ class TrafficObserver(Observer):
 
     def record(self, view: RoundView) -> dict[str, Any]:
         """Return the bytes of all clients together."""
-        up, down = self.of_round(view.before, view.plan.invited, view.cohort.client_ids, view.plan.trains)
+        server = replace(view.before, folded_ranks=view.after.folded_ranks)
+        up, down = self.of_round(server, view.plan.invited, view.cohort.client_ids, view.plan.trains)
         return {"communication/uplink_bytes": up, "communication/downlink_bytes": down}
 
     def of_round(

@@ -80,6 +80,8 @@ class AggregationRule(ABC):
         what the server's step changed, sent to all who were invited, at their ranks. One who is lost sends nothing. A
         client that comes back after rounds without it also needs theirs; the first model, which all have, is in none.
 
+        server: before the round, with the `folded_ranks` of its end, where a rule chooses them; before they are known,
+        the largest that they can be count.
         clients: those invited, and whether they returned. trained: names of the tensors that train in this round; by
         default those among the shared travel both ways.
         """
