@@ -1,0 +1,31 @@
+"""The error of a score from the test examples it was taken on, which says nothing about other draws or seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExampleError:
+    """A mean over examples and its standard error, s / sqrt(n), in the unit of the scores; None for one example."""
+
+    mean: float
+    std_error: float | None
+    num_examples: int
+
+
+def over_examples(scores: Sequence[float]) -> ExampleError:
+    """Return mean and standard error of the scores of single examples, each counted once.
+
+    Raises:
+        ValueError: there is no score, or one is not finite.
+    """
+    raise NotImplementedError
+
+
+def paired_over_examples(first: Mapping[str, float], second: Mapping[str, float]) -> ExampleError | None:
+    """Return mean and standard error of `first - second` over the examples that both have, by row id; None without one.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    raise NotImplementedError
