@@ -59,7 +59,7 @@ FLOORS = (
     {"scheduling"},
     {"private_run"},
     {"assembly", "sizing"},
-    {"launch", "exported", "restoring", "commands.rehearsal"},
+    {"budget", "launch", "exported", "restoring", "commands.rehearsal"},
     {"result"},
     {"running"},
     {"commands.endings"},
