@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExampleError:
@@ -19,7 +21,11 @@ def over_examples(scores: Sequence[float]) -> ExampleError:
     Raises:
         ValueError: there is no score, or one is not finite.
     """
-    raise NotImplementedError
+    values = np.sort(np.asarray(scores, dtype=np.float64))
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError("scores of examples are one or more finite numbers")
+    std_error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return ExampleError(mean=float(np.mean(values)), std_error=std_error, num_examples=len(values))
 
 
 def paired_over_examples(first: Mapping[str, float], second: Mapping[str, float]) -> ExampleError | None:
@@ -28,4 +34,5 @@ def paired_over_examples(first: Mapping[str, float], second: Mapping[str, float]
     Raises:
         ValueError: a score is not finite.
     """
-    raise NotImplementedError
+    both = first.keys() & second.keys()
+    return over_examples([first[row_id] - second[row_id] for row_id in both]) if both else None
