@@ -18,6 +18,7 @@ from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, collect
 from fedlit.lab.sweeps.cells import load_cell
 from fedlit.lab.sweeps.placing import placed
+from fedlit.process.storage import user_path
 
 BUSY = ("done", "running")
 
@@ -102,9 +103,11 @@ def plan_sweep(
     collection, sweep = collect([name], overrides), load_sweep(name)
     cells = [entry.cell for entry in placed(sweep.cells([*collection.remembered, *overrides]))]
     states = [entry.status.state for entry in collection.entries]
+    given = _named(measured, cells)  # its mistakes before the dry runs
+    seen = collect(reports) if reports else collection
     kinds, dry_runs = kinds_of(cells), DryRuns()
     found = [dry_runs.of(_config(kind.first, cells[kind.first])) for kind in kinds]
-    runs = [*_own(collection, kinds, found), *_given(measured, cells, kinds, found, dry_runs)]
+    runs = [*_own(collection, kinds, found), *_given(given, kinds, found, dry_runs)]
     runs = list({each.times.folder.resolve(): each for each in runs}.values())
     start = start_s([entry.status for entry in collection.entries if entry.status.state == "done"])
     least = min(each.work.flops for each in found)
@@ -118,7 +121,6 @@ def plan_sweep(
     )
     left = [place for place, state in enumerate(states) if state not in BUSY]
     of_cell = {cell: place for place, kind in enumerate(kinds) for cell in kind.cells}
-    seen = collect(reports) if reports else collection
     return SweepPlan(
         name=sweep.name,
         folder=cells[0].folder.parent,
@@ -165,24 +167,31 @@ def _own(collection: Collection, kinds: Sequence[Kind], found: Sequence[DryRun])
     return measured
 
 
-def _given(
-    words: Sequence[str], cells: Sequence[Cell], kinds: Sequence[Kind], found: Sequence[DryRun], dry_runs: DryRuns
-) -> list[Measured]:
-    """Return the runs that the user names: by the number of a cell, by its name, or by a folder."""
-    measured = []
+def _named(words: Sequence[str], cells: Sequence[Cell]) -> list[tuple[int | None, Times]]:
+    """Return the runs that the user names, by the number of a cell, its name or a folder, with the cell's place."""
+    found = []
     by_name = {cell.name: place for place, cell in enumerate(cells)}
+    by_folder = {cell.folder.resolve(): place for place, cell in enumerate(cells)}
     for word in words:
         place = int(word) if word.isascii() and word.isdecimal() else by_name.get(word)
         if place is not None and place >= len(cells):
             raise UserError(f"--measured={word}: there is no cell {word}; give 0 to {len(cells) - 1}, or a run folder")
-        folder = Path(word).expanduser() if place is None else cells[place].folder
-        place = next((number for number, cell in enumerate(cells) if cell.folder == folder), place)
-        times = times_of(folder)
-        if place is not None:
-            kind = next(number for number, each in enumerate(kinds) if place in each.cells)
+        folder = user_path(word) if place is None else cells[place].folder
+        found.append((by_folder.get(folder.resolve(), place), times_of(folder)))
+    return found
+
+
+def _given(
+    given: Sequence[tuple[int | None, Times]], kinds: Sequence[Kind], found: Sequence[DryRun], dry_runs: DryRuns
+) -> list[Measured]:
+    """Return the same with their work: that of their kind, or of a run from elsewhere by a dry run of its own."""
+    measured = []
+    for cell, times in given:
+        if cell is not None:
+            kind = next(number for number, each in enumerate(kinds) if cell in each.cells)
             measured.append(Measured(work=found[kind].work, times=times, kind=kind))
         else:
-            path = folder / "config.yaml"
+            path = times.folder / "config.yaml"
             config = read_stored(read_file(path, str(path)), str(path))
             measured.append(Measured(work=dry_runs.of(config).work, times=times))
     return measured

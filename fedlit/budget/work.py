@@ -6,7 +6,6 @@ device; so is one of the evaluation. What is not known before a run is taken at 
 what scores of texts cost beside the model, is not counted.
 """
 
-import inspect
 import math
 import statistics
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from fedlit.client.together.groups import groups_of
 from fedlit.config import RunConfig
 from fedlit.models import Backbone
 from fedlit.planning import Plan, make_task
-from fedlit.round.evaluation import fixed_subset, sampled_clients
+from fedlit.round.subsets import fixed_subset, sampled_clients
 from fedlit.tasks import Task
 from fedlit.tasks.registry import task_spec
 
@@ -197,16 +196,11 @@ def _of_one_batch(plan: Plan, task: Task[Any, Any], model: nn.Module, tests: Tes
         return cost.times(1, wider=tests.candidates)
     if protocol != "generate":
         return cost
-    num_rows, prompt = len(tests.batch) * evaluation.num_beams, max(each.num_prompt_tokens for each in tests.batch)
-    first, others = (_forward(model, (num_rows, width)) for width in (max(prompt, 1), 1))
-    return cost + first + others.times(evaluation.max_new_tokens - 1)
-
-
-def _forward(model: nn.Module, shape: tuple[int, int]) -> Cost:
-    """Return the work of a forward pass of tokens (n, T) that tells what follows the last."""
-    alone = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(type(model).forward).parameters else {}
-    tokens = torch.zeros(shape, dtype=torch.int64, device=META)
-    return scoring_pass(model, lambda: model(input_ids=tokens, use_cache=False, **alone))
+    # The prompt is read by a pass like the loss's, of fewer tokens; then each answer's tokens come one by one.
+    prompt = max(each.num_prompt_tokens for each in tests.batch) / _width(tests.batch)
+    tokens = torch.zeros((len(tests.batch) * evaluation.num_beams, 1), dtype=torch.int64, device=META)
+    token = scoring_pass(model, lambda: model(input_ids=tokens, use_cache=False))
+    return cost + cost.times(1, wider=prompt) + token.times(evaluation.max_new_tokens - 1)
 
 
 def _is_text(plan: Plan) -> bool:
