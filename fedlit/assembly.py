@@ -27,7 +27,7 @@ from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy
 from fedlit.process import communication
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
-from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
+from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator
 from fedlit.round.examples import KeptExamples, kept_examples
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
@@ -37,6 +37,7 @@ from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
+from fedlit.round.subsets import fixed_subset, sampled_clients
 from fedlit.scheduling import make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
