@@ -15,12 +15,12 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraOptions, SclOptions
+from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraHeadsOptions, LoraOptions, SclOptions
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
 from fedlit.registry import Recipe, registered
-from fedlit.round.rules.options import FedExOptions, FedSvdOptions, ProductOptions
+from fedlit.round.rules.options import FedAskOptions, FedExOptions, FedSvdOptions, ProductOptions
 
 if TYPE_CHECKING:
     from fedlit.config.schema import MethodConfig
@@ -64,6 +64,8 @@ RECIPES = {
     "fedrot_lora": Recipe(adapter="lora", transforms=("rotation",)),
     "hetlora": Recipe(adapter="lora", transforms=("rank_padding",)),
     "fed_sb": Recipe(adapter="lora_core"),
+    "ravan": Recipe(adapter="lora_heads", transforms=("scaled_heads",)),
+    "fedask": Recipe(adapter="lora", rule="fedask"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
 }
@@ -78,6 +80,7 @@ ADAPTERS = {
     "lora_train_b_receive_a": Part(LoraOptions, _LORA, {"trains": "B", "shares": "AB"}),
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
+    "lora_heads": Part(LoraHeadsOptions, "fedlit.adapters.lora_heads:LoraHeads"),
     "scl": Part(SclOptions, "fedlit.adapters.scl:Scl"),
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
@@ -94,6 +97,7 @@ RULES = {
     "fedex_lora": Part(FedExOptions, "fedlit.round.rules.fedex_lora:FedExLora"),
     "flora": Part(ProductOptions, "fedlit.round.rules.flora:Flora"),
     "fedsvd": Part(FedSvdOptions, "fedlit.round.rules.fedsvd:FedSvd"),
+    "fedask": Part(FedAskOptions, "fedlit.round.rules.fedask:FedAsk"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }
 
@@ -101,6 +105,7 @@ TRANSFORMS = {
     "rank_scaling": Part(NoOptions, _RANK_SCALING, {"share_of_a": 0.0}),
     "rank_padding": Part(NoOptions, _RANK_SCALING, {"share_of_a": 0.5}),
     "rotation": Part(NoOptions, "fedlit.round.transforms.rotation:Rotation"),
+    "scaled_heads": Part(NoOptions, "fedlit.round.transforms.scaled_heads:ScaledHeads"),
 }
 
 TABLES: Mapping[str, dict[str, Part]] = {
