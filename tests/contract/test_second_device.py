@@ -41,14 +41,16 @@ EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 _GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
 _TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a client sends after a transform"}
+_TRUNCATED = {
+    "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
+    "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
+}
 ALSO = {
     "fedftg": _GALORE,
     "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
-    "flexlora": {
-        **_TRANSFORMED,
-        "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
-        "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
-    },
+    "flexlora": {**_TRANSFORMED, **_TRUNCATED},
+    "fedask": {"round/cohort.py:require_summable": "the largest number of a client in each of two sums", **_TRUNCATED},
+    "ravan": _TRANSFORMED,
     "flora": {**_TRANSFORMED, "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
     "hetlora": _TRANSFORMED,
     "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},

@@ -22,12 +22,13 @@ from factor_rounds import (
     seeded,
 )
 
+from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
 from fedlit.round.payload import MODEL
 from fedlit.round.private_sums import Release
-from fedlit.round.rules.fedask import FedAsk
+from fedlit.round.rules.fedask import FedAsk, evenly
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.server import ServerState
 
@@ -168,6 +169,12 @@ def test_a_direction_that_the_mean_lacks_is_zero_in_both_factors() -> None:
         assert float(after.shared[layer.b][:, 2:].norm()) < 1e-5
         for name in layer.factors:
             assert float(nothing.shared[name].norm()) < 1e-6, "the root of the sums' rounding"
+
+
+def test_the_split_of_nothing_is_nothing() -> None:
+    left, right = evenly(LowRank(torch.zeros(7, 3), torch.eye(3, 5)))
+    assert not left.any()
+    assert not right.any()
 
 
 @pytest.mark.parametrize("with_head", [False, True])
