@@ -21,7 +21,7 @@ from fedlit.round.payload import MODEL
 from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.rules.fedavg import NoAggregation
-from fedlit.round.transforms.base import Transforms
+from fedlit.round.transforms.base import Transform, Transforms
 
 WEIGHTINGS: dict[str, Weigh] = {
     "num_examples": weights_by_examples,
@@ -107,7 +107,7 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
             raise UserError(
                 f"the transform {type(transform).__name__} needs LoRA factors {' and '.join(sorted(transform.needs))} "
                 f"that travel, which method.adapter={names['adapter']} does not send; give method.transforms=[], or an "
-                "adapter such as lora"
+                f"adapter such as {_adapter_of(transform)}"
             )
         if transform.needs == frozenset("AB") and adapter.takes_turns and method.communicates:
             raise UserError(
@@ -174,6 +174,15 @@ def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str
 
 def _default_adapter(rule_name: str) -> str:
     return next((recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name), "lora")
+
+
+def _adapter_of(transform: Transform) -> str:
+    having = (recipe for recipe in RECIPES.values() for name in recipe.transforms if _makes(name, transform))
+    return next((recipe.adapter for recipe in having), "lora")
+
+
+def _makes(name: str, transform: Transform) -> bool:
+    return isinstance(transform, _class_of(part_of("transform", name)))
 
 
 def _mixes_ranks(recipe: Recipe) -> bool:

@@ -15,12 +15,13 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraOptions, SclOptions
+from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraHeadsOptions, LoraOptions, SclOptions
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
 from fedlit.registry import Recipe, registered
 from fedlit.round.rules.options import (
+    FedAskOptions,
     FedExOptions,
     FedMomentumOptions,
     FedSvdOptions,
@@ -74,6 +75,8 @@ RECIPES = {
     "florist": Recipe(adapter="lora", rule="florist", transforms=("rank_scaling",)),
     "fedmomentum": Recipe(adapter="lora", rule="fedmomentum"),
     "lora_fair": Recipe(adapter="lora", rule="lora_fair"),
+    "ravan": Recipe(adapter="lora_heads", transforms=("scaled_heads",)),
+    "fedask": Recipe(adapter="lora", rule="fedask"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
 }
@@ -88,6 +91,7 @@ ADAPTERS = {
     "lora_train_b_receive_a": Part(LoraOptions, _LORA, {"trains": "B", "shares": "AB"}),
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
+    "lora_heads": Part(LoraHeadsOptions, "fedlit.adapters.lora_heads:LoraHeads"),
     "scl": Part(SclOptions, "fedlit.adapters.scl:Scl"),
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
@@ -107,6 +111,7 @@ RULES = {
     "florist": Part(FloristOptions, "fedlit.round.rules.florist:Florist"),
     "fedmomentum": Part(FedMomentumOptions, "fedlit.round.rules.fedmomentum:FedMomentum"),
     "lora_fair": Part(LoraFairOptions, "fedlit.round.rules.lora_fair:LoraFair"),
+    "fedask": Part(FedAskOptions, "fedlit.round.rules.fedask:FedAsk"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }
 
@@ -114,6 +119,7 @@ TRANSFORMS = {
     "rank_scaling": Part(NoOptions, _RANK_SCALING, {"share_of_a": 0.0}),
     "rank_padding": Part(NoOptions, _RANK_SCALING, {"share_of_a": 0.5}),
     "rotation": Part(NoOptions, "fedlit.round.transforms.rotation:Rotation"),
+    "scaled_heads": Part(NoOptions, "fedlit.round.transforms.scaled_heads:ScaledHeads"),
 }
 
 TABLES: Mapping[str, dict[str, Part]] = {

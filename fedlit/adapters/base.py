@@ -20,7 +20,7 @@ class Adapter(ABC):
 
     @property
     def sends(self) -> frozenset[str]:
-        """LoRA factors, of `A` and `B`, that clients train and send; empty for other adapters."""
+        """LoRA factors, of `A` and `B`, or heads, `H`, that clients train and send; empty for other adapters."""
         return frozenset()
 
     @property

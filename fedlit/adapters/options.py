@@ -10,6 +10,7 @@ LINEAR_LAYERS = ("qkv", "attention", "mlp", "all")
 """Sets of projections with a name; see Projections.select."""
 
 INITS_OF_CORES = ("update", "gradient", "weights", "random")
+INITS_OF_HEADS = ("orthogonal", "normal")
 INITS_OF_COMPRESSION = ("gaussian", "svd", "whitened")
 
 
@@ -49,6 +50,29 @@ class LoraCoreOptions:
         values=INITS_OF_CORES,
     )
     init_lr: float | None = option(None, "learning rate of that step; null for local.lr (the paper)", range=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraHeadsOptions:
+    """Ravan's adapter."""
+
+    num_heads: int = option(4, "heads h of a layer", range=POSITIVE_COUNT)
+    lora_rank: int = option(
+        8,
+        "rank r of one head: B_h (out, r) and A_h (r, in) are frozen, H_h (r, r) and its scale s_h are trained",
+        range=POSITIVE_COUNT,
+    )
+    lora_alpha: float = option(
+        8.0, "delta W = alpha / r * sum_h s_h B_h H_h A_h; the paper has alpha = r", range=POSITIVE
+    )
+    target_modules: str | Sequence[str] = option(
+        "qkv", "projections that get heads: a set of that name, or a list of module names", values=LINEAR_LAYERS
+    )
+    init: str = option(
+        "orthogonal",
+        "A_h and B_h of all heads orthogonal to one another (orthogonal), or drawn from a normal distribution (normal)",
+        values=INITS_OF_HEADS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ KINDS: Mapping[str, Kind] = {
         needs=("adapter", "optimizer", "rule", "transforms", "pooled", "defaults", "help"),
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
-            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "florist", "fedmomentum", "lora_fair"),
+            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "florist", "fedmomentum", "lora_fair", "ravan", "fedask"),
             *("centralized", "local_only"),
         ),
     ),
@@ -45,7 +45,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
-            *("scl", "dense"),
+            *("lora_heads", "scl", "dense"),
         ),
     ),
     "optimizer": Kind(
@@ -65,7 +65,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         own=(
             *("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "florist", "fedmomentum", "lora_fair"),
-            "none",
+            *("fedask", "none"),
         ),
     ),
     "transform": Kind(
@@ -73,7 +73,7 @@ KINDS: Mapping[str, Kind] = {
         options="method",
         base="Transform",
         needs=("on_client", "on_server", "start", "needs", "mixes_ranks"),
-        own=("rank_scaling", "rank_padding", "rotation"),
+        own=("rank_scaling", "rank_padding", "rotation", "scaled_heads"),
     ),
     "sampling": Kind(
         keys=("cohort.sampling",),

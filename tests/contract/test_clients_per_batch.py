@@ -26,7 +26,7 @@ UNEQUAL = ("partition.name=quantity", "partition.alpha=1", "partition.min_test_r
 """Clients of 1 to 14 steps."""
 DENSE = ("full", "fedftg")
 """They train the backbone's own weights."""
-REFACTORED = ("flexlora",)
+REFACTORED = ("flexlora", "fedask")
 """Their factors are singular vectors, whose signs the last bit decides: the product is compared."""
 
 
@@ -130,6 +130,11 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
         ),
         pytest.param(["method=local_only", "eval.protocol=teacher_forced", "eval.batch_size=2"], id="teacher forcing"),
         pytest.param(["method=rolora", "local.optimizer_state=keep", "num_rounds=3"], id="turns with kept moments"),
+        pytest.param(
+            [*UNEQUAL, "method=ravan", "local.epochs=1", "local.batch_size=3", "local.max_grad_norm=0.01"],
+            id="heads of unequal clients",
+        ),
+        pytest.param(["method=ravan", "method.rule=none", "eval.batch_size=2"], id="heads of one's own"),
     ],
 )
 def test_whatever_takes_part_is_each_clients_own(builder: Builder, options: list[str]) -> None:

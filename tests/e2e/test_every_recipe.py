@@ -59,6 +59,20 @@ VARIATIONS = {
         *("method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
         *("method.galore.svd=randomized", "method.galore.rank=4"),
     ],
+    "ravan-keep": ["method=ravan", "local.optimizer_state=keep", "cohort_size=2", "local.steps=2"],
+    "ravan-private": [
+        *("method=ravan", "method.weighting=uniform", "num_clients=4", "privacy.secure_aggregation=true"),
+        *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1"),
+    ],
+    "ravan-examples": ["method=ravan", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1"],
+    "fedask-examples": [
+        *("method=fedask", "method.adapter=lora_train_b_receive_a", "privacy.unit=example", "privacy.clip_norm=1"),
+        "privacy.noise_multiplier=1",
+    ],
+    "fedask-masked": [
+        *("method=fedask", "num_clients=4", "privacy.secure_aggregation=true", "method.weighting=uniform"),
+        *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1"),
+    ],
     "fedit-private": [
         *("method=fedit", "method.weighting=uniform", "cohort.sampling=poisson", "cohort_size=2"),
         *("privacy.unit=client", "privacy.clip_norm=0.05", "privacy.epsilon=20"),

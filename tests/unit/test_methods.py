@@ -43,10 +43,13 @@ OTHER_VALUES = {
     "aggregate_by": "sums",
     "sketch_width": "5",
     "weighting": "uniform",
+    "num_heads": "2",
+    "oversampling": "5",
 }
 OTHER_OF_RECIPE = {
     "scl": {"init": "svd"},
     "fed_sb": {"init": "random", "init_lr": "0.5"},
+    "ravan": {"init": "normal"},
     # method.assignment is at odds with a residual_rank; that it arrives is shown where they are refused, below.
     "fedex_lora": {"weighting": "num_examples"},
 }

@@ -81,3 +81,10 @@ class FedSvdOptions:
     """FedSVD."""
 
     svd_every: int = option(1, "rounds between two factorisations", range=POSITIVE_COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAskOptions:
+    """FedASK."""
+
+    oversampling: int = option(4, "columns of the sketch above the rank: its width is r + oversampling", range=COUNT)

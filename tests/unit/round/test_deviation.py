@@ -59,6 +59,8 @@ RECIPE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "fedrot_lora": ("fedrot_lora", {}),
     "rolora": ("rolora", {}),
     "fed_sb": ("fed_sb", {"init": "weights"}),
+    "ravan": ("ravan", {"num_heads": 2}),
+    "fedask": ("fedask", {}),
     "fedit, rslora": ("fedit", {"use_rslora": True}),
 }
 EXACT = {
@@ -73,6 +75,7 @@ EXACT = {
     "fedsvd",
     "rolora",
     "fed_sb",
+    "ravan",
 }
 """Rules whose server has the mean of the clients' effective weights."""
 
@@ -92,9 +95,13 @@ class Round:
 
 
 def product(layer: LoraLayer, tensors: dict[str, Tensor], client_id: int | None, ranks: list[int] | None) -> Tensor:
-    """Return scaling * B @ A, or with the core, written apart from the library's."""
+    """Return scaling * B @ A, or with the core or the heads, written apart from the library's."""
     rank = layer.rank if ranks is None or client_id is None else ranks[client_id]
     scaling = layer.alpha / (rank**0.5 if layer.use_rslora else rank)
+    if layer.core and layer.scale:
+        cores = tensors[layer.core].split(tensors[layer.core].shape[1])
+        core = torch.block_diag(*(scale * each for scale, each in zip(tensors[layer.scale], cores, strict=True)))
+        return scaling * tensors[layer.b] @ core @ tensors[layer.a]
     left = tensors[layer.b] @ tensors[layer.core] if layer.core else tensors[layer.b]
     return scaling * left @ tensors[layer.a]
 

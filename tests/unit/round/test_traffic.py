@@ -186,6 +186,9 @@ PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "lora_fair": ("lora_fair", {}, A8 + B8, A8 + B8),
     # R (out, 8) up in float64, and B again when it is corrected.
     "lora_fair, sums": ("lora_fair", SUMS, A8 + B8 + 2 * B8, A8 + B8 + B8),
+    # FedASK at any number of clients w = 8 + 4 = 12: 12 * 4096 + 2 * 12 * 2304 = 104,448 numbers.
+    "fedask": ("fedask", {}, 2 * 104_448, 2 * 12 * 2560 + A8 + B8),
+    "fedask, narrow": ("fedask", {"oversampling": 0}, 2 * 8 * 8704, 2 * 8 * 2560 + A8 + B8),
     "fed_sb": ("fed_sb", {"lora_rank": 25}, 3 * 625, 3 * 625),
     "fedit, attention": (
         "fedit",
@@ -202,6 +205,18 @@ def test_lora_recipes_on_tinyllama(case: str) -> None:
     name, options, up, down = PER_LAYER[case]
     federation = on_meta("tinyllama", name, {"lora_rank": 8, **options})
     assert set(scalars(federation).values()) == {(22 * up, 22 * down)}
+
+
+def test_ravan_sends_its_cores_and_no_scales() -> None:
+    """Four heads of 8 * 8 on q, k and v: as many numbers as one core of rank 16."""
+    federation = on_meta("tinyllama", "ravan", {"num_heads": 4, "lora_rank": 8})
+    one = on_meta("tinyllama", "fed_sb", {"lora_rank": 16})
+    assert federation.record((0, 2), returned=(2,)) == one.record((0, 2), returned=(2,))
+    assert federation.record((1,)) == {
+        "communication/uplink_bytes": 4 * 22 * 3 * 256,
+        "communication/downlink_bytes": 4 * 22 * 3 * 256,
+    }
+    assert num_parameters(trainable(federation.host.model)) == 22 * 3 * (256 + 4)
 
 
 def test_the_published_number_of_parameters() -> None:
