@@ -15,7 +15,14 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraOptions, SclOptions
+from fedlit.adapters.options import (
+    DenseOptions,
+    LoraCoreOptions,
+    LoraDualOptions,
+    LoraOptions,
+    LoraPairOptions,
+    SclOptions,
+)
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
@@ -64,6 +71,8 @@ RECIPES = {
     "fedrot_lora": Recipe(adapter="lora", transforms=("rotation",)),
     "hetlora": Recipe(adapter="lora", transforms=("rank_padding",)),
     "fed_sb": Recipe(adapter="lora_core"),
+    "feddpa": Recipe(adapter="lora_dual"),
+    "fedalt": Recipe(adapter="lora_rest", rule="fedalt"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
 }
@@ -78,6 +87,8 @@ ADAPTERS = {
     "lora_train_b_receive_a": Part(LoraOptions, _LORA, {"trains": "B", "shares": "AB"}),
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
+    "lora_dual": Part(LoraDualOptions, "fedlit.adapters.lora_dual:LoraDual"),
+    "lora_rest": Part(LoraPairOptions, "fedlit.adapters.lora_rest:LoraRest"),
     "scl": Part(SclOptions, "fedlit.adapters.scl:Scl"),
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
@@ -94,6 +105,7 @@ RULES = {
     "fedex_lora": Part(FedExOptions, "fedlit.round.rules.fedex_lora:FedExLora"),
     "flora": Part(ProductOptions, "fedlit.round.rules.flora:Flora"),
     "fedsvd": Part(FedSvdOptions, "fedlit.round.rules.fedsvd:FedSvd"),
+    "fedalt": Part(NoOptions, "fedlit.round.rules.fedalt:FedAlt"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }
 

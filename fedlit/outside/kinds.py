@@ -32,6 +32,7 @@ KINDS: Mapping[str, Kind] = {
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
             *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
+            *("feddpa", "fedalt"),
         ),
     ),
     "adapter": Kind(
@@ -44,7 +45,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
-            *("scl", "dense"),
+            *("lora_dual", "lora_rest", "scl", "dense"),
         ),
     ),
     "optimizer": Kind(
@@ -62,7 +63,7 @@ KINDS: Mapping[str, Kind] = {
             *("__call__", "local_parts", "begin", "start", "traffic", "num_sums"),
             *("needs", "sets", "averages", "stacks", "asks_again", "folds", "mixes_ranks"),
         ),
-        own=("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "none"),
+        own=("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "fedalt", "none"),
     ),
     "transform": Kind(
         keys=("method.transforms",),
