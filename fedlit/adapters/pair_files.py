@@ -23,9 +23,10 @@ from fedlit.adapters.lora_pair import PRIVATE, SHARED, LoraPair, pair_layers
 from fedlit.adapters.lora_rest import LoraRest
 from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.algebra.tensors import copy_into
+from fedlit.cards.files import PAIR
 from fedlit.errors import UserError
 
-MIXING, GATE = "mixing.json", "mixing.safetensors"
+MIXING, GATE = PAIR, "mixing.safetensors"
 _KINDS: Mapping[str, type[LoraPair]] = {"lora_rest": LoraRest, "lora_dual": LoraDual}
 _SHELL = "base_model.model."
 """What peft puts before the name of a layer."""
@@ -48,7 +49,8 @@ def write_pair(folder: Path, adapter: LoraPair, model: nn.Module, head: Mapping[
     (kind,) = [name for name, known in _KINDS.items() if type(adapter) is known]
     options = {entry.name: getattr(adapter, entry.name) for entry in dataclasses.fields(adapter)}
     options["target_modules"] = [name for name, _ in pair_layers(model)]
-    described = {"adapter": kind, "options": options}
+    names: Any = getattr(model.config, "id2label", None) if head else None
+    described = {"adapter": kind, "options": options, **({"id2label": names} if names else {})}
     (folder / MIXING).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     kept = {**adapter.weighing(model), **head}
     held = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}

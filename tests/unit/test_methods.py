@@ -40,6 +40,10 @@ OTHER_VALUES = {
     "svd_every": "2",
     "aggregate_by": "sums",
     "sketch_width": "5",
+    "local_weight": "0.25",
+    "similarity_scale": "0.75",
+    "num_references": "3",
+    "global_rounds": "1",
     "weighting": "uniform",
 }
 OTHER_OF_RECIPE = {
@@ -47,6 +51,7 @@ OTHER_OF_RECIPE = {
     "fed_sb": {"init": "random", "init_lr": "0.5"},
     # method.assignment is at odds with a residual_rank; that it arrives is shown where they are refused, below.
     "fedex_lora": {"weighting": "num_examples"},
+    "fedalt": {"weighting": "num_examples"},
 }
 
 
@@ -189,7 +194,7 @@ def test_weights_by_examples_unless_uniform() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "fedlt"}, "method=fedlt is not known; did you mean fedit? valid are centralized, "),
+        ({"name": "fedet"}, "method=fedet is not known; did you mean fedit? valid are centralized, "),
         ({"name": "ffa-lora"}, "did you mean ffa_lora?"),
         ({"name": "zzz"}, "method=zzz is not known; valid are "),
         ({"adapter": "lroa"}, "method.adapter=lroa is not known; did you mean lora?"),
