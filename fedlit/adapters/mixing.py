@@ -30,7 +30,7 @@ class Mixer(nn.Module):
 
     references: (S, H), filled while a client trains; rows of zeros are none.
     weight: of the layers' next forward pass: a number, one of each row (n,), or None for the backbone alone.
-    detached: the shared LoRA gets no gradient.
+    detached: the shared LoRA gets no gradient: a pass of the private one.
     """
 
     def __init__(self, num_references: int, hidden_size: int, scale: float, dtype: torch.dtype, device: Any) -> None:
@@ -63,7 +63,7 @@ class Mixer(nn.Module):
         if self._representing:
             return
         if model.training:
-            if self._num_missing:
+            if self._num_missing and self.detached:  # a batch goes through once for each LoRA
                 self._collect(self._represented(model, inputs))
             return
         cache = inputs.get("past_key_values")

@@ -145,7 +145,8 @@ def _loading_pair(facts: Facts) -> str:
     )
     return (
         f"With `pip install fedlit`:\n\n{_fenced(code, 'python')}\n\nThe folders `shared` and `private` are PEFT "
-        "adapters, and each loads alone with peft; no weight is equal to both, since what weighs them depends on the input."
+        "adapters, and each loads alone with peft; no weight is equal to both, since what weighs them depends on "
+        "the input."
     )
 
 
