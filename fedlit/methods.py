@@ -65,6 +65,7 @@ def build_method(run: RunConfig) -> Method:
         **built,
     )
     _require_parts_fit(run, method, chosen)
+    _require_pair_fits(run, method, chosen)
     _require_options_fit(run, method, chosen)
     require_private(run, method, chosen)
     return method
@@ -129,6 +130,36 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
         raise UserError(
             f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "
             "compute.precision=bf16-mixed only; give that, or model.dtype=float32"
+        )
+
+
+def _require_pair_fits(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
+    """Refuse what does not go with two LoRAs that are mixed by what they see.
+
+    Raises:
+        UserError: says which option, and why.
+    """
+    adapter, rule = method.adapter, method.rule
+    if method.communicates and adapter.sends_own != rule.leaves_own_out:
+        raise UserError(
+            f"method.rule={names['rule']} and method.adapter={names['adapter']} do not fit: the mean of the others is "
+            "made of what clients train by themselves; give method.rule=fedalt with method.adapter=lora_rest, or "
+            "neither"
+        )
+    if adapter.mixes_by_input and run.run.export == "merged":
+        raise UserError(
+            f"run.export=merged makes one weight of what was trained, and method.adapter={names['adapter']} weighs two "
+            "LoRAs by what they see; give run.export=adapter, whose files hold both"
+        )
+    if adapter.num_passes > 1 and run.model.gradient_checkpointing:
+        raise UserError(
+            f"model.gradient_checkpointing=true computes a pass once more after it, and "
+            f"method.adapter={names['adapter']} takes two different ones in a step; leave it out"
+        )
+    if run.local.prox_mu and adapter.sends_own and method.communicates and not method.pooled:
+        raise UserError(
+            f"local.prox_mu={run.local.prox_mu} pulls clients to the server's weights, and under "
+            f"method.rule={names['rule']} no client starts from them; leave it out"
         )
 
 

@@ -35,6 +35,16 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             raise UserError(
                 f"{asked} shows sums alone, and method.rule={names['rule']} looks at single clients; give {remedy}"
             )
+    if hides_clients and method.adapter.sends_own:
+        raise UserError(
+            f"privacy.unit=client cuts and blurs what a client sends, so that no client could take its own part out of "
+            f"the mean as method.rule={names['rule']} has it; choose another method, or privacy.secure_aggregation=true"
+        )
+    if privacy.unit == "example" and method.adapter.has_own_steps:
+        raise UserError(
+            f"privacy.unit=example knows the gradients of single rows in one pass over a batch, and "
+            f"method.adapter={names['adapter']} has steps of its own; choose another method, or privacy.unit=client"
+        )
     if hides_clients and method.weights is weights_by_examples:
         raise UserError(
             "method.weighting=num_examples lets a client with many rows move the mean by more than privacy.clip_norm / "

@@ -15,7 +15,15 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraHeadsOptions, LoraOptions, SclOptions
+from fedlit.adapters.options import (
+    DenseOptions,
+    LoraCoreOptions,
+    LoraDualOptions,
+    LoraHeadsOptions,
+    LoraOptions,
+    LoraPairOptions,
+    SclOptions,
+)
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
@@ -77,6 +85,8 @@ RECIPES = {
     "lora_fair": Recipe(adapter="lora", rule="lora_fair"),
     "ravan": Recipe(adapter="lora_heads", transforms=("scaled_heads",)),
     "fedask": Recipe(adapter="lora", rule="fedask"),
+    "feddpa": Recipe(adapter="lora_dual"),
+    "fedalt": Recipe(adapter="lora_rest", rule="fedalt"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
 }
@@ -92,6 +102,8 @@ ADAPTERS = {
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
     "lora_heads": Part(LoraHeadsOptions, "fedlit.adapters.lora_heads:LoraHeads"),
+    "lora_dual": Part(LoraDualOptions, "fedlit.adapters.lora_dual:LoraDual"),
+    "lora_rest": Part(LoraPairOptions, "fedlit.adapters.lora_rest:LoraRest"),
     "scl": Part(SclOptions, "fedlit.adapters.scl:Scl"),
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
@@ -112,6 +124,7 @@ RULES = {
     "fedmomentum": Part(FedMomentumOptions, "fedlit.round.rules.fedmomentum:FedMomentum"),
     "lora_fair": Part(LoraFairOptions, "fedlit.round.rules.lora_fair:LoraFair"),
     "fedask": Part(FedAskOptions, "fedlit.round.rules.fedask:FedAsk"),
+    "fedalt": Part(NoOptions, "fedlit.round.rules.fedalt:FedAlt"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }
 

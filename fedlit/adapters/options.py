@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedlit.options import option
-from fedlit.ranges import FRACTION, POSITIVE, POSITIVE_COUNT
+from fedlit.ranges import COUNT, FRACTION, POSITIVE, POSITIVE_COUNT, Range
 
 LINEAR_LAYERS = ("qkv", "attention", "mlp", "all")
 """Sets of projections with a name; see Projections.select."""
+
+_SHARE = Range(lambda value: 0 < value <= 1, "a number above 0, up to 1")
 
 INITS_OF_CORES = ("update", "gradient", "weights", "random")
 INITS_OF_HEADS = ("orthogonal", "normal")
@@ -72,6 +74,40 @@ class LoraHeadsOptions:
         "orthogonal",
         "A_h and B_h of all heads orthogonal to one another (orthogonal), or drawn from a normal distribution (normal)",
         values=INITS_OF_HEADS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraPairOptions:
+    """Two LoRAs side by side."""
+
+    lora_rank: int = option(8, "rank r of A (r, in) and B (out, r) of both LoRAs", range=POSITIVE_COUNT)
+    lora_alpha: float = option(16.0, "delta W = alpha / r * B @ A, of both", range=POSITIVE)
+    lora_dropout: float = option(0.0, "dropout in front of A in training, one draw for both", range=FRACTION)
+    target_modules: str | Sequence[str] = option(
+        "qkv", "projections that get factors: a set of that name, or a list of module names", values=LINEAR_LAYERS
+    )
+    use_rslora: bool = option(False, "scale by alpha / sqrt(r) instead of alpha / r")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraDualOptions(LoraPairOptions):
+    """FedDPA's adapter."""
+
+    local_weight: float = option(
+        0.5, "weight of the local LoRA while it trains, that of the global one being 1 less it", range=_SHARE
+    )
+    similarity_scale: float = option(
+        0.5, "weight of the local LoRA for an input that is like all references; below that by the cosine", range=_SHARE
+    )
+    num_references: int = option(
+        5, "inputs of its last training whose representation a client stores", range=POSITIVE_COUNT
+    )
+    global_rounds: int | None = option(
+        None,
+        "FedDPA-F: rounds that train the global LoRA, before those that train the local one; null trains both in every "
+        "round (FedDPA-T)",
+        range=COUNT,
     )
 
 

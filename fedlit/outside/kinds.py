@@ -32,7 +32,7 @@ KINDS: Mapping[str, Kind] = {
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
             *("rolora", "fedrot_lora", "hetlora", "fed_sb", "florist", "fedmomentum", "lora_fair", "ravan", "fedask"),
-            *("centralized", "local_only"),
+            *("feddpa", "fedalt", "centralized", "local_only"),
         ),
     ),
     "adapter": Kind(
@@ -45,7 +45,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
-            *("lora_heads", "scl", "dense"),
+            *("lora_heads", "lora_dual", "lora_rest", "scl", "dense"),
         ),
     ),
     "optimizer": Kind(
@@ -65,7 +65,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         own=(
             *("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "florist", "fedmomentum", "lora_fair"),
-            *("fedask", "none"),
+            *("fedask", "fedalt", "none"),
         ),
     ),
     "transform": Kind(

@@ -68,6 +68,8 @@ ALSO = {
         "round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client",
     },
     "fedsa_lora": _PRIVATE,
+    "feddpa": _PRIVATE,
+    "fedalt": _PRIVATE,
     "local_only": _PRIVATE,
 }
 """Further places of single recipes."""

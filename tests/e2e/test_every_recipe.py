@@ -39,6 +39,10 @@ VARIATIONS = {
     "fedit-scaffold": ["method=fedit", "method.optimizer=sgd", "local.scaffold=true", "cohort_size=2"],
     "fedit-fedadam": ["method=fedit", "server.optimizer=fedadam", "server.lr=0.01"],
     "rolora-fedavgm": ["method=rolora", "server.optimizer=fedavgm"],
+    "fedalt-keep": ["method=fedalt", "local.optimizer_state=keep", "cohort_size=2", "method.weighting=num_examples"],
+    "fedalt-masked": ["method=fedalt", "num_clients=5", "privacy.secure_aggregation=true"],
+    "feddpa-keep": ["method=feddpa", "local.optimizer_state=keep", "cohort_size=2"],
+    "feddpa-f": ["method=feddpa", "method.global_rounds=1", "cohort_size=2"],
     "fedsa_lora-keep": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
     "fedex_lora-keep": ["method=fedex_lora", "method.assignment=keep", "cohort_size=2"],
     "fedex_lora-reinitialize": ["method=fedex_lora", "method.assignment=reinitialize", "run.export=merged"],
@@ -91,6 +95,8 @@ KILLED_ON_PUSH = {
     "fedit-scaffold",
     "rolora-fedavgm",
     "fedsa_lora-keep",
+    "fedalt-keep",
+    "feddpa-keep",
     "fedex_lora-keep",
     "fedex_lora-sums",
     "flora-bfloat16",
@@ -100,7 +106,16 @@ KILLED_ON_PUSH = {
     "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
+SHARED_ON_PUSH = {
+    "fedsa_lora-keep",
+    "fedalt-masked",
+    "feddpa-f",
+    "flexlora-sums",
+    "hetlora-ranks",
+    "local_only",
+    "fedit-masked",
+    "fedit-examples",
+}
 
 
 @pytest.fixture(scope="module")

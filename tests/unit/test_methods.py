@@ -42,6 +42,10 @@ OTHER_VALUES = {
     "regularization": "0.5",
     "aggregate_by": "sums",
     "sketch_width": "5",
+    "local_weight": "0.25",
+    "similarity_scale": "0.75",
+    "num_references": "3",
+    "global_rounds": "1",
     "weighting": "uniform",
     "num_heads": "2",
     "oversampling": "5",
@@ -52,6 +56,7 @@ OTHER_OF_RECIPE = {
     "ravan": {"init": "normal"},
     # method.assignment is at odds with a residual_rank; that it arrives is shown where they are refused, below.
     "fedex_lora": {"weighting": "num_examples"},
+    "fedalt": {"weighting": "num_examples"},
 }
 
 
@@ -194,7 +199,7 @@ def test_weights_by_examples_unless_uniform() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "fedlt"}, "method=fedlt is not known; did you mean fedit? valid are centralized, "),
+        ({"name": "fedet"}, "method=fedet is not known; did you mean fedit? valid are centralized, "),
         ({"name": "ffa-lora"}, "did you mean ffa_lora?"),
         ({"name": "zzz"}, "method=zzz is not known; valid are "),
         ({"adapter": "lroa"}, "method.adapter=lroa is not known; did you mean lora?"),

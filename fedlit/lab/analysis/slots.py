@@ -15,6 +15,7 @@ _NAMES = (
     *("fedsvd", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
     *("florist", "fedmomentum", "lora_fair"),
     *("ravan", "fedask"),
+    *("feddpa", "fedalt"),
 )
 """The recipes by slot: those that the papers compare most are far apart in colour."""
 

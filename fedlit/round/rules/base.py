@@ -29,6 +29,7 @@ class AggregationRule(ABC):
     asks_again: the rule calls cohort.mean_of(), for which they are kept too, though only sums leave a client.
     Either may be a property, where an option decides; see also `num_sums`.
     folds: the rule changes backbone weights; the server holds the changes beside them (ServerState.fold).
+    leaves_own_out: what a client starts from is a mean without its own part, which it takes out itself.
     mixes_ranks: clients may have LoRA factors of different ranks, which a transform brings into one scaling.
     """
 
@@ -38,6 +39,7 @@ class AggregationRule(ABC):
     stacks: ClassVar[bool] = False
     asks_again: ClassVar[bool] = False
     folds: ClassVar[bool] = False
+    leaves_own_out: ClassVar[bool] = False
     mixes_ranks: ClassVar[bool] = False
 
     @property

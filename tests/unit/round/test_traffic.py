@@ -146,6 +146,9 @@ PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "ffa_lora": ("ffa_lora", {}, B8, B8),
     "fedsa_lora": ("fedsa_lora", {}, A8, A8),
     "fedsvd": ("fedsvd", {}, B8, A8 + B8),
+    # The global LoRA alone; one's own up, and down one mean of all.
+    "feddpa": ("feddpa", {}, A8 + B8, A8 + B8),
+    "fedalt": ("fedalt", {}, A8 + B8, A8 + B8),
     "flexlora": ("flexlora", {}, A8 + B8, A8 + B8),
     "hetlora": ("hetlora", {}, A8 + B8, A8 + B8),
     # Two means of rank 8 and a residual of rank (3 - 1) * 8: 16 * (2048 + 2048) + 2 * 16 * (256 + 2048) scalars.
