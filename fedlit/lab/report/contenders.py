@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedlit.config.grid import REPEATS
 from fedlit.lab.analysis.collection import Collection
 
 Settings = Mapping[str, Any]
@@ -27,7 +28,7 @@ def contender_keys(collection: Collection) -> tuple[str, ...]:
 
 def conditions_of(settings: Settings, contenders: Sequence[str]) -> tuple[str, ...]:
     """Return what contenders with these settings meet under, as texts that can be compared."""
-    return tuple(f"{key}={value!r}" for key, value in sorted(settings.items()) if key not in {*contenders, "seed"})
+    return tuple(f"{key}={value!r}" for key, value in sorted(settings.items()) if key not in {*contenders, *REPEATS})
 
 
 def _is_axis(key: str, all_settings: Sequence[Settings]) -> bool:

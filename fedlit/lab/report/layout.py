@@ -20,7 +20,7 @@ LONGEST_LABEL = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """The runs of one place, which differ in their seed alone, and the published number, as printed."""
+    """The runs of one place, which differ in seed and draw alone, and the published number, as printed."""
 
     entries: tuple[Entry, ...] = ()
     published: str | None = None
