@@ -3,15 +3,19 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from fedlit.config import CONFIG_DIR
 from fedlit.config.keys import nearest
 from fedlit.errors import UserError
-from fedlit.lab.report.cells import Measures
-from fedlit.lab.report.layout import Layout
+from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.report.cells import Measures, measure_all
+from fedlit.lab.report.layout import Layout, make_layout
 from fedlit.lab.report.over_draws.differences import Row, compare_draws
 from fedlit.lab.report.over_draws.examples import Error, example_errors
 from fedlit.lab.report.over_draws.scores import Scores, scores_of
 from fedlit.lab.report.over_draws.shares import Shared, shares_of
+from fedlit.lab.report.published import load_published
 
 REFERENCE = "fedit"
 """What is compared with unless told otherwise: the federated average of LoRA's factors, which every paper has."""
@@ -51,6 +55,12 @@ def claims_of(layout: Layout, measures: Measures, reference: str = "") -> Claims
         errors=tuple(example_errors(scores)),
         reference=chosen,
     )
+
+
+def build_claims(collection: Collection, which: str = "last", config_dir: Path = CONFIG_DIR) -> Claims:
+    """Return the statistics of a collection's table as `build_table` makes it."""
+    layout = make_layout(collection, load_published(collection.name, config_dir), ())
+    return claims_of(layout, measure_all(layout, which))
 
 
 def reference_of(contenders: Sequence[str], asked: str) -> str:
