@@ -47,7 +47,7 @@ def draws_needed(differences: Sequence[float], *, power: float = 0.8, alpha: flo
     """Return how many draws the two-sided paired test needs to find a gap as large as the observed one.
 
     The least n whose test at `alpha` finds a true gap of the mean of `differences`, with their standard deviation, with
-    probability `power` (`test_power`). None where the gap is zero, and below two differences. At most MAX_DRAWS, which
+    probability `power` (`power_of`). None where the gap is zero, and below two differences. At most MAX_DRAWS, which
     then means "or more". The gap is taken as it was observed: if it is larger than the true one by chance, more draws
     are needed than this says.
     """
@@ -60,7 +60,7 @@ def draws_needed(differences: Sequence[float], *, power: float = 0.8, alpha: flo
     if std == 0:
         return fewest
     candidates = np.arange(fewest, MAX_DRAWS)
-    enough = candidates[test_power(abs(mean) / std, candidates, alpha=alpha) >= power]
+    enough = candidates[power_of(abs(mean) / std, candidates, alpha=alpha) >= power]
     return int(enough[0]) if len(enough) else MAX_DRAWS
 
 
@@ -78,13 +78,13 @@ def detectable_difference(
     if std_of_differences == 0:
         return 0.0
     most = 1.0
-    while test_power(most, num_draws, alpha=alpha) < power:
+    while power_of(most, num_draws, alpha=alpha) < power:
         most *= 2
-    effect = optimize.brentq(lambda effect: float(test_power(effect, num_draws, alpha=alpha)) - power, 0.0, most)
+    effect = optimize.brentq(lambda effect: float(power_of(effect, num_draws, alpha=alpha)) - power, 0.0, most)
     return std_of_differences * float(effect)
 
 
-def test_power(effect: float, num_draws: Any, *, alpha: float = 0.05) -> Any:
+def power_of(effect: float, num_draws: Any, *, alpha: float = 0.05) -> Any:
     """Return the power of the two-sided paired test over `num_draws` draws (a number or an array of them).
 
     effect: the true mean difference over its standard deviation between draws. Student's test by the noncentral t, at

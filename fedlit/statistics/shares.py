@@ -151,7 +151,8 @@ def mean_squares(tables: Array) -> Array:
     seed = tables.mean(axis=-3, keepdims=True)
 
     def sum_of_squares(effects: Array) -> Array:
-        return np.sum(effects**2, axis=(-3, -2, -1))
+        total: Array = np.sum(effects**2, axis=(-3, -2, -1))
+        return total
 
     sums = [
         d * s * sum_of_squares(method),
