@@ -31,6 +31,13 @@ class Claims:
     errors: tuple[Error, ...]
     reference: str
 
+    def by_score(self) -> dict[str, list[Scores]]:
+        """Return the scores of every column, under all conditions: what is corrected together."""
+        found: dict[str, list[Scores]] = {}
+        for scores in self.scores:
+            found.setdefault(scores.score, []).append(scores)
+        return found
+
     @property
     def num_draws(self) -> int:
         """The most draws that two methods have in common."""
@@ -50,7 +57,7 @@ def claims_of(layout: Layout, measures: Measures, reference: str = "") -> Claims
     scores = scores_of(layout, measures)
     return Claims(
         scores=tuple(scores),
-        rows=tuple(compare_draws(scores, chosen)),
+        rows=tuple(compare_draws(scores)),
         shares=tuple(shares_of(scores)),
         errors=tuple(example_errors(scores)),
         reference=chosen,

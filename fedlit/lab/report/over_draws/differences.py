@@ -3,9 +3,13 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from fedlit.lab.report.over_draws.scores import Scores
-from fedlit.statistics.paired import Difference, holm, paired_difference
+from fedlit.statistics.family import step_down_p
+from fedlit.statistics.paired import ROUNDING, Difference, holm, paired_difference
 from fedlit.statistics.planning import draws_needed, flip_probability
 
 POWER = 0.8
@@ -18,10 +22,10 @@ class Row:
     """One method against another in one score under one condition.
 
     found: of `first - second`, in the unit of the table. p_holm: corrected for all tests of the score, whatever the
-    condition; None without a test. p_holm_reference: corrected for the tests of the score against the reference alone,
-    a family that is known before the runs are; None of others. flips: the probability that the order of the two is the
-    other one in the mean over 3, over 5 and over as many new draws as there are. needed: draws for a gap like this at
-    power 0.8; None where it is zero or unknown.
+    condition; None without a test. p_table: corrected for the same tests by flipping whole draws (step_down_p), which
+    can speak where Holm cannot; of the draws that all methods have. flips: the probability that the order of the two is
+    the other one in the mean over 3, over 5 and over as many new draws as there are. needed: draws for a gap like this
+    at power 0.8; None where it is zero or unknown.
     """
 
     score: str
@@ -31,7 +35,7 @@ class Row:
     lower_is_better: bool
     found: Difference
     p_holm: float | None
-    p_holm_reference: float | None
+    p_table: float | None
     flips: tuple[float | None, ...]
     needed: int | None
 
@@ -58,18 +62,35 @@ class Row:
         return replace(self, first=self.second, second=self.first, found=turned)
 
 
-def compare_draws(all_scores: Sequence[Scores], reference: str = "") -> list[Row]:
+def compare_draws(all_scores: Sequence[Scores]) -> list[Row]:
     """Return the comparisons of every two methods in every score under every condition."""
     rows: list[Row] = []
     for score in dict.fromkeys(scores.score for scores in all_scores):
-        family = [row for scores in all_scores if scores.score == score for row in _of_one(scores)]
-        corrected = holm([row.found.p for row in family])
-        theirs = holm([row.found.p if reference in (row.first, row.second) else None for row in family])
-        rows += [
-            replace(row, p_holm=p, p_holm_reference=p_reference)
-            for row, p, p_reference in zip(family, corrected, theirs, strict=True)
-        ]
+        members = [scores for scores in all_scores if scores.score == score]
+        family = [row for scores in members for row in _of_one(scores)]
+        corrected = zip(family, holm([row.found.p for row in family]), _of_table(members), strict=True)
+        rows += [replace(row, p_holm=p_holm, p_table=p_table) for row, p_holm, p_table in corrected]
     return rows
+
+
+def shared_draws(members: Sequence[Scores]) -> list[Any]:
+    """Return the draws on which every method has a run under every condition, with a seed that all of it have."""
+    return [draw for draw in members[0].draws if all(scores.common_seeds(draw) for scores in members)]
+
+
+def _of_table(members: Sequence[Scores]) -> list[float | None]:
+    """Return the p-values of all comparisons of a score, corrected over the table, in the order of the rows."""
+    draws = shared_draws(members)
+    columns = [
+        [found[draw] for draw in draws]
+        for scores in members
+        for first, second in itertools.combinations(scores.runs, 2)
+        for found in (scores.differences(first, second),)
+    ]
+    largest = max(
+        abs(run.score) for s in members for each in s.runs.values() for d in each.values() for run in d.values()
+    )
+    return step_down_p(np.array(columns).reshape(len(columns), len(draws)).T, rounding=ROUNDING * largest)
 
 
 def against(rows: Iterable[Row], scores: Scores, contender: str) -> list[Row]:
@@ -81,8 +102,8 @@ def against(rows: Iterable[Row], scores: Scores, contender: str) -> list[Row]:
 def _of_one(scores: Scores) -> list[Row]:
     rows = []
     for first, second in itertools.combinations(scores.runs, 2):
-        pairs = scores.pairs(first, second)
-        differences = [one - other for one, other in zip(*pairs, strict=True)]
+        pairs = list(scores.pairs(first, second).values())
+        differences = list(scores.differences(first, second).values())
         sizes = (*FEW, max(len(differences), 1))
         rows.append(
             Row(
@@ -91,9 +112,9 @@ def _of_one(scores: Scores) -> list[Row]:
                 first=first,
                 second=second,
                 lower_is_better=scores.lower_is_better,
-                found=paired_difference(*pairs),
+                found=paired_difference([one for one, _ in pairs], [other for _, other in pairs]),
                 p_holm=None,
-                p_holm_reference=None,
+                p_table=None,
                 flips=tuple(flip_probability(differences, size) for size in sizes),
                 needed=draws_needed(differences, power=POWER),
             )

@@ -52,7 +52,7 @@ def _gap(scores: Scores, row: Row) -> Gap | None:
 
 
 def _flips(scores: Scores, row: Row) -> Flips | None:
-    differences = scores.differences(row.first, row.second)
+    differences = list(scores.differences(row.first, row.second).values())
     most = max(MOST_DRAWS, len(differences))
     found = [flip_probability(differences, number) for number in range(1, most + 1)]
     known = [probability for probability in found if probability is not None]

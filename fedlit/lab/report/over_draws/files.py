@@ -12,7 +12,7 @@ DIFFERENCES = (
     *(
         "p",
         "p_holm",
-        "p_holm_reference",
+        "p_table",
         "is_exact",
         *(f"flip_{num}_draws" for num in FEW),
         "flip_all_draws",
@@ -41,7 +41,7 @@ def differences_csv(claims: Claims) -> str:
         rows.append(
             {
                 **{name: getattr(row, name) for name in ("score", "condition", "first", "second", "better")},
-                **{name: getattr(row, name) for name in ("p_holm", "p_holm_reference")},
+                **{name: getattr(row, name) for name in ("p_holm", "p_table")},
                 "num_draws": found.num_pairs,
                 **numbers,
                 "level": None if found.low is None and found.t_low is None else LEVEL,

@@ -66,19 +66,23 @@ class Scores:
         """Return the contender with the best mean; of equals the first."""
         return max(self.runs, key=lambda contender: goodness(self.key, self.mean(contender)))
 
-    def pairs(self, first: str, second: str) -> tuple[list[float], list[float]]:
-        """Return of every draw that both contenders have their means over the seeds that both have on it."""
+    def common_seeds(self, draw: Any) -> list[Any]:
+        """Return the seeds that every contender has on a draw, sorted."""
+        return in_order(set.intersection(*(set(draws.get(draw, {})) for draws in self.runs.values())))
+
+    def pairs(self, first: str, second: str) -> dict[Any, tuple[float, float]]:
+        """Return by draw the means of two contenders over the seeds that both have on it."""
         one, other = self.runs[first], self.runs[second]
-        both: tuple[list[float], list[float]] = ([], [])
+        found = {}
         for draw in in_order(one.keys() & other.keys()):
             if seeds := one[draw].keys() & other[draw].keys():
-                for means, runs in zip(both, (one[draw], other[draw]), strict=True):
-                    means.append(statistics.fmean(runs[seed].score for seed in seeds))
-        return both
+                means = [statistics.fmean(runs[seed].score for seed in seeds) for runs in (one[draw], other[draw])]
+                found[draw] = (means[0], means[1])
+        return found
 
-    def differences(self, first: str, second: str) -> list[float]:
-        """Return `first - second` on every draw that both have."""
-        return [one - other for one, other in zip(*self.pairs(first, second), strict=True)]
+    def differences(self, first: str, second: str) -> dict[Any, float]:
+        """Return `first - second` by draw, of those that both have."""
+        return {draw: one - other for draw, (one, other) in self.pairs(first, second).items()}
 
 
 def in_order(keys: Any) -> list[Any]:

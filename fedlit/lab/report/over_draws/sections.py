@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fedlit.lab.report.cells import MISSING, Cell
 from fedlit.lab.report.over_draws.claims import Claims
-from fedlit.lab.report.over_draws.differences import FEW, Row, against
+from fedlit.lab.report.over_draws.differences import FEW, Row, against, shared_draws
 from fedlit.lab.report.over_draws.examples import Error
 from fedlit.lab.report.table import Table
 from fedlit.statistics.paired import EXACT_PAIRS, LEVEL, min_pairs
@@ -58,12 +58,12 @@ def differences_table(claims: Claims) -> Table:
     return Table(
         caption=f"Paired differences over draws of the partition, of every method from the best of each score and from "
         f"{claims.reference}; each draw is the mean over its seeds. BCa bootstrap intervals, p of the two-sided "
-        f"sign-flip test, by Holm over all tests of a score, and over those against {claims.reference} alone.",
+        f"sign-flip test, corrected for all tests of a score by Holm and by flipping whole draws of the table.",
         heads=(
             *heads,
             "p",
             "p, Holm",
-            f"p, Holm, {claims.reference}",
+            "p, table",
             f"order flips with {flips} draws",
             "draws needed",
         ),
@@ -86,14 +86,18 @@ def _numbers(row: Row) -> list[Cell]:
         Cell(str(found.num_pairs)),
         Cell(f"{_number(found.mean)}{between}"),
         Cell(p),
-        *(Cell(_number(p), best=p is not None and p <= ALPHA) for p in (row.p_holm, row.p_holm_reference)),
+        *(Cell(_number(p), best=p is not None and p <= ALPHA) for p in (row.p_holm, row.p_table)),
         Cell(flips),
         Cell(_needed(row.needed)),
     ]
 
 
 def _difference_notes(claims: Claims) -> tuple[str, ...]:
-    notes = [f"Bold: at most {ALPHA:.2g} after Holm's correction.", *_deaf(claims)]
+    notes = [f"Bold: at most {ALPHA:.2g} after the correction for all tests of a score.", *_deaf(claims)]
+    for score, members in claims.by_score().items():
+        shared, most = len(shared_draws(members)), max(row.found.num_pairs for row in claims.rows if row.score == score)
+        if shared < most and most >= min_pairs(ALPHA):
+            notes.append(f"{score}: p, table is over the {shared} draws that all methods have.")
     if any(row.found.p is None for row in claims.rows):
         notes.append(f"With fewer than {min_pairs(ALPHA)} draws no two-sided test can reach {ALPHA:.2g}.")
     if any(row.found.num_pairs > 1 and row.found.low is None for row in claims.rows):
@@ -121,7 +125,7 @@ def _deaf(claims: Claims) -> list[str]:
                 needed = min_pairs(ALPHA / len(tested))
                 notes.append(
                     f"{score}: with {num} draws p is at least {2.0 ** (1 - num):.2g}, after Holm over {len(tested)} "
-                    f"tests {least:.2g}: no difference could pass; it takes {needed} draws, or fewer tests."
+                    f"tests {least:.2g}: no difference could pass Holm; it takes {needed} draws."
                 )
     return notes
 

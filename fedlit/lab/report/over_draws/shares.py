@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlit.lab.report.over_draws.scores import Scores, in_order
+from fedlit.lab.report.over_draws.scores import Scores
 from fedlit.statistics.shares import VarianceShares, variance_shares
 
 NAMED = 8
@@ -49,7 +49,7 @@ def complete_table(scores: Scores) -> tuple[npt.NDArray[Any], str]:
     Seeds belong to their draw: those that all methods have on it. Their number is the one that keeps most runs, of the
     draws that have as many; where they have more, the first ones count.
     """
-    seeds = {draw: _common_seeds(scores, draw) for draw in scores.draws}
+    seeds = {draw: scores.common_seeds(draw) for draw in scores.draws}
     most = max(map(len, seeds.values()), default=0)
     kept = {num: [draw for draw, found in seeds.items() if len(found) >= num] for num in range(1, most + 1)}
     num_seeds = max(kept, key=lambda num: (num * len(kept[num]), len(kept[num])), default=0)
@@ -60,11 +60,6 @@ def complete_table(scores: Scores) -> tuple[npt.NDArray[Any], str]:
     ]
     array = np.array(table, dtype=np.float64).reshape(len(scores.runs), len(draws), num_seeds)
     return array, _left_out(scores, draws, num_seeds)
-
-
-def _common_seeds(scores: Scores, draw: Any) -> list[Any]:
-    found = [set(draws.get(draw, {})) for draws in scores.runs.values()]
-    return in_order(set.intersection(*found))
 
 
 def _left_out(scores: Scores, draws: Sequence[Any], num_seeds: int) -> str:

@@ -72,5 +72,5 @@ def test_every_draw_counts_once_however_many_seeds_it_has(values: dict[tuple[int
         assert sorted(of_draws(repeats)) == pytest.approx(sorted(statistics.fmean(found) for found in draws.values()))
     else:
         assert sorted(of_draws(repeats)) == sorted(values.values())
-    seeds = {seed: value for seed, value in enumerate(values.values())}
+    seeds = dict(enumerate(values.values()))
     assert of_draws(seeds) == list(values.values())

@@ -108,5 +108,5 @@ def test_a_rate_is_chosen_over_draws_and_seeds(make_collection: Make) -> None:
     assert [best.value for best in found] == [0.1, 0.1]
     assert [len(best.entries) for best in found] == [6, 6]
     assert any("mean over 3 draws x 2 seeds" in note for note in shown.notes)
-    with pytest.raises(UserError, match="partition.seed is the mean over draws already"):
+    with pytest.raises(UserError, match=r"partition\.seed is the mean over draws already"):
         best_over(collection.entries, "partition.seed")
