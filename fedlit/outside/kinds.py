@@ -112,7 +112,8 @@ KINDS: Mapping[str, Kind] = {
         base="TaskScore",
         needs=("metric", "tasks", "heading", "unit", "lower_is_better"),
         own=(
-            *("loss", "rouge_l", "bleu_4", "bleu", "nist", "meteor", "meteor_15", "cider", "exact_match", "accuracy"),
+            *("loss", "rouge_l", "bleu_4", "rouge_l_forced", "bleu_4_forced", "bleu", "nist"),
+            *("meteor", "meteor_15", "cider", "exact_match", "accuracy"),
             *("f1_macro", "f1_weighted", "f1_micro", "f1", "mcc", "pearson", "spearman"),
         ),
     ),

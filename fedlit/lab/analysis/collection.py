@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
 from fedlit.config.grid import REPEATS
-from fedlit.config.keys import show
+from fedlit.config.keys import short_name, show
 from fedlit.config.loading import list_choices
 from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint
@@ -74,12 +74,12 @@ class Group:
     entries: tuple[Entry, ...]
 
     def label(self, keys: Sequence[str]) -> str:
-        """Return its values of these keys: texts as they stand, others after the last part of their key."""
+        """Return its values of these keys: texts as they stand, others after the short name of their key."""
         parts = []
         for key in keys:
             if key in self.settings:
                 value = self.settings[key]
-                parts.append(value if isinstance(value, str) else f"{key.rsplit('.', maxsplit=1)[-1]} {show(value)}")
+                parts.append(value if isinstance(value, str) else f"{short_name(key)} {show(value)}")
         return ", ".join(parts)
 
 
