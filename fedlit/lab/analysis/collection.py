@@ -83,6 +83,23 @@ class Group:
         return ", ".join(parts)
 
 
+def bound_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return the keys of local training and of the server that go with the method, as a learning rate of its own does:
+    all else that varies leaves them one value. Methods with other values of these still meet under one condition.
+    """
+    varied = varied_keys(entries)
+    keys = [key for key in varied if "method" in varied and key.startswith(("local.", "server."))]
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        others = sorted((k, repr(v)) for k, v in entry.settings.items() if k not in (*keys, *REPEATS))
+        groups.setdefault(repr(others), []).append(entry)
+
+    def is_bound(key: str) -> bool:
+        return all(len({repr(entry.settings.get(key)) for entry in group}) == 1 for group in groups.values())
+
+    return tuple(key for key in keys if is_bound(key))
+
+
 def by_seed(collection: Collection) -> list[Group]:
     """Return the entries in groups of one setting, in the order of their first."""
     groups: dict[str, list[Entry]] = {}

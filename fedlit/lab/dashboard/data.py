@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
+from fedlit.lab.analysis.collection import Collection, Entry, Group, bound_keys, by_seed
 from fedlit.lab.analysis.costs import COSTS
 from fedlit.lab.analysis.draws import counted, repeat_of, several_draws
 from fedlit.lab.analysis.slots import slots
@@ -27,6 +27,7 @@ from fedlit.lab.dashboard.series import (
     scored_rounds,
 )
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
+from fedlit.lab.report.layout import bound_last
 from fedlit.lab.report.over_draws.claims import Claims
 from fedlit.lab.report.published import load_published, scales_of
 from fedlit.lab.sweeps.cells import STALE
@@ -248,13 +249,14 @@ def _factors(groups: Sequence[Group], collection: Collection) -> tuple[list[Fact
     first = [key for key in GROUPS_OF_OPTIONS if key in collection.varied]
     kept: list[str] = []
     num_told_apart = 1
-    for key in [*first, *(key for key in collection.varied if key not in first)]:
+    bound = bound_keys(collection.entries)
+    for key in [*first, *(key for key in bound_last(collection) if key not in first)]:
         num = len({repr([group.settings.get(name) for name in (*kept, key)]) for group in groups})
         if num > num_told_apart:
             kept.append(key)
             num_told_apart = num
     own = [key for key in kept if key.startswith("method.") and any(key not in group.settings for group in groups)]
-    lines = [key for key in kept if key == "method" or key in own]
+    lines = [key for key in kept if key == "method" or key in (*own, *bound)]
     others = [[key] for key in kept if key not in lines]
     # Without methods to compare, what is neither data nor model makes the lines.
     bundles = [lines, *others] if lines else sorted(others, key=lambda keys: keys[0] in GROUPS_OF_OPTIONS)

@@ -9,7 +9,7 @@ from fedlit.lab.analysis.draws import by_draw, repeat_of, several_draws
 from fedlit.lab.analysis.plots import Points, curve_places, points_of
 from fedlit.lab.analysis.seeds_plot import Curves, Reached, plot_curves_of_seeds, plot_reached
 from fedlit.lab.report.contenders import contender_keys
-from fedlit.lab.report.layout import Layout, known_scores, naming_keys
+from fedlit.lab.report.layout import Layout, bound_last, known_scores, naming_keys
 from fedlit.lab.report.measures import is_done, measure
 from fedlit.lab.report.published import scales_of
 from fedlit.scores import SCORES
@@ -48,7 +48,7 @@ def _named(collection: Collection, layout: Layout) -> list[tuple[str, str, Group
     """Return every setting with the panel it stands in and the name of its line."""
     contenders = contender_keys(collection)
     groups = by_seed(collection)
-    keys = naming_keys(groups, collection.varied)
+    keys = naming_keys(groups, bound_last(collection))
     called = {label.key: label.names for label in layout.published.rows_by} if layout.published else {}
     mine = [key for key in keys if key in contenders]
     others = [key for key in keys if key not in contenders]

@@ -11,7 +11,7 @@ import pytest
 
 from fedlit.errors import UserError
 from fedlit.lab.analysis.best_axis import at_best, best_over
-from fedlit.lab.analysis.collection import Collection, by_seed
+from fedlit.lab.analysis.collection import Collection, bound_keys, by_seed
 from fedlit.lab.report.cells import measure_all
 from fedlit.lab.report.files import table_csv
 from fedlit.lab.report.layout import make_layout
@@ -110,3 +110,38 @@ def test_a_rate_is_chosen_over_draws_and_seeds(make_collection: Make) -> None:
     assert any("mean over 3 draws x 2 seeds" in note for note in shown.notes)
     with pytest.raises(UserError, match=r"partition\.seed is the mean over draws already"):
         best_over(collection.entries, "partition.seed")
+
+
+def test_methods_at_rates_of_their_own_meet_under_one_condition(make_collection: Make) -> None:
+    """As in a sweep whose axis of methods names a learning rate, steps and options of each."""
+    own: list[dict[str, Any]] = [
+        {"method": "fedit", "local.lr": 0.01},
+        {"method": "scl", "method.init": "svd", "local.lr": 0.01},
+        {"method": "scl", "method.init": "gaussian", "local.lr": 0.03},
+        {"method": "centralized", "local.lr": 0.001, "local.steps": 60},
+    ]
+    cells = [{**each, "partition.seed": draw, "seed": 0} for each in own for draw in range(2)]
+    collection = make(make_collection, cells, lambda s, n: {"global/loss": s["partition.seed"] + s["local.lr"]})
+    assert bound_keys(collection.entries) == ("local.lr", "local.steps")
+    table = build_table(collection)
+    assert table.heads[:2] == ("method", "init")
+    assert [[cell.text for cell in row[:2]] for row in table.cells] == [
+        ["fedit", ""],
+        ["scl", "svd"],
+        ["scl", "gaussian"],
+        ["centralized", ""],
+    ]
+    assert sum(row[2].best for row in table.cells) == 1
+    layout = make_layout(collection, None, ["loss"])
+    assert len(compare_all(layout, measure_all(layout, "last"))) == 6
+    assert {line.contender for line in layout.lines} == {"fedit", "scl, svd", "scl, gaussian", "centralized"}
+
+
+def test_a_rate_that_every_method_has_several_of_is_a_condition(make_collection: Make) -> None:
+    cells = [{**cell, "local.lr": lr} for cell in CELLS for lr in (0.01, 0.1)]
+    collection = make(make_collection, cells, scorer)
+    assert bound_keys(collection.entries) == ()
+    also = [{**cell, "local.momentum": 0.9 * (cell["method"] == "fedit")} for cell in cells]
+    assert bound_keys(make(make_collection, also, scorer).entries) == ("local.momentum",)
+    layout = make_layout(collection, None, ["rouge_l"])
+    assert len({line.conditions for line in layout.lines}) == 2
