@@ -77,7 +77,7 @@ def measure_all(layout: Layout, which: str) -> Measures:
 
 
 def mean_of(row: Sequence[Measure], columns: Sequence[Column]) -> Measure:
-    """Return the mean over a row's columns by seed, in the table's unit, of the seeds that every column has.
+    """Return the mean over a row's columns by seed and draw, in the table's unit, of those that every column has.
 
     Without a value as long as a column has none: a mean of fewer columns is another quantity.
     """
@@ -136,14 +136,14 @@ def published_cells(line: Line, layout: Layout, footnotes: Footnotes) -> list[Ce
 
 
 def printed(found: Measure, column: Column) -> str:
-    """Return `mean ± std` in the table's unit, without the deviation where there is one seed only."""
+    """Return `mean ± std` in the table's unit, without the deviation where there is one run only."""
     if found.std is None:
         return mean_text(found, column)
     return f"{mean_text(found, column)} ± {_number(found.std, column)}"
 
 
 def mean_text(found: Measure, column: Column) -> str:
-    """Return the mean over seeds in the table's unit, a dash without any."""
+    """Return the mean over seeds and draws in the table's unit, a dash without any."""
     return MISSING if found.mean is None else _number(found.mean, column)
 
 
