@@ -27,7 +27,14 @@ from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy
 from fedlit.process import communication
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
-from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
+from fedlit.round.evaluation import (
+    OWN_VALIDATION,
+    VALIDATION,
+    VALIDATION_STREAM,
+    Evaluator,
+    fixed_subset,
+    sampled_clients,
+)
 from fedlit.round.examples import KeptExamples, kept_examples
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
@@ -75,7 +82,7 @@ def make_evaluator(
     """
     config = inputs.config
     own: dict[int, list[list[Any]]] = {}
-    evaluated = _evaluated(inputs)
+    evaluated = evaluated_clients(inputs)
     if config.eval.on != "global":
         own = {
             shard.client_id: _batches(
@@ -101,11 +108,11 @@ def make_validator(
     """Return the like of `make_evaluator` for the validation set, None without one: the clients' own parts where they
     have some and eval.on=clients, else one set.
     """
-    config, rows, purpose = inputs.config, inputs.validation_rows, "evaluation_of_validation"
+    config, rows, purpose = inputs.config, inputs.validation_rows, VALIDATION_STREAM
     if not rows:
         return None
     own: dict[int, list[list[Any]]] = {}
-    evaluated = _evaluated(inputs)
+    evaluated = evaluated_clients(inputs)
     if config.eval.on == "clients" and not inputs.own_validation_rows:
         own = {
             shard.client_id: _batches(
@@ -127,7 +134,7 @@ def make_validator(
     )
 
 
-def _evaluated(inputs: Inputs) -> tuple[int, ...]:
+def evaluated_clients(inputs: Inputs) -> tuple[int, ...]:
     """Return the clients that are evaluated apart: of those with test rows, where their own are asked for."""
     config, clients = inputs.config, inputs.shards
     if config.eval.on != "global":

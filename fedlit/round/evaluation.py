@@ -24,7 +24,7 @@ from fedlit.round.examples import KeptExamples
 from fedlit.round.over_clients import Scores, over_clients, prefixed
 from fedlit.scores import is_lower_better
 from fedlit.seeding import numpy_generator
-from fedlit.tasks import ExampleT, Sample, Task
+from fedlit.tasks import Sample, Task
 
 T = TypeVar("T")
 
@@ -47,6 +47,8 @@ GLOBAL = Place(key="global", of_client="client/{}", called="the global test set"
 OWN = Place(key="own", of_client="client/{}/own", called="the client's own test part", with_worst=True)
 VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the validation set")
 OWN_VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the client's own validation part")
+VALIDATION_STREAM = "evaluation_of_validation"
+"""The stream by which `fixed_subset` cuts down a validation set."""
 
 Batches = Sequence[Sequence[Any]]
 
@@ -259,8 +261,8 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 def fixed_subset(
-    examples: Sequence[ExampleT], max_examples: int | None, seed: int, client_id: int = -1, purpose: str = "evaluation"
-) -> list[ExampleT]:
+    examples: Sequence[T], max_examples: int | None, seed: int, client_id: int = -1, purpose: str = "evaluation"
+) -> list[T]:
     """Return a random subset of at most `max_examples`, the same in every round and in every process, in the given
     order; of a client's own part, its `client_id` is part of the stream's name, and a validation set has another
     `purpose`.

@@ -22,6 +22,8 @@ from fedlit.store.environment import stored_environment
 from fedlit.store.partition import read_partition
 from fedlit.store.records import Record, read_records
 from fedlit.store.status import RunStatus, read_status
+from fedlit.store.task_version import KEY as VERSION
+from fedlit.store.task_version import TaskVersion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +33,7 @@ class Entry:
     settings: what tells it apart, by dotted key or group (`method`, `data`, `model`), `seed` among them; of a sweep the
     settings of its cell. config: None for a cell without a run folder. records: round 0 first; empty before the first.
     partition: partition.json. chosen: values of axes that were chosen for it (fedlit.lab.analysis.best_axis), which
-    are not among its settings; chosen_note: what a reader must know of the choice.
+    are not among its settings; chosen_note: what a reader must know of the choice. version: None of an older run.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Entry:
     partition: Mapping[str, Any] | None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
+    version: TaskVersion | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +158,8 @@ def _runs_in(folder: Path) -> list[Path]:
 def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
     config_path = folder / "config.yaml"
     has_config = config_path.is_file()
-    remember(stored_environment(folder).get("scores"))
+    told = stored_environment(folder)
+    remember(told.get("scores"))
     try:
         return Entry(
             name=name,
@@ -165,6 +169,7 @@ def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStat
             config=read_stored(read_file(config_path, str(config_path)), str(config_path)) if has_config else None,
             records=tuple(read_records(folder)),
             partition=read_partition(folder),
+            version=TaskVersion.from_json(told.get(VERSION)),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{folder} has a damaged file ({error}); mend it, or move the folder away") from None

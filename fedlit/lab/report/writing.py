@@ -14,6 +14,7 @@ from fedlit.lab.report.published import load_published
 from fedlit.lab.report.render import latex, markdown
 from fedlit.lab.report.significance import compare_all
 from fedlit.lab.report.table import table_of
+from fedlit.lab.report.versions import comparable
 from fedlit.process.storage import write_atomically
 
 
@@ -29,7 +30,7 @@ def write_report(
     measures = measure_all(layout, which)
     warnings = departures(collection, CONFIG_DIR) if layout.published else []
     table = table_of(collection, layout, measures, which, warnings)
-    comparisons = compare_all(layout, measures)
+    comparisons = compare_all(layout, comparable(layout, measures))
     text = markdown(table, comparisons)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
