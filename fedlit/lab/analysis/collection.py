@@ -18,11 +18,10 @@ from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
 from fedlit.scores import remember
-from fedlit.store.environment import stored_environment
+from fedlit.store.environment import read_version, stored_environment
 from fedlit.store.partition import read_partition
 from fedlit.store.records import Record, read_records
 from fedlit.store.status import RunStatus, read_status
-from fedlit.store.task_version import KEY as VERSION
 from fedlit.store.task_version import TaskVersion
 
 
@@ -158,8 +157,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStatus | None = None) -> Entry:
     config_path = folder / "config.yaml"
     has_config = config_path.is_file()
-    told = stored_environment(folder)
-    remember(told.get("scores"))
+    remember(stored_environment(folder).get("scores"))
     try:
         return Entry(
             name=name,
@@ -169,7 +167,7 @@ def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStat
             config=read_stored(read_file(config_path, str(config_path)), str(config_path)) if has_config else None,
             records=tuple(read_records(folder)),
             partition=read_partition(folder),
-            version=TaskVersion.from_json(told.get(VERSION)),
+            version=read_version(folder),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{folder} has a damaged file ({error}); mend it, or move the folder away") from None

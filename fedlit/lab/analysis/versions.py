@@ -6,17 +6,19 @@ another one on one model, and there the tokenizer is the same, or something is w
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from fedlit.scores import SCORES
-from fedlit.store.task_version import TaskVersion
+from fedlit.store.task_version import TaskVersion, shown
 
 UNKNOWN, KNOWN = "unknown", "known, unlike most"
 """What departs where one version is known and the other is not."""
 ROWS = {"global": "test rows", "own": "test rows", "validation": "validation rows"}
 """What the rows of a set are called."""
+WARNING = "Warning: task versions differ"
+MOST_SHOWN = 3
 _OF_ANSWERS = ("max_new_tokens", "decoding")
 _OF_A_MODEL = ("tokenizer", "image")
 
@@ -71,12 +73,54 @@ def departures(judged: Sequence[Judged], *, across_models: bool) -> list[tuple[s
     return [_differing(parts, usual) for parts in told]
 
 
-def other_rows(judged: Sequence[Judged]) -> list[bool]:
-    """Tell of each of several scores of one draw whether it is of other rows than most; what is not known is not."""
+def other_rows(judged: Sequence[Judged]) -> list[tuple[str, ...]]:
+    """Return for each of several scores of one draw what its rows are called if they are others than most have; nothing
+    where they are the same or not known.
+    """
     found = [None if each.version is None else each.version.rows.get(each.key.split("/")[0]) for each in judged]
     counts = Counter(rows for rows in found if rows is not None)
     usual = max(counts, key=lambda rows: counts[rows], default=None)
-    return [rows is not None and rows != usual for rows in found]
+    return [
+        (ROWS[each.key.split("/")[0]],) if rows is not None and rows != usual else ()
+        for each, rows in zip(judged, found, strict=True)
+    ]
+
+
+def words_of(parts: Collection[str]) -> str:
+    """Return what a footnote says of a score that departs in these parts; nothing for none."""
+    rows = [name for name in parts if name in ROWS.values()]
+    others = [name for name in parts if name not in (*rows, UNKNOWN, KNOWN)]
+    told = [f"another task version ({', '.join(others)})"] if others else []
+    told += [f"task version {name}" for name in (UNKNOWN, KNOWN) if name in parts]
+    return ", ".join([*told, *(f"other {name}" for name in rows)])
+
+
+def warning_of(headings: Sequence[str], parts: Collection[str]) -> str:
+    """Return the line above a table in which cells of these columns depart."""
+    return (
+        f"{WARNING} in {', '.join(headings)} ({', '.join(parts)}): cells that depart are marked, and neither bold nor "
+        "a test goes across versions."
+    )
+
+
+def told_versions(versions: Sequence[TaskVersion | None]) -> list[str]:
+    """Return lines about the versions of a table's runs; none without runs."""
+    known = [version for version in versions if version is not None]
+    lines = [_told(known)] if known else []
+    if num_unknown := len(versions) - len(known):
+        which = f"{num_unknown} of {len(versions)} runs" if known else "all runs"
+        lines.append(f"Task version unknown: {which}, begun by an older fedlit.")
+    return lines
+
+
+def _told(known: Sequence[TaskVersion]) -> str:
+    protocols = Counter(shown(version.protocol) for version in known)
+    text = f"Task version {next(iter(protocols))}"
+    if len(protocols) > 1:
+        first = [f"{name} ({num} runs)" for name, num in protocols.most_common(MOST_SHOWN)]
+        text = f"Task versions {', '.join(first)}{' and others' if len(protocols) > MOST_SHOWN else ''}"
+    rows = list(dict.fromkeys(shown(version.all_rows) for version in known))
+    return f"{text}; test rows {', '.join(rows) if len(rows) <= MOST_SHOWN else f'{len(rows)} sets'}."
 
 
 def _relevant(judged: Judged, least: Matters) -> Mapping[str, str] | None:

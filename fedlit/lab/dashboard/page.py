@@ -8,7 +8,7 @@ or run anything.
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.analysis.versions import WARNING
 from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.report.table import Table, build_table
 from fedlit.process.storage import write_atomically
@@ -49,7 +50,10 @@ STATE_NAMES: Mapping[str, str] = {"pending": "missing", "timed_out": "timed out"
 
 def write_page(collection: Collection, path: Path) -> None:
     """Write the page of a collection, atomically; its folder is made if it is not there."""
-    html = render(page_data(collection), build_table(collection), made_at=datetime.now(UTC))
+    page, table = page_data(collection), build_table(collection)
+    versions = [note.removeprefix("Warning: ") for note in table.notes if note.startswith(WARNING)]
+    page = replace(page, warnings=[*page.warnings, *(f"{note[0].upper()}{note[1:]}" for note in versions)])
+    html = render(page, table, made_at=datetime.now(UTC))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, html)
 

@@ -5,21 +5,17 @@ compared, which differ in the method only: is everything the same, and in each d
 either has a mark; one that departs in the second takes no part in bold and tests.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedlit.lab.analysis.versions import KNOWN, ROWS, UNKNOWN, Judged, departures, other_rows
+from fedlit.lab.analysis.versions import Judged, departures, other_rows, told_versions, warning_of, words_of
 from fedlit.lab.report.cells import Measures, mean_of
 from fedlit.lab.report.layout import Layout
 from fedlit.lab.report.measures import Measure, Value
-from fedlit.store.task_version import TaskVersion, shown
 
 Spot = tuple[int, int, Any]
 """Of a value: its line, its column, and its key among the values of its measure."""
-
-MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,19 +48,14 @@ def compare_versions(layout: Layout, measures: Measures) -> Versions:
         _add(left_out, group, departures(_judged(values, group), across_models=False))
         kept = [spot for spot in group if spot not in left_out]
         for draw in _groups({spot: values[spot] for spot in kept}, lambda i, j: (), by_draw=True):
-            others = other_rows(_judged(values, draw))
-            found = [
-                (ROWS[values[spot].key.split("/")[0]],) if other else ()
-                for spot, other in zip(draw, others, strict=True)
-            ]
-            _add(left_out, draw, found)
+            _add(left_out, draw, other_rows(_judged(values, draw)))
     for spot, added in left_out.items():
         names.setdefault(spot, {}).update(added)
     return Versions(
         remarks=[[_remark(i, j, found, names) for j, found in enumerate(row)] for i, row in enumerate(measures)],
         comparable=_without(layout, measures, left_out.keys()),
         warnings=tuple(_warnings(layout, names)),
-        notes=tuple(_notes(values.values())),
+        notes=tuple(told_versions(list({value.run: value.version for value in values.values()}.values()))),
     )
 
 
@@ -100,18 +91,10 @@ def _add(names: dict[Spot, dict[str, None]], group: Sequence[Spot], found: Seque
 
 def _remark(i: int, j: int, found: Measure, names: Mapping[Spot, Mapping[str, None]]) -> str:
     """Return why a cell has a mark, by seed where its runs are not alike."""
-    by_seed = {key: _words(names.get((i, j, key), {})) for key in found.values}
+    by_seed = {key: words_of(names.get((i, j, key), {})) for key in found.values}
     if len(set(by_seed.values())) == 1:
         return next(iter(by_seed.values()))
     return "; ".join(f"seed {key}: {words}" for key, words in by_seed.items() if words)
-
-
-def _words(parts: Mapping[str, None]) -> str:
-    rows = [name for name in parts if name in ROWS.values()]
-    others = [name for name in parts if name not in (*rows, UNKNOWN, KNOWN)]
-    told = [f"another task version ({', '.join(others)})"] if others else []
-    told += [f"task version {name}" for name in (UNKNOWN, KNOWN) if name in parts]
-    return ", ".join([*told, *(f"other {name} in one draw" for name in rows)])
 
 
 def _without(layout: Layout, measures: Measures, left_out: Iterable[Spot]) -> Measures:
@@ -135,32 +118,4 @@ def _warnings(layout: Layout, names: Mapping[Spot, Mapping[str, None]]) -> list[
     columns: dict[tuple[str, ...], list[str]] = {}
     for j, parts in sorted(by_column.items()):
         columns.setdefault(tuple(parts), []).append(layout.columns[j].heading)
-    return [
-        f"Warning: task versions differ in {', '.join(headings)} ({', '.join(parts)}): cells that depart are marked, "
-        "and neither bold nor a test goes across versions."
-        for parts, headings in columns.items()
-    ]
-
-
-def _notes(values: Iterable[Value]) -> list[str]:
-    """Return the versions of a table's runs; nothing of a table without runs."""
-    runs = {value.run: value.version for value in values}
-    known = [version for version in runs.values() if version is not None]
-    unknown = len(runs) - len(known)
-    notes = [_told(known)] if known else []
-    if unknown:
-        which = "all runs" if not known else f"{unknown} of {len(runs)} runs"
-        notes.append(f"Task version unknown: {which}, of an older fedlit.")
-    return notes
-
-
-def _told(known: Sequence[TaskVersion]) -> str:
-    protocols = Counter(shown(version.protocol) for version in known)
-    rows = list(dict.fromkeys(shown(version.all_rows) for version in known))
-    if len(protocols) == 1:
-        text = f"Task version {next(iter(protocols))}"
-    else:
-        first = [f"{name} ({num} runs)" for name, num in protocols.most_common(MOST_SHOWN)]
-        text = f"Task versions {', '.join(first)}{' and others' if len(protocols) > MOST_SHOWN else ''}"
-    sets = ", ".join(rows) if len(rows) <= MOST_SHOWN else f"{len(rows)} sets, one for each draw or more"
-    return f"{text}; test rows {sets}."
+    return [warning_of(headings, parts) for parts, headings in columns.items()]
