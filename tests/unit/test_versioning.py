@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from api_runs import small_run
 
 from fedlit.config import load_config
 from fedlit.data.own_rows import own_rows
 from fedlit.inputs import Inputs, gather_inputs
 from fedlit.planning import make_plan, make_task
+from fedlit.store.environment import read_version
 from fedlit.store.task_version import TaskVersion
 from fedlit.versioning import rows_digest, task_version
 
@@ -181,3 +183,22 @@ def test_an_image_is_known_by_its_pixels_and_prepared_as_the_processor_says(tmp_
     assert prepared(64, 0.5, "again") == first
     assert first.differing(prepared(32, 0.5, "small")) == ["image"]
     assert first.differing(prepared(64, 0.4, "dark")) == ["image"]
+
+
+def test_a_run_that_goes_on_has_its_version_and_one_with_another_tokenizer_has_none(
+    tmp_path: Path, tokenizer: Callable[..., str]
+) -> None:
+    path = Path(tokenizer("mine").partition("=")[2])
+    config = {"model.tokenizer": str(path)}
+    folder = small_run(tmp_path, config={**config, "num_rounds": 1}).folder
+    before = (folder / "environment.json").read_bytes()
+    small_run(tmp_path, config={**config, "num_rounds": 2})
+    assert (folder / "environment.json").read_bytes() == before
+    content = json.loads((path / "tokenizer.json").read_text())
+    merges = content["model"]["merges"]
+    merges[3], merges[4] = merges[4], merges[3]
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    small_run(tmp_path, config={**config, "num_rounds": 3})
+    now = read_version(folder)
+    assert now is not None
+    assert [name for name, value in now.parts.items() if "+" in value] == ["tokenizer"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic_runs import collection, write_folders
 
 from fedlit.config import DataConfig, RunConfig
 from fedlit.lab.analysis.collection import Collection, collect
@@ -19,7 +20,6 @@ from fedlit.lab.report.table import Table, build_table
 from fedlit.lab.report.versions import comparable
 from fedlit.lab.report.writing import write_report
 from fedlit.store.task_version import TaskVersion
-from tests.synthetic_runs import collection, write_folders
 
 Settings = Mapping[str, Any]
 Planted = Callable[[Settings], TaskVersion | None]
