@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
-from fedlit.client.corrections import FedProx, Scaffold
+from fedlit.adapters import Adapter
+from fedlit.client.corrections import FedProx, LowPass, Scaffold
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
@@ -60,7 +61,7 @@ def build_method(run: RunConfig) -> Method:
         weights=WEIGHTINGS[known(weighting, WEIGHTINGS, "method.weighting")],
         pooled=recipe_of(config).pooled if config.pooled is None else config.pooled,
         transforms=Transforms(tuple(built_transforms)),
-        parts=_local_parts(run, built["rule"]),
+        parts=_local_parts(run, built["adapter"], built["rule"], chosen["adapter"]),
         private_head=config.private_head,
         **built,
     )
@@ -70,9 +71,16 @@ def build_method(run: RunConfig) -> Method:
     return method
 
 
-def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]:
-    """Return what takes part in local training: FedProx, SCAFFOLD, and what the rule needs there."""
-    parts: list[LocalPart] = [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
+def _local_parts(run: RunConfig, adapter: Adapter, rule: AggregationRule, adapter_name: str) -> tuple[LocalPart, ...]:
+    """Return what takes part in local training: a filter of gradients, FedProx, SCAFFOLD, and what the rule needs."""
+    if run.local.scaffold and adapter.takes_turns_by_step:
+        raise UserError(
+            "local.scaffold=true estimates the gradient of a tensor from all local steps, and "
+            f"method.adapter={adapter_name} steps A and B in turn; choose method.adapter=lora"
+        )
+    # Before FedProx: its pull is exact and is not filtered.
+    parts: list[LocalPart] = [LowPass(adapter.smoothed_along)] if adapter.smooths else []
+    parts += [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
     parts += [Scaffold()] if run.local.scaffold else []
     parts += rule.local_parts()
     groups = [part.group for part in parts if part.group]

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraOptions, SclOptions
+from fedlit.adapters.options import AlternatingOptions, DenseOptions, LoraCoreOptions, LoraOptions, SclOptions
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
@@ -66,6 +66,7 @@ RECIPES = {
     "fed_sb": Recipe(adapter="lora_core"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
+    "la_lora": Recipe(adapter="lora_alternate_steps"),
 }
 
 _LORA = "fedlit.adapters.lora:Lora"
@@ -77,6 +78,7 @@ ADAPTERS = {
     "lora_share_a": Part(LoraOptions, _LORA, {"trains": "AB", "shares": "A"}),
     "lora_train_b_receive_a": Part(LoraOptions, _LORA, {"trains": "B", "shares": "AB"}),
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
+    "lora_alternate_steps": Part(AlternatingOptions, _LORA, {"alternates_steps": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
     "scl": Part(SclOptions, "fedlit.adapters.scl:Scl"),
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),

@@ -31,7 +31,7 @@ KINDS: Mapping[str, Kind] = {
         needs=("adapter", "optimizer", "rule", "transforms", "pooled", "defaults", "help"),
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
-            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
+            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only", "la_lora"),
         ),
     ),
     "adapter": Kind(
@@ -41,10 +41,11 @@ KINDS: Mapping[str, Kind] = {
         needs=(
             *("attach", "shared", "merged", "private", "fixed", "layers", "turn", "set_rank"),
             *("sends", "receives", "client_ranks", "needs_autocast", "looks_at_rows"),
+            *("takes_turns_by_step", "turn_of_step", "smooths", "smoothed_along"),
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
-            *("scl", "dense"),
+            *("lora_alternate_steps", "scl", "dense"),
         ),
     ),
     "optimizer": Kind(

@@ -130,6 +130,17 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
         ),
         pytest.param(["method=local_only", "eval.protocol=teacher_forced", "eval.batch_size=2"], id="teacher forcing"),
         pytest.param(["method=rolora", "local.optimizer_state=keep", "num_rounds=3"], id="turns with kept moments"),
+        pytest.param(
+            ["method=la_lora", "local.steps=3", "local.weight_decay=0.3", "local.optimizer_state=keep"],
+            id="turns by step",
+        ),
+        pytest.param(
+            [
+                *("method=la_lora", "method.low_pass=false", *UNEQUAL, "local.epochs=1", "local.batch_size=3"),
+                *("local.optimizer_state=keep", "local.weight_decay=0.3"),
+            ],
+            id="turns by step of unequal clients, stepped as one",
+        ),
     ],
 )
 def test_whatever_takes_part_is_each_clients_own(builder: Builder, options: list[str]) -> None:

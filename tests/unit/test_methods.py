@@ -38,6 +38,7 @@ OTHER_VALUES = {
     "galore.rank": "3",
     "residual_rank": "2",
     "svd_every": "2",
+    "low_pass": "false",
     "aggregate_by": "sums",
     "sketch_width": "5",
     "weighting": "uniform",
