@@ -67,6 +67,7 @@ RECIPES = {
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
     "la_lora": Recipe(adapter="lora_alternate_steps"),
+    "fedgalore": Recipe(adapter="dense", optimizer="galore_shared"),
 }
 
 _LORA = "fedlit.adapters.lora:Lora"
@@ -84,10 +85,13 @@ ADAPTERS = {
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
 
+_GALORE = "fedlit.client.optimizers.galore:GaLore"
+
 OPTIMIZERS = {
     "adamw": Part(NoOptions, "fedlit.client.optimizers.torch_optimizers:AdamW"),
     "sgd": Part(NoOptions, "fedlit.client.optimizers.torch_optimizers:SGD"),
-    "galore": Part(GaLoreOptions, "fedlit.client.optimizers.galore:GaLore"),
+    "galore": Part(GaLoreOptions, _GALORE),
+    "galore_shared": Part(GaLoreOptions, _GALORE, {"shares_moments": True}),
 }
 
 RULES = {

@@ -32,6 +32,7 @@ KINDS: Mapping[str, Kind] = {
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
             *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only", "la_lora"),
+            "fedgalore",
         ),
     ),
     "adapter": Kind(
@@ -53,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
         options="method",
         base="LocalOptimizer",
         needs=("build", "num_state_scalars"),
-        own=("adamw", "sgd", "galore"),
+        own=("adamw", "sgd", "galore", "galore_shared"),
     ),
     "rule": Kind(
         keys=("method.rule",),

@@ -24,7 +24,7 @@ TOLERANCE = 1e-10
 BASE = ("num_clients=5", "partition.alpha=0.5")
 UNEQUAL = ("partition.name=quantity", "partition.alpha=1", "partition.min_test_rows=1", "local.steps=null")
 """Clients of 1 to 14 steps."""
-DENSE = ("full", "fedftg")
+DENSE = ("full", "fedftg", "fedgalore")
 """They train the backbone's own weights."""
 REFACTORED = ("flexlora",)
 """Their factors are singular vectors, whose signs the last bit decides: the product is compared."""
@@ -212,6 +212,7 @@ def test_the_guard_sees_another_clients_rows(builder: Builder, monkeypatch: pyte
     [
         (["method=full"], "method.name=full trains weights of the backbone itself"),
         (["method=fedftg"], "method.name=fedftg trains weights of the backbone itself"),
+        (["method=fedgalore"], "method.name=fedgalore trains weights of the backbone itself"),
         (["method=fedex_lora", "method.assignment=keep"], "each client has frozen weights of its own"),
         (["model.gradient_checkpointing=true", "method.lora_dropout=0.1"], "would draw other numbers"),
     ],

@@ -124,7 +124,7 @@ class Agreeing(Trainer):
             assert_equal(start, dict(self._first.start.groups[MODEL]))
             assert_equal(job.state.private, self._first.state.private)
             state = ClientState(private=snapshot(self.private))
-            payload = {MODEL: snapshot(self.shared)}
+            payload = {**job.start.groups, MODEL: snapshot(self.shared)}
             yield ClientResult(client_id=job.client_id, payload=payload, private=snapshot(self.private), state=state)
 
     def _trained(self, name: str, tensor: torch.Tensor, job: ClientJob, generator: torch.Generator) -> torch.Tensor:

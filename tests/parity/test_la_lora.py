@@ -1,5 +1,5 @@
-"""LA-LoRA (arXiv 2602.19926) against a plain loop in torch: whose turn a step is, the filter by its matrix, and AdamW by
-its equations with a count of steps for each factor.
+"""LA-LoRA (arXiv 2602.19926) against a plain loop in torch: whose turn a step is, the filter by its matrix, and AdamW
+by its equations with a count of steps for each factor.
 
 Shapes: A (r, in), B (out, r); float64 throughout.
 """

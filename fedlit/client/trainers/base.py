@@ -140,7 +140,7 @@ class LocalTrainer(Trainer):
             ]
 
     def turns(self, mine: ClientRound, parameters: Mapping[str, nn.Parameter]) -> StepTurns | None:
-        """Return what lets the parameters of a round, one client's or several stacked, take turns by step, if they do."""
+        """Return what lets the parameters of a round take turns by step, if they do; one client's, or stacked ones."""
         adapter = self.module.method.adapter
         if not adapter.takes_turns_by_step:
             return None
