@@ -44,7 +44,7 @@ _TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a c
 ALSO = {
     "fedftg": _GALORE,
     "fedgalore": {
-        **_GALORE,
+        "client/optimizers/shared_galore.py:heard": "an SVD of each matrix as often as its subspace is renewed",
         "client/optimizers/shared_moments.py:begin": "whose second moments are known, once a client",
     },
     "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
@@ -64,7 +64,7 @@ ALSO = {
     "local_only": _PRIVATE,
 }
 """Further places of single recipes."""
-IN_STEPS = {"fedftg": _GALORE.keys(), "fedgalore": _GALORE.keys()}
+IN_STEPS = {"fedftg": _GALORE.keys(), "fedgalore": {"client/optimizers/shared_galore.py:heard"}}
 """The places that wait between local steps: of the recipes that are not here there are none."""
 
 

@@ -54,6 +54,15 @@ VARIATIONS = {
         *("method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
         *("method.galore.svd=randomized", "method.galore.rank=4"),
     ],
+    "fedgalore-keep": [
+        *("method=fedgalore", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
+        *("method.galore.svd=randomized", "method.galore.rank=4", "cohort_size=2"),
+    ],
+    "la_lora-keep": ["method=la_lora", "local.steps=3", "local.optimizer_state=keep", "cohort_size=2"],
+    "la_lora-examples": [
+        *("method=la_lora", "local.steps=2", "privacy.unit=example", "privacy.clip_norm=1"),
+        "privacy.noise_multiplier=1",
+    ],
     "fedit-private": [
         *("method=fedit", "method.weighting=uniform", "cohort.sampling=poisson", "cohort_size=2"),
         *("privacy.unit=client", "privacy.clip_norm=0.05", "privacy.epsilon=20"),
@@ -77,11 +86,12 @@ KILLED_ON_PUSH = {
     "flora-bfloat16",
     "fedftg-keep",
     "fedsvd",
+    "fedgalore",
     "fedit-private",
     "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
+SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "la_lora-examples"}
 
 
 @pytest.fixture(scope="module")
