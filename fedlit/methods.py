@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
-from fedlit.client.corrections import FedProx, Scaffold
+from fedlit.adapters import Adapter
+from fedlit.client.corrections import FedProx, LowPass, Scaffold
+from fedlit.client.optimizers import LocalOptimizer
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
@@ -60,7 +62,7 @@ def build_method(run: RunConfig) -> Method:
         weights=WEIGHTINGS[known(weighting, WEIGHTINGS, "method.weighting")],
         pooled=recipe_of(config).pooled if config.pooled is None else config.pooled,
         transforms=Transforms(tuple(built_transforms)),
-        parts=_local_parts(run, built["rule"]),
+        parts=_local_parts(run, built, chosen["adapter"], travels=travels),
         private_head=config.private_head,
         **built,
     )
@@ -71,12 +73,27 @@ def build_method(run: RunConfig) -> Method:
     return method
 
 
-def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]:
-    """Return what takes part in local training: FedProx, SCAFFOLD, and what the rule needs there."""
-    parts: list[LocalPart] = [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
+def _local_parts(
+    run: RunConfig, built: Mapping[str, Any], adapter_name: str, *, travels: bool
+) -> tuple[LocalPart, ...]:
+    """Return what takes part in local training: a filter of gradients, FedProx, SCAFFOLD, what the optimizer shares and
+    the rule needs.
+    """
+    adapter: Adapter = built["adapter"]
+    rule: AggregationRule = built["rule"]
+    optimizer: LocalOptimizer = built["optimizer"]
+    if run.local.scaffold and adapter.takes_turns_by_step:
+        raise UserError(
+            "local.scaffold=true estimates the gradient of a tensor from all local steps, and "
+            f"method.adapter={adapter_name} steps A and B in turn; choose method.adapter=lora"
+        )
+    # Before FedProx: its pull is exact and is not filtered.
+    parts: list[LocalPart] = [LowPass(adapter.smoothed_along)] if adapter.smooths else []
+    parts += [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
     parts += [Scaffold()] if run.local.scaffold else []
     parts += rule.local_parts()
-    groups = [part.group for part in parts if part.group]
+    shared = optimizer.local_parts() if travels else ()
+    groups = [part.group for part in (*parts, *shared) if part.group]
     assert len(groups) == len(set(groups)), f"two parts send one group: {groups}"
     assert not {MODEL, "m", "v"} & set(groups), "names of the model and of the server optimizer's moments"
     pulls = [part for part in parts if not isinstance(part, Scaffold) and type(part).begin is not LocalPart.begin]
@@ -86,7 +103,7 @@ def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]
             f"local.scaffold=true estimates the gradient of a client's own loss from its steps, and {name} adds to "
             "each of them, which the estimate would take for a part of the loss; leave out one of the two"
         )
-    return tuple(parts)
+    return (*parts, *shared)
 
 
 def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:

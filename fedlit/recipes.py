@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedlit.adapters.options import (
+    AlternatingOptions,
     DenseOptions,
     LoraCoreOptions,
     LoraDualOptions,
@@ -89,6 +90,8 @@ RECIPES = {
     "fedalt": Recipe(adapter="lora_rest", rule="fedalt"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
+    "la_lora": Recipe(adapter="lora_alternate_steps"),
+    "fedgalore": Recipe(adapter="dense", optimizer="galore_shared"),
 }
 
 _LORA = "fedlit.adapters.lora:Lora"
@@ -100,6 +103,7 @@ ADAPTERS = {
     "lora_share_a": Part(LoraOptions, _LORA, {"trains": "AB", "shares": "A"}),
     "lora_train_b_receive_a": Part(LoraOptions, _LORA, {"trains": "B", "shares": "AB"}),
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
+    "lora_alternate_steps": Part(AlternatingOptions, _LORA, {"alternates_steps": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
     "lora_heads": Part(LoraHeadsOptions, "fedlit.adapters.lora_heads:LoraHeads"),
     "lora_dual": Part(LoraDualOptions, "fedlit.adapters.lora_dual:LoraDual"),
@@ -108,10 +112,13 @@ ADAPTERS = {
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
 
+_GALORE = "fedlit.client.optimizers.galore:GaLore"
+
 OPTIMIZERS = {
     "adamw": Part(NoOptions, "fedlit.client.optimizers.torch_optimizers:AdamW"),
     "sgd": Part(NoOptions, "fedlit.client.optimizers.torch_optimizers:SGD"),
-    "galore": Part(GaLoreOptions, "fedlit.client.optimizers.galore:GaLore"),
+    "galore": Part(GaLoreOptions, _GALORE),
+    "galore_shared": Part(GaLoreOptions, _GALORE, {"shares_moments": True}),
 }
 
 RULES = {

@@ -40,6 +40,16 @@ class Adapter(ABC):
         return False
 
     @property
+    def takes_turns_by_step(self) -> bool:
+        """Whether only one of the factors is trained in a local step; see `turn_of_step`."""
+        return False
+
+    @property
+    def smooths(self) -> bool:
+        """Whether gradients are low-pass filtered before they are stepped."""
+        return False
+
+    @property
     def needs_autocast(self) -> bool:
         """Whether a bfloat16 backbone runs with this adapter under autocast only."""
         return False
@@ -153,6 +163,16 @@ class Adapter(ABC):
     def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
         """Return which of the trained parameters train in a round: all, unless they take turns."""
         return trained
+
+    def turn_of_step(self, trained: frozenset[str], step: int) -> frozenset[str]:
+        """Return which of the parameters that train in a round are stepped in a local step, counted from 0 in every
+        round: all, unless they take turns.
+        """
+        return trained
+
+    def smoothed_along(self, name: str) -> int | None:
+        """Return the dimension along which a parameter's gradient is filtered, where it `smooths`; None for none."""
+        return None
 
     def set_rank(self, model: nn.Module, *, client_id: int | None) -> None:  # noqa: B027  most have one rank
         """Give the model's layers a client's rank, or the server's (client_id None), where that makes a difference."""

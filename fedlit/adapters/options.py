@@ -35,6 +35,15 @@ class LoraOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlternatingOptions(LoraOptions):
+    """LoRA whose factors take turns by local step."""
+
+    low_pass: bool = option(
+        True, "smooth the gradients of A along its inputs and of B along its outputs with [1, 4, 6, 4, 1] / 16"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraCoreOptions:
     """Fed-SB's adapter."""
 

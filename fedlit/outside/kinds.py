@@ -32,7 +32,7 @@ KINDS: Mapping[str, Kind] = {
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
             *("rolora", "fedrot_lora", "hetlora", "fed_sb", "florist", "fedmomentum", "lora_fair", "ravan", "fedask"),
-            *("feddpa", "fedalt", "centralized", "local_only"),
+            *("feddpa", "fedalt", "la_lora", "fedgalore", "centralized", "local_only"),
         ),
     ),
     "adapter": Kind(
@@ -42,10 +42,11 @@ KINDS: Mapping[str, Kind] = {
         needs=(
             *("attach", "shared", "merged", "private", "fixed", "layers", "turn", "set_rank"),
             *("sends", "receives", "client_ranks", "needs_autocast", "looks_at_rows"),
+            *("takes_turns_by_step", "turn_of_step", "smooths", "smoothed_along"),
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
-            *("lora_heads", "lora_dual", "lora_rest", "scl", "dense"),
+            *("lora_alternate_steps", "lora_heads", "lora_dual", "lora_rest", "scl", "dense"),
         ),
     ),
     "optimizer": Kind(
@@ -53,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
         options="method",
         base="LocalOptimizer",
         needs=("build", "num_state_scalars"),
-        own=("adamw", "sgd", "galore"),
+        own=("adamw", "sgd", "galore", "galore_shared"),
     ),
     "rule": Kind(
         keys=("method.rule",),

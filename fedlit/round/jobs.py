@@ -105,11 +105,13 @@ class Trainer(ABC):
 class LocalRound:
     """What a part of local training sees of one client's round.
 
-    parameters: the trained tensors that travel, by name, live. optimizer: of this round. start: what the server sent.
+    parameters: the trained tensors that travel, by name, live. trained: with them those that stay with the client.
+    optimizer: of this round. start: what the server sent.
     kept: what this part kept for the client. plan: of the round. num_steps, lr: of the round's local steps.
     """
 
     parameters: Mapping[str, nn.Parameter]
+    trained: Mapping[str, nn.Parameter]
     optimizer: Optimizer
     start: Start
     kept: Mapping[str, Tensor]

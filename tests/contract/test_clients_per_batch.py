@@ -24,7 +24,7 @@ TOLERANCE = 1e-10
 BASE = ("num_clients=5", "partition.alpha=0.5")
 UNEQUAL = ("partition.name=quantity", "partition.alpha=1", "partition.min_test_rows=1", "local.steps=null")
 """Clients of 1 to 14 steps."""
-DENSE = ("full", "fedftg")
+DENSE = ("full", "fedftg", "fedgalore")
 """They train the backbone's own weights."""
 OWN_STEPS = ("feddpa",)
 """They take two passes a step."""
@@ -137,6 +137,16 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
             id="heads of unequal clients",
         ),
         pytest.param(["method=ravan", "method.rule=none", "eval.batch_size=2"], id="heads of one's own"),
+            ["method=la_lora", "local.steps=3", "local.weight_decay=0.3", "local.optimizer_state=keep"],
+            id="turns by step",
+        ),
+        pytest.param(
+            [
+                *("method=la_lora", "method.low_pass=false", *UNEQUAL, "local.epochs=1", "local.batch_size=3"),
+                *("local.optimizer_state=keep", "local.weight_decay=0.3"),
+            ],
+            id="turns by step of unequal clients, stepped as one",
+        ),
     ],
 )
 def test_whatever_takes_part_is_each_clients_own(builder: Builder, options: list[str]) -> None:
@@ -209,6 +219,7 @@ def test_the_guard_sees_another_clients_rows(builder: Builder, monkeypatch: pyte
         (["method=full"], "method.name=full trains weights of the backbone itself"),
         (["method=fedftg"], "method.name=fedftg trains weights of the backbone itself"),
         (["method=feddpa"], "method.name=feddpa has local steps of its own, which one client at a time can take"),
+        (["method=fedgalore"], "method.name=fedgalore trains weights of the backbone itself"),
         (["method=fedex_lora", "method.assignment=keep"], "each client has frozen weights of its own"),
         (["model.gradient_checkpointing=true", "method.lora_dropout=0.1"], "would draw other numbers"),
     ],

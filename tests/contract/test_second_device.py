@@ -38,7 +38,7 @@ says. One wait of a client would be best, and a row by layer has no place in a t
 """
 EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 """Places that read scores, answers and losses: as often as there are batches and new tokens."""
-_GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
+_GALORE = {"client/optimizers/savable_galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
 _TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a client sends after a transform"}
 _TRUNCATED = {
@@ -53,6 +53,10 @@ _CUT = {
 }
 ALSO = {
     "fedftg": _GALORE,
+    "fedgalore": {
+        "client/optimizers/shared_galore.py:heard": "an SVD of each matrix as often as its subspace is renewed",
+        "client/optimizers/shared_moments.py:begin": "whose second moments are known, once a client",
+    },
     "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
     "fedmomentum": _CUT,
     "florist": {**_TRANSFORMED, **_CUT},
@@ -73,7 +77,7 @@ ALSO = {
     "local_only": _PRIVATE,
 }
 """Further places of single recipes."""
-IN_STEPS = {"fedftg": _GALORE.keys()}
+IN_STEPS = {"fedftg": _GALORE.keys(), "fedgalore": {"client/optimizers/shared_galore.py:heard"}}
 """The places that wait between local steps: of the recipes that are not here there are none."""
 
 

@@ -77,6 +77,15 @@ VARIATIONS = {
         *("method=fedask", "num_clients=4", "privacy.secure_aggregation=true", "method.weighting=uniform"),
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1"),
     ],
+    "fedgalore-keep": [
+        *("method=fedgalore", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
+        *("method.galore.svd=randomized", "method.galore.rank=4", "cohort_size=2"),
+    ],
+    "la_lora-keep": ["method=la_lora", "local.steps=3", "local.optimizer_state=keep", "cohort_size=2"],
+    "la_lora-examples": [
+        *("method=la_lora", "local.steps=2", "privacy.unit=example", "privacy.clip_norm=1"),
+        "privacy.noise_multiplier=1",
+    ],
     "fedit-private": [
         *("method=fedit", "method.weighting=uniform", "cohort.sampling=poisson", "cohort_size=2"),
         *("privacy.unit=client", "privacy.clip_norm=0.05", "privacy.epsilon=20"),
@@ -102,6 +111,7 @@ KILLED_ON_PUSH = {
     "flora-bfloat16",
     "fedftg-keep",
     "fedsvd",
+    "fedgalore",
     "fedit-private",
     "fedex_lora-masked",
 }
@@ -115,6 +125,7 @@ SHARED_ON_PUSH = {
     "local_only",
     "fedit-masked",
     "fedit-examples",
+    "la_lora-examples",
 }
 
 

@@ -40,6 +40,7 @@ OTHER_VALUES = {
     "svd_every": "2",
     "energy_threshold": "0.5",
     "regularization": "0.5",
+    "low_pass": "false",
     "aggregate_by": "sums",
     "sketch_width": "5",
     "local_weight": "0.25",

@@ -14,7 +14,7 @@ from fedlit.algebra.reads import Reads
 from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance
 from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
-from fedlit.client.steps import ClientModule, LocalSteps, StepRange
+from fedlit.client.steps import ClientModule, LocalSteps, StepRange, StepTurns
 from fedlit.config import LocalConfig
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Correction, LocalPart, LocalRound, Trainer
@@ -113,10 +113,12 @@ class LocalTrainer(Trainer):
         return ClientRound(job=job, order=order, examples=examples)
 
     def begin(self, mine: ClientRound, trained: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
-        """Let the parts begin; `trained` are the live trained parameters that travel. In the client's own stream."""
+        """Let the parts begin; `trained` are the live trained parameters. In the client's own stream."""
+        travelling = {name: trained[name] for name in self.host.travelling()}
         mine.works = [
             LocalRound(
-                parameters=trained,
+                parameters=travelling,
+                trained=trained,
                 optimizer=optimizer,
                 start=mine.job.start,
                 kept=mine.job.state.parts.get(part.group, {}),
@@ -136,6 +138,16 @@ class LocalTrainer(Trainer):
             yield [
                 collate([examples[row] for row in step[start : start + size]]) for start in range(0, len(step), size)
             ]
+
+    def turns(self, mine: ClientRound, parameters: Mapping[str, nn.Parameter]) -> StepTurns | None:
+        """Return what lets the parameters of a round take turns by step, if they do; one client's, or stacked ones."""
+        adapter = self.module.method.adapter
+        if not adapter.takes_turns_by_step:
+            return None
+        trains = mine.job.plan.trains
+        return StepTurns(
+            turn=adapter.turn_of_step, trained={name: each for name, each in parameters.items() if name in trains}
+        )
 
     def schedule(self, mine: ClientRound) -> StepRange | None:
         """Return where a round's steps stand in the schedule; None for a constant learning rate."""

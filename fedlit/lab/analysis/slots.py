@@ -16,6 +16,7 @@ _NAMES = (
     *("florist", "fedmomentum", "lora_fair"),
     *("ravan", "fedask"),
     *("feddpa", "fedalt"),
+    *("la_lora", "fedgalore"),
 )
 """The recipes by slot: those that the papers compare most are far apart in colour."""
 

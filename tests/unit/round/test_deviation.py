@@ -58,6 +58,7 @@ RECIPE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "fedsvd": ("fedsvd", {}),
     "fedrot_lora": ("fedrot_lora", {}),
     "rolora": ("rolora", {}),
+    "la_lora": ("la_lora", {}),
     "fed_sb": ("fed_sb", {"init": "weights"}),
     "ravan": ("ravan", {"num_heads": 2}),
     "fedask": ("fedask", {}),

@@ -356,6 +356,20 @@ def test_control_variates_double_the_traffic() -> None:
     assert scaffold == {key: 2 * value for key, value in plain.items()}
 
 
+def test_second_moments_and_their_bases_travel_both_ways() -> None:
+    """Of TinyLlama's up projections (5632, 2048) at rank 8 V (5632, 8) and Q (8, 2048), and one number N of 8 bytes."""
+    plain, shared = (on_meta("tinyllama", name, GALORE).record((0, 2)) for name in ("fedftg", "fedgalore"))
+    beside = 22 * (4 * 8 * (5632 + 2048) + 8)
+    assert shared == {key: value + 2 * beside for key, value in plain.items()}
+    assert shared["communication/uplink_bytes"] == 2 * (4 * 253_755_392 + beside)
+
+
+def test_both_factors_travel_though_they_are_stepped_in_turn() -> None:
+    federation = on_meta("tinyllama", "la_lora", {"lora_rank": 8})
+    for round_idx in range(2):
+        assert set(scalars(federation, round_idx).values()) == {(22 * (A8 + B8), 22 * (A8 + B8))}
+
+
 @pytest.mark.parametrize("scaffold", [False, True])
 def test_a_lost_client_was_sent_to_and_sends_nothing(scaffold: bool) -> None:
     federation = on_meta("tinyllama", "fedit", {"lora_rank": 8}, optimizer="sgd", scaffold=scaffold)
