@@ -3,6 +3,7 @@
 Differences of two methods are over draws of the partition, each the mean over its seeds, as in `paired`.
 """
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -59,9 +60,10 @@ def draws_needed(differences: Sequence[float], *, power: float = 0.8, alpha: flo
     fewest = min_pairs(alpha)
     if std == 0:
         return fewest
-    candidates = np.arange(fewest, MAX_DRAWS)
-    enough = candidates[power_of(abs(mean) / std, candidates, alpha=alpha) >= power]
-    return int(enough[0]) if len(enough) else MAX_DRAWS
+    candidates = range(fewest, MAX_DRAWS)  # power grows with the number of draws
+    return fewest + bisect.bisect_left(
+        candidates, power, key=lambda n: float(power_of(abs(mean) / std, n, alpha=alpha))
+    )
 
 
 def detectable_difference(
