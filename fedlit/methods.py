@@ -21,7 +21,7 @@ from fedlit.round.payload import MODEL
 from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.rules.fedavg import NoAggregation
-from fedlit.round.transforms.base import Transforms
+from fedlit.round.transforms.base import Transform, Transforms
 
 WEIGHTINGS: dict[str, Weigh] = {
     "num_examples": weights_by_examples,
@@ -65,6 +65,7 @@ def build_method(run: RunConfig) -> Method:
         **built,
     )
     _require_parts_fit(run, method, chosen)
+    _require_pair_fits(run, method, chosen)
     _require_options_fit(run, method, chosen)
     require_private(run, method, chosen)
     return method
@@ -107,7 +108,7 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
             raise UserError(
                 f"the transform {type(transform).__name__} needs LoRA factors {' and '.join(sorted(transform.needs))} "
                 f"that travel, which method.adapter={names['adapter']} does not send; give method.transforms=[], or an "
-                "adapter such as lora"
+                f"adapter such as {_adapter_of(transform)}"
             )
         if transform.needs == frozenset("AB") and adapter.takes_turns and method.communicates:
             raise UserError(
@@ -129,6 +130,36 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
         raise UserError(
             f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "
             "compute.precision=bf16-mixed only; give that, or model.dtype=float32"
+        )
+
+
+def _require_pair_fits(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
+    """Refuse what does not go with two LoRAs that are mixed by what they see.
+
+    Raises:
+        UserError: says which option, and why.
+    """
+    adapter, rule = method.adapter, method.rule
+    if method.communicates and adapter.sends_own != rule.leaves_own_out:
+        raise UserError(
+            f"method.rule={names['rule']} and method.adapter={names['adapter']} do not fit: the mean of the others is "
+            "made of what clients train by themselves; give method.rule=fedalt with method.adapter=lora_rest, or "
+            "neither"
+        )
+    if adapter.mixes_by_input and run.run.export == "merged":
+        raise UserError(
+            f"run.export=merged makes one weight of what was trained, and method.adapter={names['adapter']} weighs two "
+            "LoRAs by what they see; give run.export=adapter, whose files hold both"
+        )
+    if adapter.num_passes > 1 and run.model.gradient_checkpointing:
+        raise UserError(
+            f"model.gradient_checkpointing=true computes a pass once more after it, and "
+            f"method.adapter={names['adapter']} takes two different ones in a step; leave it out"
+        )
+    if run.local.prox_mu and adapter.sends_own and method.communicates and not method.pooled:
+        raise UserError(
+            f"local.prox_mu={run.local.prox_mu} pulls clients to the server's weights, and under "
+            f"method.rule={names['rule']} no client starts from them; leave it out"
         )
 
 
@@ -174,6 +205,15 @@ def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str
 
 def _default_adapter(rule_name: str) -> str:
     return next((recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name), "lora")
+
+
+def _adapter_of(transform: Transform) -> str:
+    having = (recipe for recipe in RECIPES.values() for name in recipe.transforms if _makes(name, transform))
+    return next((recipe.adapter for recipe in having), "lora")
+
+
+def _makes(name: str, transform: Transform) -> bool:
+    return isinstance(transform, _class_of(part_of("transform", name)))
 
 
 def _mixes_ranks(recipe: Recipe) -> bool:

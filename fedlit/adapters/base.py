@@ -1,7 +1,8 @@
 """Which tensors of a model exist, train, travel and stay."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class Adapter(ABC):
 
     @property
     def sends(self) -> frozenset[str]:
-        """LoRA factors, of `A` and `B`, that clients train and send; empty for other adapters."""
+        """LoRA factors, of `A` and `B`, or heads, `H`, that clients train and send; empty for other adapters."""
         return frozenset()
 
     @property
@@ -62,6 +63,31 @@ class Adapter(ABC):
         """
         return False
 
+    @property
+    def mixes_by_input(self) -> bool:
+        """Whether a model weighs parts of the adapter by what it sees, so that no weight holds them together."""
+        return False
+
+    @property
+    def takes_up_own(self) -> bool:
+        """Whether what a client makes of what it received depends on what it kept (`taken_up`)."""
+        return False
+
+    @property
+    def sends_own(self) -> bool:
+        """Whether a client sends private tensors, under the names of those that travel (`sent`)."""
+        return False
+
+    @property
+    def num_passes(self) -> int:
+        """Forward passes of one local step over one batch."""
+        return 1
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Whether a local step is more than one pass over a batch, so that only one client at a time can take it."""
+        return False
+
     @abstractmethod
     def attach(
         self, model: nn.Module, projections: Projections, calibration: Calibration | None = None
@@ -94,6 +120,27 @@ class Adapter(ABC):
     def private(self, model: nn.Module) -> TensorDict:
         """Return the live trained tensors that stay with their client."""
         return {}
+
+    def taken_up(
+        self, received: Mapping[str, Tensor], private: Mapping[str, Tensor], own_share: Tensor | None
+    ) -> tuple[TensorDict, TensorDict]:
+        """Return the tensors that travel and those that stay as a client's model holds them, of what it received and
+        kept; by default these. own_share: see `Start`.
+        """
+        return dict(received), dict(private)
+
+    def sent(self, shared: Mapping[str, Tensor], private: Mapping[str, Tensor]) -> TensorDict:
+        """Return what a client sends of what it has, under the names of the tensors that travel; by default those."""
+        return dict(shared)
+
+    def begin(self, model: nn.Module) -> None:  # noqa: B027  most keep nothing of single steps
+        """Let a client's local training begin, with its tensors in the model."""
+
+    def passes(self, model: nn.Module) -> Iterable[AbstractContextManager[None]]:
+        """Yield what is around each forward pass of a local step; the gradients of all passes are added up, and the
+        loss of the last is the step's.
+        """
+        return (nullcontext(),)
 
     def fixed(self, model: nn.Module) -> TensorDict:
         """Return the adapter's own tensors that nobody trains and that data determine, for the checkpoint."""

@@ -31,8 +31,14 @@ class ClientModule(LightningModule):
         self._trained = trained
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss of one batch."""
-        return self.task.loss(self.model, batch)
+        """Return the mean loss of one batch: its gradient is that of all passes, its value that of the last."""
+        total: Tensor | None = None
+        for entered in self.method.adapter.passes(self.model):
+            with entered:
+                loss = self.task.loss(self.model, batch)
+            total = loss if total is None else loss + (total - total.detach())
+        assert total is not None, "at least one pass"
+        return total
 
     def configure_optimizers(self) -> Optimizer:
         """Return a new local optimizer over the trained parameters."""

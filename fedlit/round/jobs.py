@@ -22,10 +22,13 @@ class Start:
 
     groups: the tensors that travel, as this client takes them up.
     offsets: by layer name, what this client's frozen weight has more than the server's; empty for most rules.
+    own_share: weight (a scalar) that this client's own tensors have in the mean that it receives, for a client that
+    takes them out again; None for most rules.
     """
 
     groups: Payload
     offsets: Mapping[str, LowRank] = field(default_factory=dict)
+    own_share: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,20 +87,21 @@ def detectable_difference(
 def power_of(effect: float, num_draws: Any, *, alpha: float = 0.05) -> Any:
     """Return the power of the two-sided paired test over `num_draws` draws (a number or an array of them).
 
-    effect: the true mean difference over its standard deviation between draws. Student's test by the noncentral t, at
-    the level that the sign-flip test has: with n pairs its p-values are multiples of 2 / 2^n, so that at 0.05 it has
-    0.031 with 6 pairs, 0.047 with 7. 0 where it can never reject.
+    effect: the true mean difference over its standard deviation between draws; differences are normal. Student's test
+    by the noncentral t, at the level that the sign-flip test has: with n pairs its p-values are multiples of 2 / 2^n,
+    so that at 0.05 it has 0.031 with 6 pairs, 0.047 with 7. Where only equal signs of all pairs are rejected (6 at
+    0.05), the power is the probability of these. 0 where it can never reject.
     """
     n = np.asarray(num_draws, dtype=np.float64)
     steps = 2.0 ** np.minimum(n - 1, 50)
-    level = np.floor(alpha * steps * (1 + 1e-9)) / steps
-    can_reject = level > 0
+    num_patterns = np.floor(alpha * steps * (1 + 1e-9))
     df = np.maximum(n - 1, 1)
-    critical = special.stdtrit(df, 1 - np.where(can_reject, level, alpha) / 2)
+    critical = special.stdtrit(df, 1 - np.where(num_patterns > 0, num_patterns / steps, alpha) / 2)
     center = effect * np.sqrt(n)
     # scipy gives nan where a probability is too small for it, below 1e-16.
     below, far_below = (np.nan_to_num(special.nctdtr(df, center, end)) for end in (critical, -critical))
-    return np.where(can_reject, 1 - below + far_below, 0.0)
+    equal_signs = special.ndtr(effect) ** n + special.ndtr(-effect) ** n
+    return np.where(num_patterns > 1, 1 - below + far_below, np.where(num_patterns == 1, equal_signs, 0.0))
 
 
 def _check(power: float, alpha: float) -> None:

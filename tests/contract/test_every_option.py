@@ -39,6 +39,8 @@ OTHER_VALUES: Mapping[str, Any] = {
     "sketch_width": 2,
     "init_lr": 0.5,
     "svd_every": 2,
+    "energy_threshold": 0.5,
+    "regularization": 0.5,
     "target_modules": "attention",
     "assignment": "keep",
 }

@@ -29,7 +29,9 @@ from fedlit.round.payload import MODEL
 EXTRA: dict[str, list[str]] = {}
 """Options without which a recipe cannot run on the packaged model."""
 
-MIXED_RANKS = ("flexlora", "flora", "hetlora")
+MIXED_RANKS = ("flexlora", "flora", "florist", "hetlora")
+EXACT: dict[str, list[str]] = {"florist": ["method.energy_threshold=1"]}
+"""Options without which a recipe leaves out a part of what all clients agree on."""
 MEASURES = {"lora/deviation", "lora/update_norm", "lora/drift_norm", "lora/rank"}
 
 
@@ -139,7 +141,7 @@ class Agreeing(Trainer):
 
 def test_what_all_clients_agree_on_is_the_server_s(builder: Builder, recipe: str, options: list[str]) -> None:
     """Clients that trained to the same tensors: LoRA layers keep their effective weights, others their tensors."""
-    federation = builder(f"{recipe}-identical", *options, "num_rounds=1")
+    federation = builder(f"{recipe}-identical", *options, *EXACT.get(recipe, []), "num_rounds=1")
     host, server, trainer = federation.host, federation.server, Agreeing()
     before = effective_weights(federation, {})
     started = {name: parameter.detach().clone() for name, parameter in host.model.named_parameters()}
@@ -290,7 +292,10 @@ def test_a_proximal_term_changes_the_result(
     builder: Builder, recipe: str, options: list[str], finished: Federation
 ) -> None:
     options = [*options, "local.prox_mu=0.1"]
-    if finished.host.method.communicates and not finished.host.method.pooled:
+    if finished.host.method.adapter.sends_own:
+        with pytest.raises(UserError, match="no client starts from them"):
+            build_method(load_config(options))
+    elif finished.host.method.communicates and not finished.host.method.pooled:
         assert differ(builder.run(f"{recipe}-prox", *options), finished)
     else:
         with pytest.raises(UserError, match="nothing travels here"):

@@ -41,14 +41,25 @@ EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 _GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
 _TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a client sends after a transform"}
+_TRUNCATED = {
+    "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
+    "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
+}
+_CUT = {
+    **_TRUNCATED,
+    "algebra/low_rank.py:svd": "CUDA's SVD reads if it converged",
+    "algebra/together.py:ranks_of_energy": "CUDA's SVD reads if it converged",
+    "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors",
+}
 ALSO = {
     "fedftg": _GALORE,
     "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
-    "flexlora": {
-        **_TRANSFORMED,
-        "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
-        "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
-    },
+    "fedmomentum": _CUT,
+    "florist": {**_TRANSFORMED, **_CUT},
+    "lora_fair": {"round/rules/lora_fair.py:__call__": "an SVD of the mean A of each layer"},
+    "flexlora": {**_TRANSFORMED, **_TRUNCATED},
+    "fedask": {"round/cohort.py:require_summable": "the largest number of a client in each of two sums", **_TRUNCATED},
+    "ravan": _TRANSFORMED,
     "flora": {**_TRANSFORMED, "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
     "hetlora": _TRANSFORMED,
     "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},
@@ -57,6 +68,8 @@ ALSO = {
         "round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client",
     },
     "fedsa_lora": _PRIVATE,
+    "feddpa": _PRIVATE,
+    "fedalt": _PRIVATE,
     "local_only": _PRIVATE,
 }
 """Further places of single recipes."""

@@ -157,20 +157,24 @@ class LocalTrainer(Trainer):
 
     def _asked(self, outcome: Outcome, reads: Reads) -> Asked:
         """Ask for what has to be read of a client."""
-        shared, _ = outcome.trained
-        mine = outcome.mine
+        shared, private = outcome.trained
+        mine, adapter = outcome.mine, self.module.method.adapter
+        start: TensorDict = mine.job.start.groups[MODEL]
         sent: dict[str, TensorDict] = {MODEL: shared}
+        if adapter.sends_own and shared:
+            sent[MODEL] = adapter.sent(shared, private)
+            start = adapter.sent(start, {name: mine.job.state.private[name].to(each) for name, each in private.items()})
         kept: dict[str, TensorDict] = {}
         for part, work in zip(self.parts, mine.works, strict=True):
             group, own = part.end(work, shared)
             sent |= {part.group: group} if part.group else {}
             kept |= {part.group: own} if own else {}
-        start, peak = mine.job.start.groups[MODEL], largest(flat(sent).values())
+        peak = largest(flat(sent).values())
         return Asked(
             sent=sent,
             kept=kept,
             losses=reads.later(outcome.losses),
-            squared_update=reads.later(squared_distance(shared, start)) if shared else lambda: [0.0],
+            squared_update=reads.later(squared_distance(sent[MODEL], start)) if shared else lambda: [0.0],
             peak=None if peak is None else reads.later(peak),
             shares={name: reads.later(value) for name, value in outcome.shares.items()},
         )

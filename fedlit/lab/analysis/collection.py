@@ -19,10 +19,11 @@ from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
 from fedlit.scores import remember
-from fedlit.store.environment import stored_environment
+from fedlit.store.environment import read_version, stored_environment
 from fedlit.store.partition import read_partition
 from fedlit.store.records import Record, read_records
 from fedlit.store.status import RunStatus, read_status
+from fedlit.store.task_version import TaskVersion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,7 @@ class Entry:
     sweep the settings of its cell. config: None for a cell without a run folder. records: round 0 first; empty before
     the first. partition: partition.json. chosen: values of axes that were chosen for it
     (fedlit.lab.analysis.best_axis), which are not among its settings; chosen_note: what a reader must know of the
-    choice.
+    choice. version: None of an older run.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry:
     partition: Mapping[str, Any] | None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
+    version: TaskVersion | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +187,7 @@ def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStat
             config=read_stored(read_file(config_path, str(config_path)), str(config_path)) if has_config else None,
             records=tuple(read_records(folder)),
             partition=read_partition(folder),
+            version=read_version(folder),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{folder} has a damaged file ({error}); mend it, or move the folder away") from None

@@ -8,7 +8,7 @@ or run anything.
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.analysis.versions import WARNING
 from fedlit.lab.dashboard.data import PageData, page_data
 from fedlit.lab.report.over_draws.claims import build_claims
 from fedlit.lab.report.over_draws.sections import sections_of
@@ -66,9 +67,11 @@ STATE_NAMES: Mapping[str, str] = {"pending": "missing", "timed_out": "timed out"
 
 def write_page(collection: Collection, path: Path) -> None:
     """Write the page of a collection, atomically; its folder is made if it is not there."""
-    claims = build_claims(collection)
+    claims, table = build_claims(collection), build_table(collection)
     page, sections = page_data(collection, claims), sections_of(claims)
-    html = render(page, build_table(collection), sections, made_at=datetime.now(UTC))
+    versions = [note.removeprefix("Warning: ") for note in table.notes if note.startswith(WARNING)]
+    page = replace(page, warnings=[*page.warnings, *(f"{note[0].upper()}{note[1:]}" for note in versions)])
+    html = render(page, table, sections, made_at=datetime.now(UTC))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, html)
 

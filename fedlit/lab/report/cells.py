@@ -95,20 +95,24 @@ def mean_of(row: Sequence[Measure], columns: Sequence[Column]) -> Measure:
     )
 
 
-def our_cells(layout: Layout, measures: Measures, footnotes: Footnotes) -> list[list[Cell]]:
-    """Return our cells of every line."""
+def our_cells(
+    layout: Layout, measures: Measures, footnotes: Footnotes, compared: Measures, remarks: Sequence[Sequence[str]]
+) -> list[list[Cell]]:
+    """Return our cells of every line; the best are found among the values that are `compared`, and a remark on a cell
+    is a footnote.
+    """
     columns = all_columns(layout)
     usual = [usual_protocol([row[j] for row in measures]) for j in range(len(columns))]
-    best = [best_means(layout.lines, [row[j] for row in measures], column) for j, column in enumerate(columns)]
+    best = [best_means(layout.lines, [row[j] for row in compared], column) for j, column in enumerate(columns)]
     cells: list[list[Cell]] = []
-    for line, row in zip(layout.lines, measures, strict=True):
+    for i, (line, row) in enumerate(zip(layout.lines, measures, strict=True)):
         cells.append([])
         for j, (found, column) in enumerate(zip(row, columns, strict=True)):
             text = printed(found, column)
             others = protocols([found]) - {usual[j]}
-            notes = [found.remark, f"answers by {', '.join(sorted(others))}" if others else ""]
+            notes = [found.remark, f"answers by {', '.join(sorted(others))}" if others else "", remarks[i][j]]
             marks = (*footnotes.chosen(found), *(footnotes.ours(note) for note in notes if note))
-            is_best = found.complete and best[j].get(line.conditions) == mean_text(found, column)
+            is_best = compared[i][j].complete and best[j].get(line.conditions) == mean_text(found, column)
             cells[-1].append(Cell(text, (*marks, *_choice(line, j, layout, footnotes)), best=is_best))
     return cells
 

@@ -13,6 +13,7 @@ from fedlit.lab.analysis.collection import Entry
 from fedlit.lab.analysis.draws import Repeat, of_draws, repeat_of, words
 from fedlit.scores import choice_key, chosen_mark, chosen_scores, number
 from fedlit.store.records import best_record, trained
+from fedlit.store.task_version import TaskVersion
 
 ROUNDS = ("last", "best")
 PLACES = ("global", "own")
@@ -25,7 +26,7 @@ class Value:
 
     key: in the record, `global/rouge_l`. number: of the round, from 1. protocol: of generated answers and the like;
     None for a classification. of_models: whether it is the mean over clients' own models. chosen_by: key of the score
-    that chose the round; None of the last round.
+    that chose the round; None of the last round. version: None where it is not known. run: its folder.
     """
 
     value: float
@@ -34,6 +35,8 @@ class Value:
     protocol: str | None
     of_models: bool
     chosen_by: str | None = None
+    version: TaskVersion | None = None
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,8 @@ def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
                 protocol=record.get("eval/protocol"),
                 of_models=key.startswith("global/") and f"{key}_std" in record,
                 chosen_by=decider,
+                version=entry.version,
+                run=str(entry.folder),
             )
     return None
 

@@ -18,6 +18,7 @@ from fedlit.lab.report.published import load_published
 from fedlit.lab.report.render import latex, markdown
 from fedlit.lab.report.significance import compare_all
 from fedlit.lab.report.table import Table, table_of
+from fedlit.lab.report.versions import comparable
 from fedlit.process.storage import write_atomically
 
 
@@ -41,8 +42,9 @@ def write_report(
     measures = measure_all(layout, which)
     warnings = departures(collection, CONFIG_DIR) if layout.published else []
     table = table_of(collection, layout, measures, which, warnings)
-    comparisons = compare_all(layout, measures)
-    claims = claims_of(layout, measures, reference)
+    compared = comparable(layout, measures)
+    comparisons = compare_all(layout, compared)
+    claims = claims_of(layout, compared, reference)
     sections = sections_of(claims)
     text = "\n".join([markdown(table, comparisons), *_texts(sections, silence(claims))])
     folder.mkdir(parents=True, exist_ok=True)

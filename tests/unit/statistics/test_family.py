@@ -46,6 +46,14 @@ def test_no_order_and_no_sign_changes_it() -> None:
     ]
 
 
+def test_a_smaller_gap_has_no_smaller_p_value() -> None:
+    column = np.array([2.0, 1.5, 1.0, 1.2, -0.3, 0.4, 0.9, -0.2])
+    other = column[::-1].copy()
+    other[-1] -= 1e-6
+    both = step_down_p(np.stack([column, other], axis=1))
+    assert both[1] == both[0] and (both[0] or 0) > sign_flip_p(column)
+
+
 def test_it_speaks_where_holm_cannot() -> None:
     differences = GENERATOR.normal(size=(10, 105)) + 9.0
     raw = [float(sign_flip_p(column)) for column in differences.T]

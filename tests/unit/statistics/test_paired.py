@@ -91,7 +91,7 @@ def test_equal_differences_have_a_p_value_and_no_interval() -> None:
 def test_rounding_breaks_no_tie() -> None:
     """Differences of tenths in binary have the p-value of the same ones in whole numbers."""
     whole = np.array([1, 1, -1, 2, 3, -2, 1, 1])
-    base = np.array([17, 3, 21, 9, 14, 8, 5, 11])
+    base = 10_000 + np.array([17, 3, 21, 9, 14, 8, 5, 11])
     assert paired_difference((base + whole) / 10, base / 10).p == sign_flip_p(whole.astype(float))
 
 

@@ -16,6 +16,7 @@ from fedlit.lab.report.over_draws.examples import Error, example_errors
 from fedlit.lab.report.over_draws.scores import Scores, scores_of
 from fedlit.lab.report.over_draws.shares import Shared, shares_of
 from fedlit.lab.report.published import load_published
+from fedlit.lab.report.versions import comparable
 
 REFERENCE = "fedit"
 """What is compared with unless told otherwise: the federated average of LoRA's factors, which every paper has."""
@@ -67,7 +68,7 @@ def claims_of(layout: Layout, measures: Measures, reference: str = "") -> Claims
 def build_claims(collection: Collection, which: str = "last", config_dir: Path = CONFIG_DIR) -> Claims:
     """Return the statistics of a collection's table as `build_table` makes it."""
     layout = make_layout(collection, load_published(collection.name, config_dir), ())
-    return claims_of(layout, measure_all(layout, which))
+    return claims_of(layout, comparable(layout, measure_all(layout, which)))
 
 
 def reference_of(contenders: Sequence[str], asked: str) -> str:
