@@ -188,6 +188,10 @@ def test_unfinished_runs_take_no_part(make_collection: Make) -> None:
         make_collection, cells(6, 1), scorer(0.02), state=lambda s: "killed" if s["partition.seed"] == 0 else "done"
     )
     assert {row.found.num_pairs for row in claims(collection).rows} == {5}
+    collection = made(
+        make_collection, cells(6, 1), scorer(0.02), state=lambda s: "running" if s["method"] == "flora" else "done"
+    )
+    assert [(row.first, row.second) for row in claims(collection).rows] == [("fedit", "ffa_lora")]
 
 
 def test_conditions_stand_apart_and_are_corrected_together(make_collection: Make) -> None:
