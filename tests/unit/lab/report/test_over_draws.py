@@ -15,7 +15,7 @@ import pytest
 
 from fedlit.config import PartitionConfig, RunConfig
 from fedlit.errors import UserError
-from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.analysis.collection import Collection, collect
 from fedlit.lab.report.cells import measure_all
 from fedlit.lab.report.layout import make_layout
 from fedlit.lab.report.over_draws.claims import Claims, claims_of, reference_of
@@ -188,6 +188,10 @@ def test_unfinished_runs_take_no_part(make_collection: Make) -> None:
         make_collection, cells(6, 1), scorer(0.02), state=lambda s: "killed" if s["partition.seed"] == 0 else "done"
     )
     assert {row.found.num_pairs for row in claims(collection).rows} == {5}
+    collection = made(
+        make_collection, cells(6, 1), scorer(0.02), state=lambda s: "running" if s["method"] == "flora" else "done"
+    )
+    assert [(row.first, row.second) for row in claims(collection).rows] == [("fedit", "ffa_lora")]
 
 
 def test_conditions_stand_apart_and_are_corrected_together(make_collection: Make) -> None:
@@ -270,3 +274,23 @@ def test_latex_is_that_of_a_table(make_collection: Make) -> None:
         source = latex(table, name)
         rows = [line for line in source.splitlines() if line.endswith(r"\\")]
         assert {row.count(" & ") for row in rows} == {len(table.heads) - 1}
+
+
+def test_a_sweep_and_its_folders_say_the_same(
+    write_sweep: Callable[..., Collection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From files: of the sweep, and of the folder of its runs, where the draw is read off the configurations."""
+    monkeypatch.chdir(tmp_path)
+    methods = "{method: fedit, local.lr: 0.01}, {method: ffa_lora, local.lr: 0.03}"
+    axes = f"axes:\n  method: [{methods}]\n  partition.seed: [0, 1, 2, 3, 4, 5]\n  seed: [0, 1]\n"
+    Path("draws.yaml").write_text(f"experiment: demo\n{axes}")
+
+    def score(s: Settings, number: int) -> dict[str, float]:
+        loss = 2.0 + 0.05 * (s["method"] == "ffa_lora") + 0.1 * noise(s["partition.seed"]) + 0.01 * noise(*s.values())
+        return {"global/loss": loss, "global/rouge_l": 0.5}
+
+    found = [claims(write_sweep("draws.yaml", score, overrides=["num_rounds=3"])), claims(collect(["runs/draws"]))]
+    assert [row.found for row in found[0].rows] == [row.found for row in found[1].rows]
+    (row,) = found[0].rows
+    assert (row.first, row.second, row.found.num_pairs, row.found.p) == ("fedit", "ffa_lora", 6, 2 / 2**6)
+    assert Path("runs/draws/draws-fedit-draw3-seed1/config.yaml").is_file()
