@@ -286,3 +286,6 @@ def test_a_report_over_run_folders_tells_what_was_planted(tmp_path: Path) -> Non
     assert "- <sup>a</sup> another task version (template)" in lines
     assert f"- Task versions {version().protocol[:8]} (4 runs)" in text
     assert "another task version (template)" in (tmp_path / "report" / "table.tex").read_text()
+    tests = (tmp_path / "report" / "wilcoxon.csv").read_text().splitlines()
+    pairs = {tuple(line.split(",")[1:3]): line.split(",")[3] for line in tests[1:] if line.startswith("ROUGE-L")}
+    assert {"fedex_lora" in names: num for names, num in pairs.items()} == {True: "0", False: "1"}
