@@ -22,6 +22,7 @@ from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
 from fedlit.private_run import claim_lines, make_privacy
 from fedlit.round.server import ServerState
+from fedlit.store.export import fits_peft
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes, told_apart
 
@@ -54,6 +55,7 @@ def measure(plan: Plan, backbone: Backbone | None = None) -> Sizes:
     method, config = plan.method, plan.inputs.config
     backbone = backbone or load_backbone(config.model, purpose(plan), weights=False)
     model = backbone.model
+    pretrained_bytes = _weight_bytes(model, ())
     small = {id(weight) for weight in quantizable_weights(model)} if config.model.quantization else set()
     layers = rehearse(plan, backbone)
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
@@ -88,14 +90,14 @@ def measure(plan: Plan, backbone: Backbone | None = None) -> Sizes:
             + (_folded_bytes(server, plan) if method.rule.folds else 0),
             "activations": num_at_once * _activation_bytes(model, config),
         },
-        stored_bytes=_stored_bytes(plan, host, server),
+        stored_bytes=_stored_bytes(plan, host, server, pretrained_bytes),
         notices=backbone.notices,
         privacy=claim_lines(privacy, plan.cohort_size),
     )
 
 
-def _stored_bytes(plan: Plan, host: ModelHost, server: ServerState) -> dict[str, int]:
-    """Return the bytes of a checkpoint's server, of what a client keeps, and of the result."""
+def _stored_bytes(plan: Plan, host: ModelHost, server: ServerState, pretrained_bytes: int) -> dict[str, int]:
+    """Return the bytes of a checkpoint's server, of what a client keeps, and of the result, an adapter or a model."""
     method, config = plan.method, plan.inputs.config
     trained = {name: parameter.data for name, parameter in host.trained.items()}
     shapes = [tensor.shape for tensor in trained.values()]
@@ -103,11 +105,13 @@ def _stored_bytes(plan: Plan, host: ModelHost, server: ServerState) -> dict[str,
     kept = sum(num_bytes(part.first_kept(host.travelling())) for part in method.parts)
     folded = _folded_bytes(server, plan) if method.rule.folds else 0
     of_server = {"none": 0, "fedavgm": 1}.get(config.server.optimizer, 2) * num_bytes(server.shared)
-    merged = config.run.export == "merged"
+    names = {name for layer in host.layers for name in layer.factors}
+    factors = {name: each.data for name, each in host.model.named_parameters() if name in names}
+    as_adapter = config.run.export == "adapter" and fits_peft(method.adapter, host.model, method.head(host.model))
     return {
         "checkpoint": sum(map(num_bytes, server.parts().values())) + of_server + folded,
         "client": num_bytes(host.private()) + kept + moments,
-        "result": _weight_bytes(host.model, ()) if merged else num_bytes(trained) + folded,
+        "result": num_bytes(factors) + folded if as_adapter else pretrained_bytes,
     }
 
 

@@ -26,8 +26,8 @@ from fedlit.tasks import Task
 from fedlit.tasks.registry import task_spec
 
 CLIENTS_LOOKED_AT = 8
-STEPS_LOOKED_AT = 4
-"""Of each of them, the first of its first round."""
+STEPS_LOOKED_AT = 32
+"""Of all of them, the first of each one's first round."""
 EXAMPLES_ENCODED = 4096
 """Rows of a larger test set are told by those of its beginning."""
 
@@ -126,11 +126,11 @@ def _training_batch(plan: Plan, task: Task[Any, Any]) -> tuple[list[Any], float]
     """Return the batch whose row is nearest to the mean one, and the tokens of that, padding included."""
     config, clients = plan.inputs.config, plan.clients
     size, stride = config.local.batch_size, max(len(clients) // CLIENTS_LOOKED_AT, 1)
+    looked_at = clients[::stride][:CLIENTS_LOOKED_AT]
+    number = STEPS_LOOKED_AT // len(looked_at)
     batches: list[list[Any]] = []
-    for shard in clients[::stride][:CLIENTS_LOOKED_AT]:
-        steps = training_order(
-            shard.num_examples, size, config.seed, shard.client_id, skip=0, num_steps=STEPS_LOOKED_AT
-        )
+    for shard in looked_at:
+        steps = training_order(shard.num_examples, size, config.seed, shard.client_id, skip=0, num_steps=number)
         rows = [[plan.inputs.rows[shard.train[place]] for place in step] for step in steps]
         if not _is_text(plan):
             return task.encode(rows[0]), 1.0

@@ -92,10 +92,13 @@ def _one_cell(kind: KindPlan) -> str:
 
 def _time(plan: SweepPlan) -> Iterator[str]:
     num_left = sum(kind.num_left for kind in plan.kinds)
-    yield (
-        f"work     {num_left} cells are left, of {plan.work:.1f} times the cheapest kind's work "
-        "(training and evaluation in FLOPs, answers at their longest)"
-    )
+    if not num_left:
+        yield "work     no cell is left"
+    else:
+        yield (
+            f"work     {_number(num_left, 'cell')} left, of {plan.work:.1f} times the work of the cheapest kind's cell "
+            "(training and evaluation in FLOPs, answers at their longest)"
+        )
     if not plan.measured:
         yield "time     unknown: nothing was measured; run one cell, or give --measured=<folder of a finished run>"
         return

@@ -4,7 +4,7 @@ import pytest
 
 from fedlit.budget.dry_runs import DryRuns
 from fedlit.budget.work import Work, share
-from fedlit.config import load_config
+from fedlit.config import RunConfig, load_config
 
 SMALL = (
     "data=pydoc",
@@ -17,8 +17,13 @@ SMALL = (
 RUNS = DryRuns()
 
 
+def config_of(*options: str) -> RunConfig:
+    """Return the small run's configuration, in which an option given twice is the last."""
+    return load_config([*{word.partition("=")[0]: word for word in (*SMALL, *options)}.values()])
+
+
 def work(*options: str) -> Work:
-    return RUNS.of(load_config([*SMALL, *options])).work
+    return RUNS.of(config_of(*options)).work
 
 
 def test_steps_and_rounds_multiply_training() -> None:
@@ -46,7 +51,7 @@ def test_a_larger_batch_is_wider_and_one_of_several_is_another_pass() -> None:
 
 
 def test_epochs_are_steps_of_the_clients_rows() -> None:
-    config = load_config([*SMALL, "local.steps=null", "local.epochs=2", "partition.name=iid", "data.label=null"])
+    config = config_of("local.steps=null", "local.epochs=2")
     sizes = [shard.num_examples for shard in RUNS._inputs_of(config).shards]
     expected = 4 * sum(2 * -(-size // config.local.batch_size) for size in sizes)
     assert RUNS.of(config).work.num_steps == expected
