@@ -137,6 +137,7 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
             id="heads of unequal clients",
         ),
         pytest.param(["method=ravan", "method.rule=none", "eval.batch_size=2"], id="heads of one's own"),
+        pytest.param(
             ["method=la_lora", "local.steps=3", "local.weight_decay=0.3", "local.optimizer_state=keep"],
             id="turns by step",
         ),
