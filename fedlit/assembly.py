@@ -27,15 +27,17 @@ from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy
 from fedlit.process import communication
 from fedlit.round.best_round import BestRound
 from fedlit.round.callback import RunSummary
-from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator, fixed_subset, sampled_clients
+from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator
 from fedlit.round.examples import KeptExamples, kept_examples
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
+from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
+from fedlit.round.subsets import VALIDATION_STREAM, fixed_subset, sampled_clients
 from fedlit.scheduling import make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
@@ -75,7 +77,7 @@ def make_evaluator(
     """
     config = inputs.config
     own: dict[int, list[list[Any]]] = {}
-    evaluated = _evaluated(inputs)
+    evaluated = evaluated_clients(inputs)
     if config.eval.on != "global":
         own = {
             shard.client_id: _batches(
@@ -101,11 +103,11 @@ def make_validator(
     """Return the like of `make_evaluator` for the validation set, None without one: the clients' own parts where they
     have some and eval.on=clients, else one set.
     """
-    config, rows, purpose = inputs.config, inputs.validation_rows, "evaluation_of_validation"
+    config, rows, purpose = inputs.config, inputs.validation_rows, VALIDATION_STREAM
     if not rows:
         return None
     own: dict[int, list[list[Any]]] = {}
-    evaluated = _evaluated(inputs)
+    evaluated = evaluated_clients(inputs)
     if config.eval.on == "clients" and not inputs.own_validation_rows:
         own = {
             shard.client_id: _batches(
@@ -127,7 +129,7 @@ def make_validator(
     )
 
 
-def _evaluated(inputs: Inputs) -> tuple[int, ...]:
+def evaluated_clients(inputs: Inputs) -> tuple[int, ...]:
     """Return the clients that are evaluated apart: of those with test rows, where their own are asked for."""
     config, clients = inputs.config, inputs.shards
     if config.eval.on != "global":
@@ -197,7 +199,12 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, traffic, folder.path)],
+        observers=[
+            traffic,
+            FoldedRankObserver(),
+            *_deviation(config, host, folder),
+            *privacy_observers(privacy, traffic, folder.path),
+        ],
         privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),

@@ -13,6 +13,7 @@ from fedlit.errors import UserError
 COMMANDS: Mapping[str, str] = {
     "run": "run one federation, or go on with it",
     "sweep": "list, run, submit and watch the cells of a sweep",
+    "plan": "what a sweep will take, and which differences it can show",
     "compare": "every method side by side on one data set",
     "report": "the table of a sweep or of run folders",
     "page": "one HTML page about a sweep or run folders",

@@ -69,6 +69,8 @@ _OWN: dict[str, Score] = {
     "loss": Score("loss", "nats per token or example", lower_is_better=True),
     "rouge_l": Score("ROUGE-L", "F1"),
     "bleu_4": Score("BLEU-4", "score"),
+    "rouge_l_forced": Score("ROUGE-L, teacher-forced", "F1"),
+    "bleu_4_forced": Score("BLEU-4, teacher-forced", "score"),
     "bleu": Score("BLEU", "score"),
     "nist": Score("NIST", "score"),
     "meteor": Score("METEOR", "score"),

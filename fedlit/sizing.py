@@ -17,18 +17,23 @@ from fedlit.client.host import ModelHost
 from fedlit.client.together.groups import groups_of
 from fedlit.client_names import rows_of_each
 from fedlit.config import RunConfig
-from fedlit.models import load_backbone
+from fedlit.models import Backbone, load_backbone
 from fedlit.models.quantization import quantizable_weights, quantized_bytes
 from fedlit.planning import Plan, first_traffic, make_traffic, purpose, rehearse
 from fedlit.private_run import claim_lines, make_privacy
 from fedlit.round.server import ServerState
+from fedlit.store.export import fits_peft
 from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes, told_apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """Parameter counts, bytes of one device's memory by purpose, and what a person should know of the model."""
+    """Parameter counts, bytes of one device's memory by purpose, and what a person should know of the model.
+
+    stored_bytes: on the disk, `checkpoint` of the server after the last round, `client` of one client's own state,
+    `result` of what is exported.
+    """
 
     num_trainable: int
     num_shared: int
@@ -37,15 +42,20 @@ class Sizes:
     uplink_bytes: int
     downlink_bytes: int
     memory_bytes: dict[str, int]
+    stored_bytes: dict[str, int]
     privacy: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
 
-def measure(plan: Plan) -> Sizes:
-    """Return the sizes of a run from a model on the meta device."""
+def measure(plan: Plan, backbone: Backbone | None = None) -> Sizes:
+    """Return the sizes of a run from a model on the meta device.
+
+    backbone: the run's, without weights; the method's adapter is in it afterwards. Built here without one.
+    """
     method, config = plan.method, plan.inputs.config
-    backbone = load_backbone(config.model, purpose(plan), weights=False)
+    backbone = backbone or load_backbone(config.model, purpose(plan), weights=False)
     model = backbone.model
+    pretrained_bytes = _weight_bytes(model, ())
     small = {id(weight) for weight in quantizable_weights(model)} if config.model.quantization else set()
     layers = rehearse(plan, backbone)
     trained = {name: parameter.data for name, parameter in trainable(model).items()}
@@ -80,9 +90,29 @@ def measure(plan: Plan) -> Sizes:
             + (_folded_bytes(server, plan) if method.rule.folds else 0),
             "activations": num_at_once * _activation_bytes(model, config),
         },
+        stored_bytes=_stored_bytes(plan, host, server, pretrained_bytes),
         notices=backbone.notices,
         privacy=claim_lines(privacy, plan.cohort_size),
     )
+
+
+def _stored_bytes(plan: Plan, host: ModelHost, server: ServerState, pretrained_bytes: int) -> dict[str, int]:
+    """Return the bytes of a checkpoint's server, of what a client keeps, and of the result, an adapter or a model."""
+    method, config = plan.method, plan.inputs.config
+    trained = {name: parameter.data for name, parameter in host.trained.items()}
+    shapes = [tensor.shape for tensor in trained.values()]
+    moments = 4 * method.optimizer.num_state_scalars(shapes) if config.local.optimizer_state == "keep" else 0
+    kept = sum(num_bytes(part.first_kept(host.travelling())) for part in method.parts)
+    folded = _folded_bytes(server, plan) if method.rule.folds else 0
+    of_server = {"none": 0, "fedavgm": 1}.get(config.server.optimizer, 2) * num_bytes(server.shared)
+    names = {name for layer in host.layers for name in layer.factors}
+    factors = {name: each.data for name, each in host.model.named_parameters() if name in names}
+    as_adapter = config.run.export == "adapter" and fits_peft(method.adapter, host.model, method.head(host.model))
+    return {
+        "checkpoint": sum(map(num_bytes, server.parts().values())) + of_server + folded,
+        "client": num_bytes(host.private()) + kept + moments,
+        "result": num_bytes(factors) + folded if as_adapter else pretrained_bytes,
+    }
 
 
 def _folded_bytes(server: ServerState, plan: Plan) -> int:

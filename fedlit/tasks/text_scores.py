@@ -1,6 +1,7 @@
 """Which scores each protocol of evaluation computes, and the metrics behind their names."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torchmetrics import Metric
 
@@ -26,8 +27,12 @@ TEXT_SCORES: Mapping[str, Callable[[], Metric]] = {
 }
 """Scores of a text against references, by name in the record."""
 
+FORCED_SCORES: Mapping[str, str] = {f"{name}_forced": name for name in ("rouge_l", "bleu_4")}
+"""Those of `teacher_forced` that a run of `generate` may have beside its own, and whose figures they are: the argmax
+comes from the pass that measures the loss."""
+
 PROTOCOL_SCORES: Mapping[str, tuple[str, ...]] = {
-    "generate": (*TEXT_SCORES, "exact_match"),
+    "generate": (*TEXT_SCORES, *FORCED_SCORES, "exact_match"),
     "teacher_forced": tuple(TEXT_SCORES),
     "options": ("accuracy",),
     "loss": (),
@@ -68,13 +73,30 @@ def make_metric(name: str, data: DataConfig) -> Metric:
     if name == "exact_match":
         assert data.answer is not None
         return ExactMatch(data.answer)
-    return Accuracy() if name == "accuracy" else TEXT_SCORES[name]()
+    return Accuracy() if name == "accuracy" else TEXT_SCORES[FORCED_SCORES.get(name, name)]()
 
 
 def signatures(data: DataConfig, protocol: str) -> dict[str, str]:
     """Return what the figures of each score of text depend on, such as its tokens, by key of the first record."""
-    made = {name: make_metric(name, data) for name in computed_scores(data, protocol) if name in TEXT_SCORES}
+    compare_texts = {*TEXT_SCORES, *FORCED_SCORES}
+    made = {name: make_metric(name, data) for name in computed_scores(data, protocol) if name in compare_texts}
     return {f"eval/signature/{name}": str(metric.signature) for name, metric in made.items()}
+
+
+def score_settings(data: DataConfig, protocol: str) -> dict[str, Any]:
+    """Return for each score, as `metrics/<score>`, the settings of its own, its signature among them."""
+    told: dict[str, Any] = {}
+    for name in computed_scores(data, protocol):
+        settings: dict[str, Any] = {}
+        if name in registered("score"):
+            settings["options"] = data.score_options
+        elif name in TEXT_SCORES:
+            settings["signature"] = str(make_metric(name, data).signature)
+        else:
+            settings["options"] = data.options
+            settings["answer"] = data.answer if name == "exact_match" else None
+        told[f"metrics/{name}"] = settings
+    return told
 
 
 def update_texts(
@@ -90,3 +112,8 @@ def update_texts(
         elif name == "exact_match":
             groups = [example.group for example in examples]
             metric.update(predictions, references, groups, [example.options for example in examples])
+
+
+def forced_metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return those of FORCED_SCORES, by the name of the score whose figures they are."""
+    return {FORCED_SCORES[name]: metric for name, metric in metrics.items() if name in FORCED_SCORES}

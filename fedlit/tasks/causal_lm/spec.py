@@ -24,7 +24,7 @@ class CausalLMSpec(TaskSpec):
     auto_class: str = "AutoModelForCausalLM"
     scores: tuple[str, ...] = (
         *("rouge_l", "bleu_4", "bleu", "nist", "meteor", "meteor_15", "cider"),
-        *("exact_match", "accuracy"),
+        *("rouge_l_forced", "bleu_4_forced", "exact_match", "accuracy"),
     )
     default_scores: tuple[str, ...] = ("rouge_l", "bleu_4")
     protocols: tuple[str, ...] = ("generate", "teacher_forced", "options")

@@ -22,9 +22,17 @@ from fedlit.tasks.causal_lm.encoder import Encoder
 from fedlit.tasks.causal_lm.forms import form_of
 from fedlit.tasks.causal_lm.prompts import PromptEncoder
 from fedlit.tasks.causal_lm.texts import TextEncoder
-from fedlit.tasks.generation import cut_at_stop, generate
+from fedlit.tasks.contents import tokenizer_content
+from fedlit.tasks.generation import cut_at_stop, decoding_parts, generate
 from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest
-from fedlit.tasks.text_scores import computed_scores, make_metric, signatures, update_texts
+from fedlit.tasks.text_scores import (
+    computed_scores,
+    forced_metrics,
+    make_metric,
+    score_settings,
+    signatures,
+    update_texts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +195,20 @@ class CausalLM(Task[Example, Batch]):
         """Return the signatures of the scores that compare texts."""
         return signatures(self.data, self.protocol)
 
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return how a row becomes a question, how it is answered, and how the answer is scored."""
+        data, ends = self.data, self.tokenizer.convert_ids_to_tokens(list(self.encoder.end_ids))
+        parts: dict[str, Any] = {
+            "task": ["causal_lm", type(form_of(data)).__name__],
+            **self.encoder.protocol_parts(),
+            "tokenizer": {**tokenizer_content(self.tokenizer), "ends": ends},
+            "max_length_tokens": [self.max_length_tokens, self.longest_test_prompt],
+            "references": data.multiple_references,
+            "protocol": self.protocol,
+            **score_settings(data, self.protocol),
+        }
+        return parts | (decoding_parts(self.eval) if self.protocol == "generate" else {})
+
     @torch.no_grad()
     def evaluate(
         self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
@@ -195,7 +217,8 @@ class CausalLM(Task[Example, Batch]):
 
         generate: continuation of the prompt, greedy or by beam search, up to the first stop text, against the
         references. teacher_forced: the argmax at each position of one pass over prompt and response, against the whole
-        text, as in FedFTG's released code; its numbers are far higher. options: the likeliest candidate against the
+        text, as in FedFTG's released code; its numbers are far higher, and those of `rouge_l_forced` and
+        `bleu_4_forced`, which stand beside what generate gives. options: the likeliest candidate against the
         right one. Of plain text the loss alone.
         """
         protocols = {
@@ -236,8 +259,10 @@ class CausalLM(Task[Example, Batch]):
     def _evaluate_generated(
         self, model: nn.Module, examples: Sequence[Example], metrics: Mapping[str, Metric], device: torch.device
     ) -> tuple[list[str], list[str]]:
-        batch = collate(examples, self.pad_id, loss_on="response").to(device)
-        _update_loss(metrics["loss"], label_losses(label_logits(model, batch), batch))
+        if forced := forced_metrics(metrics):
+            self._evaluate_forced(model, examples, {"loss": metrics["loss"], **forced}, device)
+        else:
+            self._evaluate_loss(model, examples, metrics, device)
         predictions = self.responses(model, examples, device)
         update_texts(metrics, examples, predictions, [example.references for example in examples])
         return [example.response for example in examples], predictions

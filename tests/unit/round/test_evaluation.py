@@ -17,8 +17,9 @@ from fedlit.data.collation import Example
 from fedlit.metrics.exact import FixedPointMean
 from fedlit.process import communication
 from fedlit.round.client_models import ClientModels
-from fedlit.round.evaluation import Evaluator, fixed_subset, sampled_clients
+from fedlit.round.evaluation import Evaluator
 from fedlit.round.over_clients import over_clients
+from fedlit.round.subsets import fixed_subset, sampled_clients
 from fedlit.tasks import Sample
 from fedlit.tasks.causal_lm.task import CausalLM
 

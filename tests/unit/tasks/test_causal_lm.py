@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from fedlit.config import DataConfig, EvalConfig, ModelConfig, RunConfig
-from fedlit.data.collation import Example
+from fedlit.data.collation import Example, collate
 from fedlit.errors import UserError
 from fedlit.models import load_backbone
 from fedlit.tasks.causal_lm.task import CausalLM
@@ -299,10 +299,39 @@ def test_several_references(protocol: str, tokenizer: Any, small_llama: Llama) -
         assert (scores[0]["rouge_l"], scores[1]["rouge_l"]) == (0.0, 1.0)
 
 
+def test_teacher_forced_scores_stand_beside_generated_ones(
+    make_task: MakeTask, small_llama: Llama, examples: list[Example]
+) -> None:
+    """They are those of the other protocol to the bit, and change nothing of the generated ones."""
+    model, plain = small_llama().requires_grad_(), make_task()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(60):  # answers of an untrained model have no word of the references
+        optimizer.zero_grad()
+        plain.loss(model, collate(examples, plain.pad_id, loss_on="all")).backward()
+        optimizer.step()
+    model.eval()
+
+    def scored(protocol: str, scores: list[str]) -> dict[str, float]:
+        task = make_task(protocol=protocol)
+        task = replace(task, data=replace(task.data, scores=scores))
+        metrics = task.metrics()
+        assert set(metrics) == {"loss", *scores}
+        task.evaluate(model, examples, metrics, torch.device("cpu"))
+        return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+    generated, forced = (scored(protocol, ["rouge_l", "bleu_4"]) for protocol in ("generate", "teacher_forced"))
+    both = scored("generate", ["rouge_l", "rouge_l_forced", "bleu_4_forced", "bleu_4"])
+    assert generated["rouge_l"] != forced["rouge_l"] > 0
+    for name in ("rouge_l", "bleu_4"):
+        assert (both[name], both[f"{name}_forced"]) == (generated[name], forced[name])
+    assert both["loss"] == forced["loss"] == pytest.approx(generated["loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("protocol", "data", "expected"),
     [
         ("generate", {}, ["rouge_l", "bleu_4"]),
+        ("teacher_forced", {"scores": ["rouge_l_forced", "rouge_l"]}, ["rouge_l"]),
         ("teacher_forced", {}, ["rouge_l", "bleu_4"]),
         ("options", {"options": "(x)"}, ["accuracy"]),
         ("generate", {"scores": ["accuracy", "exact_match", "nist"], "answer": "text"}, ["exact_match", "nist"]),
