@@ -22,6 +22,7 @@ from fedlit.data.chat_template import given_template
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone
+from fedlit.partition.shards import draw_seed
 from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
 from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy_observers, with_canaries
 from fedlit.process import communication
@@ -134,7 +135,7 @@ def evaluated_clients(inputs: Inputs) -> tuple[int, ...]:
     config, clients = inputs.config, inputs.shards
     if config.eval.on != "global":
         clients = [shard for shard in clients if shard.test]
-    return sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, config.seed)
+    return sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, draw_seed(config))
 
 
 def _batches(
@@ -147,7 +148,7 @@ def _batches(
 ) -> list[list[Any]]:
     """Return the batches of a set that is scored, of at most `eval.max_examples` of its examples."""
     examples = task.evaluation_examples(rows)
-    chosen = fixed_subset(examples, config.eval.max_examples, config.seed, client_id, purpose=purpose)
+    chosen = fixed_subset(examples, config.eval.max_examples, draw_seed(config), client_id, purpose=purpose)
     if kept is not None:
         kept.know(examples, chosen, task.identity)
     return task.evaluation_batches(chosen, config.eval.batch_size)

@@ -16,6 +16,7 @@ from fedlit.data.images import digest as cell_digest
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
 from fedlit.outside.record import PluginRecord, plugin_records
+from fedlit.partition.shards import draw_seed
 from fedlit.registry import registered
 from fedlit.round.subsets import VALIDATION_STREAM, fixed_subset
 from fedlit.store.task_version import TaskVersion, digest
@@ -77,7 +78,7 @@ def _set(config: RunConfig, rows: Sequence[Row], client_id: int = -1, purpose: s
     """
     spec = task_spec(config.data.task)
     columns = [*spec.columns(config.data), *([config.data.score_by] if config.data.score_by else [])]
-    most, seed = config.eval.max_examples, config.seed
+    most, seed = config.eval.max_examples, draw_seed(config)
     if most is None or most >= len(rows):
         return rows_digest(rows, columns)
     if config.data.multiple_references:

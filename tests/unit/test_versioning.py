@@ -146,6 +146,18 @@ def test_a_subset_is_the_rows_that_are_scored(plain: TaskVersion) -> None:
     assert merged[0] == merged[1] != merged[2]
 
 
+def test_two_seeds_of_one_draw_are_scored_on_the_same_subset() -> None:
+    """Else the variance between seeds would hold that of the test rows."""
+    of = {
+        (draw, seed): version_of("eval.max_examples=4", f"partition.seed={draw}", f"seed={seed}").rows["global"]
+        for draw in (1, 2)
+        for seed in (5, 6)
+    }
+    assert of[1, 5] == of[1, 6] != of[2, 5] == of[2, 6]
+    alone = {seed: version_of("eval.max_examples=4", f"seed={seed}").rows["global"] for seed in (1, 2)}
+    assert alone == {1: of[1, 5], 2: of[2, 5]}, "without a draw of its own a run's seed is the draw"
+
+
 def test_own_test_parts_and_validation_rows_have_hashes_of_their_own() -> None:
     words = ["eval.on=both", "partition.validation_fraction=0.2"]
     both = version_of(*words)

@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flips:
-    """The probability that a method and the best of its panel change places, by number of draws from 1."""
+    """The probability that two methods change places, by number of draws from 1; `name` is of both."""
 
     panel: str
     name: str
@@ -72,7 +72,7 @@ def plot_gaps(gaps: Sequence[Gap], best: Mapping[str, str], better: str, stem: P
     mark: Any = Line2D([], [], color=MUTED, marker="o", linewidth=2, markersize=6.5)
     panels = {gap.panel: gap.panel for gap in gaps}
     height = 0.95 + 0.27 * max(sum(gap.panel == panel for gap in gaps) for panel in panels)
-    legend = [mark], ["mean over draws and its 95 % interval (BCa)"]
+    legend = [mark], ["mean over draws and its 95 % interval (Student)"]
     return pages(panels, height, draw, legend, stem, title, shared="x")
 
 
@@ -112,8 +112,8 @@ def _draw_bar(axes: Axes, row: int, parts: Sequence[Part], colours: Mapping[str,
             axes.plot([part.share], [below], color=colour, marker="o", markersize=2.6, linestyle="none")
 
 
-def plot_flips(flips: Sequence[Flips], best: Mapping[str, str], stem: Path, title: str) -> list[Path]:
-    """Draw by number of draws how probable it is that a method comes before the best one; return the files."""
+def plot_flips(flips: Sequence[Flips], stem: Path, title: str) -> list[Path]:
+    """Draw by number of draws how probable it is that two methods change places; return the files."""
     names = list(dict.fromkeys(each.name for each in flips))
     looks = looks_of(names)
 
@@ -124,8 +124,7 @@ def plot_flips(flips: Sequence[Flips], best: Mapping[str, str], stem: Path, titl
         axes.set_ylim(0, 0.52)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
         axes.set_xlabel("draws", fontsize=8, color=MUTED)
-        label = f"order with {textwrap.shorten(best[panel], LONGEST, placeholder='…')} flips"
-        axes.set_ylabel(label, fontsize=8, color=MUTED, parse_math=False)
+        axes.set_ylabel("order flips", fontsize=8, color=MUTED)
 
     handles = [Line2D([], [], **looks[name]) for name in names]
     return pages({each.panel: "" for each in flips}, 2.9, draw, (handles, names), stem, title, shared="y")

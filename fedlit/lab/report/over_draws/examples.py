@@ -58,16 +58,17 @@ def example_errors(all_scores: Sequence[Scores]) -> list[Error]:
         for name, draws in known.items():
             if draws:
                 found = [over_examples(list(examples.values())) for _, examples in draws.items()]
-                errors.append(_error(scores, name, "", found))
+                errors.append(error_of(scores, name, "", found))
         for first, second in itertools.combinations((name for name, draws in known.items() if draws), 2):
             both = [draw for draw in known[first] if draw in known[second]]
             pairs = [paired_over_examples(known[first][draw], known[second][draw]) for draw in both]
             if paired := [pair for pair in pairs if pair is not None]:
-                errors.append(_error(scores, first, second, paired))
+                errors.append(error_of(scores, first, second, paired))
     return errors
 
 
-def _error(scores: Scores, first: str, second: str, found: Sequence[ExampleError]) -> Error:
+def error_of(scores: Scores, first: str, second: str, found: Sequence[ExampleError]) -> Error:
+    """Return the error of a method, or of two with `second`, from that of each draw."""
     means, errors = [each.mean for each in found], [each.std_error for each in found if each.std_error is not None]
     return Error(
         score=scores.score,
@@ -88,14 +89,14 @@ def _by_draw(
     """Return of every draw the means over its seeds, of the examples that all its seeds have."""
     found: dict[Any, ByExample] = {}
     for draw in in_order(draws):
-        runs = [_by_example(run, scale, frames) for run in draws[draw].values()]
+        runs = [by_example(run, scale, frames) for run in draws[draw].values()]
         names = set.intersection(*(set(run) for run in runs))
         if names:
             found[draw] = {name: statistics.fmean(run[name] for run in runs) for name in sorted(names)}
     return found
 
 
-def _by_example(run: Run, scale: float, frames: "dict[Path, DataFrame | None]") -> ByExample:
+def by_example(run: Run, scale: float, frames: "dict[Path, DataFrame | None]") -> ByExample:
     """Return a run's scores by example; empty where none are kept or the score is no mean of them."""
     place, _, score = run.value.key.partition("/")
     frame = _frame(run.entry.folder, run.value.number, frames)

@@ -1,10 +1,11 @@
 """The figures of the statistics: a forest of differences, bars of shares, how an order flips; as PDF and PNG."""
 
+import itertools
 from pathlib import Path
 
 from fedlit.lab.analysis.claims_plot import Flips, Gap, Part, plot_flips, plot_gaps, plot_shares
 from fedlit.lab.report.over_draws.claims import Claims
-from fedlit.lab.report.over_draws.differences import Row, against
+from fedlit.lab.report.over_draws.differences import against
 from fedlit.lab.report.over_draws.scores import Scores
 from fedlit.statistics.planning import flip_probability
 
@@ -21,16 +22,14 @@ def draw_statistics(claims: Claims, name: str, folder: Path) -> list[Path]:
         own = [scores for scores in claims.scores if scores.score == score]
         stem = own[0].key.replace("/", "-")
         best = {scores.condition: scores.best() for scores in own}
-        rows = [(scores, row) for scores in own for row in against(claims.rows, scores, best[scores.condition])]
-        gaps = [gap for scores, row in rows if (gap := _gap(scores, row)) is not None]
+        gaps = [gap for scores in own for gap in _gaps(claims, scores)]
         if gaps:
             better = "below 0 is better" if own[0].lower_is_better else "above 0 is better"
             heading = f"{name}: {score}, differences from the best over draws"
             written += plot_gaps(gaps, best, better, folder / f"differences-{stem}", heading)
-        flips = [each for scores, row in rows if (each := _flips(scores, row)) is not None]
-        if flips:
-            heading = f"{name}: {score}, probability that the order with the best flips"
-            written += plot_flips(flips, best, folder / f"flips-{stem}", heading)
+        if flips := [each for scores in own for each in _flips(scores)]:
+            heading = f"{name}: {score}, probability that neighbours in the order change places"
+            written += plot_flips(flips, folder / f"flips-{stem}", heading)
     bars = {
         ", ".join(text for text in (shared.score, shared.condition) if text): [
             Part(source=share.source, share=share.share, low=share.low, high=share.high)
@@ -44,16 +43,32 @@ def draw_statistics(claims: Claims, name: str, folder: Path) -> list[Path]:
     return written
 
 
-def _gap(scores: Scores, row: Row) -> Gap | None:
-    found = row.found
-    if found.mean is None:
-        return None
-    return Gap(panel=scores.condition, name=row.first, mean=found.mean, low=found.low, high=found.high)
+def _gaps(claims: Claims, scores: Scores) -> list[Gap]:
+    """Return the differences from the best, the smallest first, with Student's intervals: BCa's are too short for few
+    draws (docs/explanation/statistics.md).
+    """
+    known = [row for row in against(claims.rows, scores, scores.best()) if row.found.mean is not None]
+    order = scores.ranking()
+    return [
+        Gap(
+            panel=scores.condition,
+            name=row.first,
+            mean=row.found.mean or 0.0,
+            low=row.found.t_low,
+            high=row.found.t_high,
+        )
+        for row in sorted(known, key=lambda row: order.index(row.first))
+    ]
 
 
-def _flips(scores: Scores, row: Row) -> Flips | None:
-    differences = list(scores.differences(row.first, row.second).values())
-    most = max(MOST_DRAWS, len(differences))
-    found = [flip_probability(differences, number) for number in range(1, most + 1)]
-    known = [probability for probability in found if probability is not None]
-    return Flips(panel=scores.condition, name=row.first, probabilities=known) if known else None
+def _flips(scores: Scores) -> list[Flips]:
+    """Return the curves of every two methods that follow one another in the order of their means."""
+    curves = []
+    for better, worse in itertools.pairwise(scores.ranking()):
+        differences = list(scores.differences(worse, better).values())
+        most = max(MOST_DRAWS, len(differences))
+        found = [flip_probability(differences, number) for number in range(1, most + 1)]
+        known = [probability for probability in found if probability is not None]
+        if known:
+            curves.append(Flips(panel=scores.condition, name=f"{better}, {worse}", probabilities=known))
+    return curves

@@ -62,9 +62,13 @@ class Scores:
         draws = self.runs[contender]
         return {draw: statistics.fmean(run.score for run in draws[draw].values()) for draw in in_order(draws)}
 
+    def ranking(self) -> list[str]:
+        """Return the contenders from the best mean to the worst; equals in the order of the table."""
+        return sorted(self.runs, key=lambda contender: -goodness(self.key, self.mean(contender)))
+
     def best(self) -> str:
         """Return the contender with the best mean; of equals the first."""
-        return max(self.runs, key=lambda contender: goodness(self.key, self.mean(contender)))
+        return self.ranking()[0]
 
     def common_seeds(self, draw: Any) -> list[Any]:
         """Return the seeds that every contender has on a draw, sorted."""

@@ -53,12 +53,14 @@ def differences_table(claims: Claims) -> Table:
         "method",
         "against",
         "draws",
-        f"difference [{LEVEL:.0%}]",
+        "difference",
+        f"{LEVEL:.0%}, Student",
+        f"{LEVEL:.0%}, BCa",
     )
     return Table(
         caption=f"Paired differences over draws of the partition, of every method from the best of each score and from "
-        f"{claims.reference}; each draw is the mean over its seeds. BCa bootstrap intervals, p of the two-sided "
-        f"sign-flip test, corrected for all tests of a score by Holm and by flipping whole draws of the table.",
+        f"{claims.reference}; each draw is the mean over its seeds. Student's and BCa bootstrap intervals, p of the "
+        f"two-sided sign-flip test, corrected for all tests of a score, by Holm and by flipping whole draws.",
         heads=(
             *heads,
             "p",
@@ -80,11 +82,11 @@ def _numbers(row: Row) -> list[Cell]:
         p = f"too few draws ({found.num_pairs} of {min_pairs(ALPHA)})"
     else:
         p = f"{found.p:.3g}" + ("" if found.is_exact else " *")
-    between = f" [{_number(found.low)}, {_number(found.high)}]" if found.low is not None else ""
     flips = " / ".join(MISSING if flip is None else f"{flip:.2f}" for flip in row.flips)
     return [
         Cell(str(found.num_pairs)),
-        Cell(f"{_number(found.mean)}{between}"),
+        Cell(_number(found.mean)),
+        *(Cell(_between(*ends)) for ends in ((found.t_low, found.t_high), (found.low, found.high))),
         Cell(p),
         *(Cell(_number(p), best=p is not None and p <= ALPHA) for p in (row.p_holm, row.p_table)),
         Cell(flips),
@@ -93,7 +95,11 @@ def _numbers(row: Row) -> list[Cell]:
 
 
 def _difference_notes(claims: Claims) -> tuple[str, ...]:
-    notes = [f"Bold: at most {ALPHA:.2g} after the correction for all tests of a score.", *_deaf(claims)]
+    notes = [
+        "Below some 30 draws BCa's interval is too short, and Student's is the one to read.",
+        f"Bold: at most {ALPHA:.2g} after the correction for all tests of a score.",
+        *_deaf(claims),
+    ]
     for score, members in claims.by_score().items():
         shared, most = len(shared_draws(members)), max(row.found.num_pairs for row in claims.rows if row.score == score)
         if shared < most and most >= min_pairs(ALPHA):
@@ -150,8 +156,8 @@ def shares_table(claims: Claims) -> Table:
         if shared.note:
             notes.append(f"Of {where}: {shared.note}.")
     return Table(
-        caption=f"Shares of the variance of a score, by source, with {LEVEL:.0%} bootstrap intervals; of methods x "
-        "draws x seeds.",
+        caption=f"Shares of the variance of a score, by source, with {LEVEL:.0%} intervals; of methods x draws x "
+        "seeds.",
         heads=("score", *(("condition",) if conditions else ()), "table", *sources),
         num_labels=2 + conditions,
         cells=tuple(cells),
@@ -210,6 +216,10 @@ def _has_conditions(claims: Claims) -> bool:
 
 def _by_source(shares: Sequence[Share]) -> dict[str, Share]:
     return {share.source: share for share in shares}
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return MISSING if low is None else f"{_number(low)} to {_number(high)}"
 
 
 def _number(value: float | None) -> str:
