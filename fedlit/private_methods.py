@@ -50,6 +50,12 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
             "method.weighting=num_examples lets a client with many rows move the mean by more than privacy.clip_norm / "
             "cohort_size, which the noise is made for; give method.weighting=uniform"
         )
+    drowned = next((part.group for part in method.parts if not part.bears_noise), "")
+    if hides_clients and drowned:
+        raise UserError(
+            f"privacy.unit=client adds noise of one size to all that a client sends, which is far above the {drowned} "
+            f"that method.optimizer={names['optimizer']} shares; choose method.optimizer=galore, which keeps them"
+        )
     if hides_clients and privacy.clip_quantile is not None and method.rule.asks_again:
         raise UserError(
             f"privacy.clip_quantile={privacy.clip_quantile} follows the norms of one sum a round, and "

@@ -132,9 +132,11 @@ class LocalPart(ABC):  # noqa: B024  a part takes part where it wants to
     """What takes part in local training beside the optimizer, and may send a group of tensors of its own.
 
     group: name of the payload group that it sends and receives; empty for none.
+    bears_noise: the group is still of use with noise of one size on all that a client sends.
     """
 
     group: ClassVar[str] = ""
+    bears_noise: ClassVar[bool] = True
 
     def first(self, trained: Mapping[str, Tensor]) -> TensorDict:
         """Return the server's tensors of the group before the first round, which give names, shapes and types.

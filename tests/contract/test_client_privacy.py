@@ -169,6 +169,7 @@ REFUSED = {
     "pooled": (["method=centralized"], "nothing travels"),
     "alone": (["method=local_only"], "nothing travels"),
     "pld": (["cohort.sampling=fixed", "privacy.accountant=pld"], r"draws without replacement; give cohort\.sampling"),
+    "moments": (["method=fedgalore"], r"far above the moments that .*galore_shared shares; choose method\.optimizer="),
     "rows": (["method=scl", "method.init=whitened"], r"init=whitened .* computed from clients' rows.* method\.init"),
     "count": (["privacy.clip_quantile=0.5", "privacy.clip_count_noise=0.2"], "leaves nothing of a noise multiplier"),
     "several": (

@@ -71,6 +71,7 @@ class SharedMoments(LocalPart):
     """
 
     group: ClassVar[str] = MOMENTS
+    bears_noise: ClassVar[bool] = False
 
     side: Callable[[torch.Size], str]
     rank: int
