@@ -22,6 +22,7 @@ from fedlit.data.chat_template import given_template
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
 from fedlit.models import Backbone
+from fedlit.partition.shards import draw_seed
 from fedlit.planning import Plan, attach_adapter, first_traffic, make_task, make_traffic, rehearse
 from fedlit.private_run import claim_lines, make_privacy, privacy_facts, privacy_observers, with_canaries
 from fedlit.process import communication
@@ -33,10 +34,11 @@ from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
 from fedlit.round.observers import Observer
 from fedlit.round.observers.deviation import DeviationObserver
+from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
-from fedlit.round.subsets import fixed_subset, sampled_clients
+from fedlit.round.subsets import VALIDATION_STREAM, fixed_subset, sampled_clients
 from fedlit.scheduling import make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
@@ -76,7 +78,7 @@ def make_evaluator(
     """
     config = inputs.config
     own: dict[int, list[list[Any]]] = {}
-    evaluated = _evaluated(inputs)
+    evaluated = evaluated_clients(inputs)
     if config.eval.on != "global":
         own = {
             shard.client_id: _batches(
@@ -102,11 +104,11 @@ def make_validator(
     """Return the like of `make_evaluator` for the validation set, None without one: the clients' own parts where they
     have some and eval.on=clients, else one set.
     """
-    config, rows, purpose = inputs.config, inputs.validation_rows, "evaluation_of_validation"
+    config, rows, purpose = inputs.config, inputs.validation_rows, VALIDATION_STREAM
     if not rows:
         return None
     own: dict[int, list[list[Any]]] = {}
-    evaluated = _evaluated(inputs)
+    evaluated = evaluated_clients(inputs)
     if config.eval.on == "clients" and not inputs.own_validation_rows:
         own = {
             shard.client_id: _batches(
@@ -128,12 +130,12 @@ def make_validator(
     )
 
 
-def _evaluated(inputs: Inputs) -> tuple[int, ...]:
+def evaluated_clients(inputs: Inputs) -> tuple[int, ...]:
     """Return the clients that are evaluated apart: of those with test rows, where their own are asked for."""
     config, clients = inputs.config, inputs.shards
     if config.eval.on != "global":
         clients = [shard for shard in clients if shard.test]
-    return sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, config.seed)
+    return sampled_clients([shard.client_id for shard in clients], config.eval.max_clients, draw_seed(config))
 
 
 def _batches(
@@ -146,7 +148,7 @@ def _batches(
 ) -> list[list[Any]]:
     """Return the batches of a set that is scored, of at most `eval.max_examples` of its examples."""
     examples = task.evaluation_examples(rows)
-    chosen = fixed_subset(examples, config.eval.max_examples, config.seed, client_id, purpose=purpose)
+    chosen = fixed_subset(examples, config.eval.max_examples, draw_seed(config), client_id, purpose=purpose)
     if kept is not None:
         kept.know(examples, chosen, task.identity)
     return task.evaluation_batches(chosen, config.eval.batch_size)
@@ -198,7 +200,12 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         step=ServerStep(
             rule=method.rule, options=config.server, parts=method.parts, population_share=schedule.population_share
         ),
-        observers=[traffic, *_deviation(config, host, folder), *privacy_observers(privacy, traffic, folder.path)],
+        observers=[
+            traffic,
+            FoldedRankObserver(),
+            *_deviation(config, host, folder),
+            *privacy_observers(privacy, traffic, folder.path),
+        ],
         privacy=privacy,
         evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),

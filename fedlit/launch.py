@@ -51,6 +51,7 @@ from fedlit.store.lock import RunLock, take_lock
 from fedlit.store.status import PATH as STATUS_PATH
 from fedlit.store.status import RunStatus, ended, first_status, stored_status, to_json
 from fedlit.tasks.encoded import close_examples
+from fedlit.versioning import task_version
 
 
 def federate(inputs: Inputs, stop: StopRequest, extras: Extras | None = None) -> Federation:
@@ -132,13 +133,17 @@ def _run(plan: Plan, fabric: Fabric, stop: StopRequest, extras: Extras) -> Feder
     federation, summary = assemble(plan, fabric)
     federation.stop = stop
 
+    of_folder: list[str] = []
+
     def prepare() -> None:
-        federation.folder.prepare(inputs.partition_record(), summary.device)
+        version = task_version(inputs, federation.evaluator.task)
+        federation.folder.prepare(inputs.partition_record(), summary.device, version)
+        of_folder.extend(federation.folder.version_notices(version))
         federation.callbacks = _callbacks(inputs.config, federation, extras)
 
     _on_first_process(prepare, federation.folder.path)
     try:
-        notices, folder = (*summary.notices, *federation.resume()), federation.folder
+        notices, folder = (*summary.notices, *of_folder, *federation.resume()), federation.folder
         start = partial(federation.tell, lambda callback: callback.on_start(summary, folder.records(), notices))
         _on_first_process(start, folder.path)
         federation.run()

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
-from fedlit.client.corrections import FedProx, Scaffold
+from fedlit.adapters import Adapter
+from fedlit.client.corrections import FedProx, LowPass, Scaffold
+from fedlit.client.optimizers import LocalOptimizer
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.method import Method
@@ -21,7 +23,7 @@ from fedlit.round.payload import MODEL
 from fedlit.round.plan import Weigh, uniform_weights, weights_by_examples
 from fedlit.round.rules.base import AggregationRule
 from fedlit.round.rules.fedavg import NoAggregation
-from fedlit.round.transforms.base import Transforms
+from fedlit.round.transforms.base import Transform, Transforms
 
 WEIGHTINGS: dict[str, Weigh] = {
     "num_examples": weights_by_examples,
@@ -60,22 +62,38 @@ def build_method(run: RunConfig) -> Method:
         weights=WEIGHTINGS[known(weighting, WEIGHTINGS, "method.weighting")],
         pooled=recipe_of(config).pooled if config.pooled is None else config.pooled,
         transforms=Transforms(tuple(built_transforms)),
-        parts=_local_parts(run, built["rule"]),
+        parts=_local_parts(run, built, chosen["adapter"], travels=travels),
         private_head=config.private_head,
         **built,
     )
     _require_parts_fit(run, method, chosen)
+    _require_pair_fits(run, method, chosen)
     _require_options_fit(run, method, chosen)
     require_private(run, method, chosen)
     return method
 
 
-def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]:
-    """Return what takes part in local training: FedProx, SCAFFOLD, and what the rule needs there."""
-    parts: list[LocalPart] = [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
+def _local_parts(
+    run: RunConfig, built: Mapping[str, Any], adapter_name: str, *, travels: bool
+) -> tuple[LocalPart, ...]:
+    """Return what takes part in local training: a filter of gradients, FedProx, SCAFFOLD, what the optimizer shares and
+    the rule needs.
+    """
+    adapter: Adapter = built["adapter"]
+    rule: AggregationRule = built["rule"]
+    optimizer: LocalOptimizer = built["optimizer"]
+    if run.local.scaffold and adapter.takes_turns_by_step:
+        raise UserError(
+            "local.scaffold=true estimates the gradient of a tensor from all local steps, and "
+            f"method.adapter={adapter_name} steps A and B in turn; choose method.adapter=lora"
+        )
+    # Before FedProx: its pull is exact and is not filtered.
+    parts: list[LocalPart] = [LowPass(adapter.smoothed_along)] if adapter.smooths else []
+    parts += [FedProx(run.local.prox_mu)] if run.local.prox_mu else []
     parts += [Scaffold()] if run.local.scaffold else []
     parts += rule.local_parts()
-    groups = [part.group for part in parts if part.group]
+    shared = optimizer.local_parts() if travels else ()
+    groups = [part.group for part in (*parts, *shared) if part.group]
     assert len(groups) == len(set(groups)), f"two parts send one group: {groups}"
     assert not {MODEL, "m", "v"} & set(groups), "names of the model and of the server optimizer's moments"
     pulls = [part for part in parts if not isinstance(part, Scaffold) and type(part).begin is not LocalPart.begin]
@@ -85,7 +103,7 @@ def _local_parts(run: RunConfig, rule: AggregationRule) -> tuple[LocalPart, ...]
             f"local.scaffold=true estimates the gradient of a client's own loss from its steps, and {name} adds to "
             "each of them, which the estimate would take for a part of the loss; leave out one of the two"
         )
-    return tuple(parts)
+    return (*parts, *shared)
 
 
 def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
@@ -107,7 +125,7 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
             raise UserError(
                 f"the transform {type(transform).__name__} needs LoRA factors {' and '.join(sorted(transform.needs))} "
                 f"that travel, which method.adapter={names['adapter']} does not send; give method.transforms=[], or an "
-                "adapter such as lora"
+                f"adapter such as {_adapter_of(transform)}"
             )
         if transform.needs == frozenset("AB") and adapter.takes_turns and method.communicates:
             raise UserError(
@@ -129,6 +147,36 @@ def _require_parts_fit(run: RunConfig, method: Method, names: Mapping[str, str])
         raise UserError(
             f"method.adapter={names['adapter']} trains float32 weights inside a bfloat16 backbone, which runs under "
             "compute.precision=bf16-mixed only; give that, or model.dtype=float32"
+        )
+
+
+def _require_pair_fits(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
+    """Refuse what does not go with two LoRAs that are mixed by what they see.
+
+    Raises:
+        UserError: says which option, and why.
+    """
+    adapter, rule = method.adapter, method.rule
+    if method.communicates and adapter.sends_own != rule.leaves_own_out:
+        raise UserError(
+            f"method.rule={names['rule']} and method.adapter={names['adapter']} do not fit: the mean of the others is "
+            "made of what clients train by themselves; give method.rule=fedalt with method.adapter=lora_rest, or "
+            "neither"
+        )
+    if adapter.mixes_by_input and run.run.export == "merged":
+        raise UserError(
+            f"run.export=merged makes one weight of what was trained, and method.adapter={names['adapter']} weighs two "
+            "LoRAs by what they see; give run.export=adapter, whose files hold both"
+        )
+    if adapter.num_passes > 1 and run.model.gradient_checkpointing:
+        raise UserError(
+            f"model.gradient_checkpointing=true computes a pass once more after it, and "
+            f"method.adapter={names['adapter']} takes two different ones in a step; leave it out"
+        )
+    if run.local.prox_mu and adapter.sends_own and method.communicates and not method.pooled:
+        raise UserError(
+            f"local.prox_mu={run.local.prox_mu} pulls clients to the server's weights, and under "
+            f"method.rule={names['rule']} no client starts from them; leave it out"
         )
 
 
@@ -174,6 +222,15 @@ def _require_options_fit(run: RunConfig, method: Method, names: Mapping[str, str
 
 def _default_adapter(rule_name: str) -> str:
     return next((recipe.adapter for recipe in RECIPES.values() if recipe.rule == rule_name), "lora")
+
+
+def _adapter_of(transform: Transform) -> str:
+    having = (recipe for recipe in RECIPES.values() for name in recipe.transforms if _makes(name, transform))
+    return next((recipe.adapter for recipe in having), "lora")
+
+
+def _makes(name: str, transform: Transform) -> bool:
+    return isinstance(transform, _class_of(part_of("transform", name)))
 
 
 def _mixes_ranks(recipe: Recipe) -> bool:

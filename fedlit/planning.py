@@ -143,7 +143,12 @@ def _texts(inputs: Inputs) -> Iterator[str]:
 
 def make_traffic(method: Method) -> TrafficObserver:
     """Return what counts the bytes of a round."""
-    return TrafficObserver(rule=method.rule, groups=method.groups, silent=not method.communicates or method.pooled)
+    return TrafficObserver(
+        rule=method.rule,
+        groups=method.groups,
+        transforms=method.transforms,
+        silent=not method.communicates or method.pooled,
+    )
 
 
 def first_traffic(traffic: TrafficObserver, server: ServerState, cohort_size: int, host: ModelHost) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from fedlit.errors import UserError
 from fedlit.method import Method
 from fedlit.round.plan import weights_by_examples
 from fedlit.round.rules.products import ProductRule
+from fedlit.round.rules.ways import WayRule
 
 
 def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) -> None:
@@ -25,12 +26,25 @@ def require_private(run: RunConfig, method: Method, names: Mapping[str, str]) ->
                 "choose a method that communicates"
             )
         if method.rule.stacks:
-            has_sums = isinstance(method.rule, ProductRule)
-            sums = "method.aggregate_by=sums" + (" and method.sketch_width=<number>" if hides_clients else "")
-            remedy = sums if has_sums else "a rule that asks for sums, such as method.rule=fedavg"
+            sketches = isinstance(method.rule, ProductRule)
+            width = " and method.sketch_width=<number>" if hides_clients and sketches else ""
+            sums = f"method.aggregate_by=sums{width}"
+            remedy = (
+                sums if isinstance(method.rule, WayRule) else "a rule that asks for sums, such as method.rule=fedavg"
+            )
             raise UserError(
                 f"{asked} shows sums alone, and method.rule={names['rule']} looks at single clients; give {remedy}"
             )
+    if hides_clients and method.adapter.sends_own:
+        raise UserError(
+            f"privacy.unit=client cuts and blurs what a client sends, so that no client could take its own part out of "
+            f"the mean as method.rule={names['rule']} has it; choose another method, or privacy.secure_aggregation=true"
+        )
+    if privacy.unit == "example" and method.adapter.has_own_steps:
+        raise UserError(
+            f"privacy.unit=example knows the gradients of single rows in one pass over a batch, and "
+            f"method.adapter={names['adapter']} has steps of its own; choose another method, or privacy.unit=client"
+        )
     if hides_clients and method.weights is weights_by_examples:
         raise UserError(
             "method.weighting=num_examples lets a client with many rows move the mean by more than privacy.clip_norm / "

@@ -15,12 +15,29 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlit.adapters.options import DenseOptions, LoraCoreOptions, LoraOptions, SclOptions
+from fedlit.adapters.options import (
+    AlternatingOptions,
+    DenseOptions,
+    LoraCoreOptions,
+    LoraDualOptions,
+    LoraHeadsOptions,
+    LoraOptions,
+    LoraPairOptions,
+    SclOptions,
+)
 from fedlit.client.optimizers.options import GaLoreOptions
 from fedlit.errors import UserError
 from fedlit.options import FILLED, NoOptions, Option, options_of
 from fedlit.registry import Recipe, registered
-from fedlit.round.rules.options import FedExOptions, FedSvdOptions, ProductOptions
+from fedlit.round.rules.options import (
+    FedAskOptions,
+    FedExOptions,
+    FedMomentumOptions,
+    FedSvdOptions,
+    FloristOptions,
+    LoraFairOptions,
+    ProductOptions,
+)
 
 if TYPE_CHECKING:
     from fedlit.config.schema import MethodConfig
@@ -64,8 +81,17 @@ RECIPES = {
     "fedrot_lora": Recipe(adapter="lora", transforms=("rotation",)),
     "hetlora": Recipe(adapter="lora", transforms=("rank_padding",)),
     "fed_sb": Recipe(adapter="lora_core"),
+    "florist": Recipe(adapter="lora", rule="florist", transforms=("rank_scaling",)),
+    "fedmomentum": Recipe(adapter="lora", rule="fedmomentum"),
+    "lora_fair": Recipe(adapter="lora", rule="lora_fair"),
+    "ravan": Recipe(adapter="lora_heads", transforms=("scaled_heads",)),
+    "fedask": Recipe(adapter="lora", rule="fedask"),
+    "feddpa": Recipe(adapter="lora_dual"),
+    "fedalt": Recipe(adapter="lora_rest", rule="fedalt"),
     "centralized": Recipe(adapter="lora", pooled=True),
     "local_only": Recipe(adapter="lora", rule="none"),
+    "la_lora": Recipe(adapter="lora_alternate_steps"),
+    "fedgalore": Recipe(adapter="dense", optimizer="galore_shared"),
 }
 
 _LORA = "fedlit.adapters.lora:Lora"
@@ -77,15 +103,22 @@ ADAPTERS = {
     "lora_share_a": Part(LoraOptions, _LORA, {"trains": "AB", "shares": "A"}),
     "lora_train_b_receive_a": Part(LoraOptions, _LORA, {"trains": "B", "shares": "AB"}),
     "lora_alternate": Part(LoraOptions, _LORA, {"alternates": True}),
+    "lora_alternate_steps": Part(AlternatingOptions, _LORA, {"alternates_steps": True}),
     "lora_core": Part(LoraCoreOptions, "fedlit.adapters.lora_core:LoraCore"),
+    "lora_heads": Part(LoraHeadsOptions, "fedlit.adapters.lora_heads:LoraHeads"),
+    "lora_dual": Part(LoraDualOptions, "fedlit.adapters.lora_dual:LoraDual"),
+    "lora_rest": Part(LoraPairOptions, "fedlit.adapters.lora_rest:LoraRest"),
     "scl": Part(SclOptions, "fedlit.adapters.scl:Scl"),
     "dense": Part(DenseOptions, "fedlit.adapters.dense:Dense"),
 }
 
+_GALORE = "fedlit.client.optimizers.galore:GaLore"
+
 OPTIMIZERS = {
     "adamw": Part(NoOptions, "fedlit.client.optimizers.torch_optimizers:AdamW"),
     "sgd": Part(NoOptions, "fedlit.client.optimizers.torch_optimizers:SGD"),
-    "galore": Part(GaLoreOptions, "fedlit.client.optimizers.galore:GaLore"),
+    "galore": Part(GaLoreOptions, _GALORE),
+    "galore_shared": Part(GaLoreOptions, _GALORE, {"shares_moments": True}),
 }
 
 RULES = {
@@ -94,6 +127,11 @@ RULES = {
     "fedex_lora": Part(FedExOptions, "fedlit.round.rules.fedex_lora:FedExLora"),
     "flora": Part(ProductOptions, "fedlit.round.rules.flora:Flora"),
     "fedsvd": Part(FedSvdOptions, "fedlit.round.rules.fedsvd:FedSvd"),
+    "florist": Part(FloristOptions, "fedlit.round.rules.florist:Florist"),
+    "fedmomentum": Part(FedMomentumOptions, "fedlit.round.rules.fedmomentum:FedMomentum"),
+    "lora_fair": Part(LoraFairOptions, "fedlit.round.rules.lora_fair:LoraFair"),
+    "fedask": Part(FedAskOptions, "fedlit.round.rules.fedask:FedAsk"),
+    "fedalt": Part(NoOptions, "fedlit.round.rules.fedalt:FedAlt"),
     "none": Part(NoOptions, "fedlit.round.rules.fedavg:NoAggregation"),
 }
 
@@ -101,6 +139,7 @@ TRANSFORMS = {
     "rank_scaling": Part(NoOptions, _RANK_SCALING, {"share_of_a": 0.0}),
     "rank_padding": Part(NoOptions, _RANK_SCALING, {"share_of_a": 0.5}),
     "rotation": Part(NoOptions, "fedlit.round.transforms.rotation:Rotation"),
+    "scaled_heads": Part(NoOptions, "fedlit.round.transforms.scaled_heads:ScaledHeads"),
 }
 
 TABLES: Mapping[str, dict[str, Part]] = {

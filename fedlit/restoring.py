@@ -73,7 +73,7 @@ class Trained:
             known = f"0 to {max(self.clients)}" if self.clients else "none here"
             raise UserError(f"client {client_id} is none of this run; known are {known}")
         self.host.load_server(self.server)
-        self.host.load_private(self.clients[client_id].private)
+        self.host.load_model_of(self.server, client_id, self.clients[client_id].private)
         self.host.method.adapter.set_rank(self.host.model, client_id=client_id)
 
 

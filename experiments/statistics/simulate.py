@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from differences import Line, coverage, family, flip, level, pilot, power
-from tables import shares
+from simulated_differences import Line, coverage, family, flip, level, pilot, power
+from simulated_tables import shares
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -1,7 +1,8 @@
 """Which tensors of a model exist, train, travel and stay."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class Adapter(ABC):
 
     @property
     def sends(self) -> frozenset[str]:
-        """LoRA factors, of `A` and `B`, that clients train and send; empty for other adapters."""
+        """LoRA factors, of `A` and `B`, or heads, `H`, that clients train and send; empty for other adapters."""
         return frozenset()
 
     @property
@@ -36,6 +37,16 @@ class Adapter(ABC):
     @property
     def takes_turns(self) -> bool:
         """Whether only one of the factors that travel is trained, and sent, in a round."""
+        return False
+
+    @property
+    def takes_turns_by_step(self) -> bool:
+        """Whether only one of the factors is trained in a local step; see `turn_of_step`."""
+        return False
+
+    @property
+    def smooths(self) -> bool:
+        """Whether gradients are low-pass filtered before they are stepped."""
         return False
 
     @property
@@ -60,6 +71,31 @@ class Adapter(ABC):
         """Whether `attach` makes the first tensors from clients' rows, the calibration batches. Facts for the record
         that are only measured on them do not count.
         """
+        return False
+
+    @property
+    def mixes_by_input(self) -> bool:
+        """Whether a model weighs parts of the adapter by what it sees, so that no weight holds them together."""
+        return False
+
+    @property
+    def takes_up_own(self) -> bool:
+        """Whether what a client makes of what it received depends on what it kept (`taken_up`)."""
+        return False
+
+    @property
+    def sends_own(self) -> bool:
+        """Whether a client sends private tensors, under the names of those that travel (`sent`)."""
+        return False
+
+    @property
+    def num_passes(self) -> int:
+        """Forward passes of one local step over one batch."""
+        return 1
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Whether a local step is more than one pass over a batch, so that only one client at a time can take it."""
         return False
 
     @abstractmethod
@@ -95,6 +131,27 @@ class Adapter(ABC):
         """Return the live trained tensors that stay with their client."""
         return {}
 
+    def taken_up(
+        self, received: Mapping[str, Tensor], private: Mapping[str, Tensor], own_share: Tensor | None
+    ) -> tuple[TensorDict, TensorDict]:
+        """Return the tensors that travel and those that stay as a client's model holds them, of what it received and
+        kept; by default these. own_share: see `Start`.
+        """
+        return dict(received), dict(private)
+
+    def sent(self, shared: Mapping[str, Tensor], private: Mapping[str, Tensor]) -> TensorDict:
+        """Return what a client sends of what it has, under the names of the tensors that travel; by default those."""
+        return dict(shared)
+
+    def begin(self, model: nn.Module) -> None:  # noqa: B027  most keep nothing of single steps
+        """Let a client's local training begin, with its tensors in the model."""
+
+    def passes(self, model: nn.Module) -> Iterable[AbstractContextManager[None]]:
+        """Yield what is around each forward pass of a local step; the gradients of all passes are added up, and the
+        loss of the last is the step's.
+        """
+        return (nullcontext(),)
+
     def fixed(self, model: nn.Module) -> TensorDict:
         """Return the adapter's own tensors that nobody trains and that data determine, for the checkpoint."""
         return {}
@@ -106,6 +163,16 @@ class Adapter(ABC):
     def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
         """Return which of the trained parameters train in a round: all, unless they take turns."""
         return trained
+
+    def turn_of_step(self, trained: frozenset[str], step: int) -> frozenset[str]:
+        """Return which of the parameters that train in a round are stepped in a local step, counted from 0 in every
+        round: all, unless they take turns.
+        """
+        return trained
+
+    def smoothed_along(self, name: str) -> int | None:
+        """Return the dimension along which a parameter's gradient is filtered, where it `smooths`; None for none."""
+        return None
 
     def set_rank(self, model: nn.Module, *, client_id: int | None) -> None:  # noqa: B027  most have one rank
         """Give the model's layers a client's rank, or the server's (client_id None), where that makes a difference."""

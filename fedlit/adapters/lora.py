@@ -2,7 +2,7 @@
 
 Hu et al., LoRA, arXiv 2106.09685. Layers are peft's; scaling = alpha / r, or alpha / sqrt(r) with use_rslora. Which of
 the two factors train and which travel makes FedIT (both, both), FFA-LoRA (B, B), FedSA-LoRA (both, A) and FedSVD (B,
-both).
+both). They may take turns, by round (RoLoRA) or by local step (LA-LoRA, Liu et al., arXiv 2602.19926).
 """
 
 import warnings
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedlit.adapters.base import Adapter, Calibration
-from fedlit.adapters.options import LoraOptions
+from fedlit.adapters.options import AlternatingOptions
 from fedlit.adapters.peft_import import LoraConfig, PeftLayer, get_peft_model, without_bitsandbytes
 from fedlit.adapters.starting import start_layers
 from fedlit.adapters.targets import is_conv1d, linear_targets
@@ -24,7 +24,7 @@ from fedlit.models import AdapterStart, Projections
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(LoraOptions, Adapter):
+class Lora(AlternatingOptions, Adapter):
     """LoRA on the target modules.
 
     lora_rank: the rank of all clients, or a list with one for each client.
@@ -33,11 +33,14 @@ class Lora(LoraOptions, Adapter):
     trains, shares: `AB`, `A` or `B`: the factors that are trained and those that travel. A factor that is not trained
     keeps its initial value, which every process draws from the same stream, unless the server sends another.
     alternates: one factor is trained in a round, B in the first (as B starts at zero, A has no gradient), then A, ...
+    alternates_steps: one factor is trained in a local step, B in the first of every round, then A, ...
+    low_pass: with alternates_steps, gradients are smoothed, B's along the outputs and A's along the inputs.
     """
 
     trains: str = "AB"
     shares: str = "AB"
     alternates: bool = False
+    alternates_steps: bool = False
 
     def __post_init__(self) -> None:
         if not self.client_ranks and isinstance(self.lora_rank, Sequence):
@@ -165,6 +168,27 @@ class Lora(LoraOptions, Adapter):
             return trained
         turn = "A" if round_idx % 2 else "B"
         return frozenset(name for name in trained if _factor(name) in (turn, None))
+
+    @property
+    def takes_turns_by_step(self) -> bool:
+        """With `alternates_steps`."""
+        return self.alternates_steps
+
+    @property
+    def smooths(self) -> bool:
+        """With `alternates_steps` and `low_pass`."""
+        return self.alternates_steps and self.low_pass
+
+    def turn_of_step(self, trained: frozenset[str], step: int) -> frozenset[str]:
+        """Return the factor of a local step, and whatever is no factor; all without `alternates_steps`."""
+        if not self.alternates_steps:
+            return trained
+        turn = "A" if step % 2 else "B"
+        return frozenset(name for name in trained if _factor(name) in (turn, None))
+
+    def smoothed_along(self, name: str) -> int | None:
+        """Return the outputs of B (out, r) and the inputs of A (r, in)."""
+        return {"B": 0, "A": 1}.get(_factor(name) or "")
 
     def set_rank(self, model: nn.Module, *, client_id: int | None) -> None:
         """Scale by the client's own rank."""

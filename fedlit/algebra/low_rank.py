@@ -194,3 +194,17 @@ def num_above_rounding(values: Tensor, shape: tuple[int, int]) -> Tensor:
         return torch.zeros((), dtype=torch.int64, device=values.device)
     rank: Tensor = (values > values.max() * max(shape) * torch.finfo(values.dtype).eps).sum()
     return rank
+
+
+def rank_of_energy(values: Tensor, energy: float, shape: tuple[int, int]) -> Tensor:
+    """Return the fewest singular values (k,), descending, of a matrix of this shape whose squares have at least this
+    share of the sum of all squares, 0-d on the device; 0 of a matrix of zeros.
+
+    What is left out is added up, smallest first, and compared with what may be left out: from the top a sum of squares
+    does not see a value below 1e-8 of the largest, which a share of 1 must keep. What is rounding does not count.
+    """
+    squares = values.double().square()
+    left_out = squares.flip(0).cumsum(0).flip(0)  # by keeping the values before this one
+    # To 15 digits: 1 - 0.9 is less than a tenth, and a value that is just a tenth may be left out.
+    too_much: Tensor = (left_out > round(1.0 - energy, 15) * squares.sum()).sum()
+    return torch.minimum(too_much, num_above_rounding(values, shape))

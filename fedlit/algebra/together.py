@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedlit.algebra.low_rank import LowRank, num_above_rounding
+from fedlit.algebra.low_rank import LowRank, num_above_rounding, rank_of_energy
 
 Maker = Callable[[], LowRank]
 """Makes a matrix; may be asked twice and must give the same bits."""
@@ -23,6 +23,17 @@ def norms(matrices: Iterable[LowRank]) -> list[float]:
 def ranks(matrices: Iterable[LowRank]) -> list[int]:
     """Return the numerical rank of each; one wait for the device."""
     return [int(rank) for rank in _read([matrix.num_above_rounding() for matrix in matrices])]
+
+
+def ranks_of_energy(makers: Iterable[Maker], energy: float) -> list[int]:
+    """Return of each matrix the fewest singular values with this share of the squares' sum (`rank_of_energy`); one wait
+    for the device.
+    """
+    counts = []
+    for make in makers:
+        matrix = make()
+        counts.append(rank_of_energy(torch.linalg.svdvals(matrix.core()), energy, matrix.shape))
+    return [int(count) for count in _read(counts)]
 
 
 def truncations(makers: Sequence[Maker], ranks: Sequence[int]) -> list[LowRank]:

@@ -20,6 +20,7 @@ from fedlit.client.row_order import steps_of_epochs, training_order
 from fedlit.client.together.groups import groups_of
 from fedlit.config import RunConfig
 from fedlit.models import Backbone
+from fedlit.partition.shards import draw_seed
 from fedlit.planning import Plan, make_task
 from fedlit.round.subsets import fixed_subset, sampled_clients
 from fedlit.tasks import Task
@@ -149,7 +150,7 @@ def test_set(plan: Plan, task: Task[Any, Any]) -> TestSet:
     encoded = [rows[place] for place in range(min(len(rows), EXAMPLES_ENCODED))]
     examples = task.evaluation_examples(encoded)
     number = round(len(examples) * len(rows) / len(encoded))
-    chosen = fixed_subset(examples, config.eval.max_examples, config.seed)
+    chosen = fixed_subset(examples, config.eval.max_examples, draw_seed(config))
     batch, tokens = _nearest(task.evaluation_batches(chosen, size))
     return TestSet(
         num_examples=min(number, config.eval.max_examples or number),
@@ -165,7 +166,7 @@ def _evaluation(plan: Plan, task: Task[Any, Any], model: nn.Module, tests: TestS
     config, rounds = plan.inputs.config, plan.inputs.config.num_rounds
     scored = rounds // config.eval.every + bool(rounds % config.eval.every)
     population = range(len(plan.clients))
-    of_clients = len(sampled_clients(population, config.eval.max_clients, config.seed))
+    of_clients = len(sampled_clients(population, config.eval.max_clients, draw_seed(config)))
     times = 1 + scored * (of_clients if has_private else 1)  # the untrained model is one, whoever has it
     whole = own = 0
     if config.eval.on != "clients":

@@ -12,6 +12,8 @@ CARD = "README.md"
 PROMPT = "prompt_template.json"
 GENERATION = "generation_config.json"
 ADAPTER = "adapter_config.json"
+PAIR = "mixing.json"
+"""Where there are two adapters, in folders of their own, and what weighs them."""
 
 
 def read_facts(folder: Path) -> Facts | None:
@@ -29,7 +31,7 @@ def as_json(content: Any) -> str:
 
 
 def adapter_ranks(folder: Path) -> tuple[int, int] | None:
-    """Return the smallest and the largest rank of an adapter's layers; None of a whole model."""
+    """Return the smallest and the largest rank of an adapter's layers; None of a whole model, or of two adapters."""
     path = folder / ADAPTER
     if not path.is_file():
         return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from fedlit.cards.files import CARD, FACTS, PROMPT, Facts, adapter_ranks, as_json
+from fedlit.cards.files import CARD, FACTS, PAIR, PROMPT, Facts, adapter_ranks, as_json
 from fedlit.cards.text import card_text
 from fedlit.data.chat_template import CHAT_TEMPLATE
 
@@ -101,7 +101,9 @@ def complete(folder: Path, facts: Facts, reader: Reader) -> None:
     texts = {
         PROMPT: as_json(facts["prompt"]),
         FACTS: as_json(facts),
-        CARD: card_text(facts, ranks=adapter_ranks(folder)),  # in place of one that a library has written
+        CARD: card_text(
+            facts, ranks=adapter_ranks(folder), is_pair=(folder / PAIR).is_file()
+        ),  # in place of one that a library has written
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

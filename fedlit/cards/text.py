@@ -25,16 +25,17 @@ _HUB_METRICS = {"rouge_l": "rouge", "bleu_4": "bleu", "bleu": "bleu", "exact_mat
 _HUB_METRICS |= {"f1_macro": "f1", "f1_weighted": "f1", "f1_micro": "f1", "f1": "f1", "accuracy": "accuracy"}
 
 
-def card_text(facts: Facts, *, ranks: tuple[int, int] | None, name: str | None = None) -> str:
+def card_text(facts: Facts, *, ranks: tuple[int, int] | None, name: str | None = None, is_pair: bool = False) -> str:
     """Return the whole card.
 
     Args:
         facts: of the result.
         ranks: the smallest and the largest rank of an adapter's layers; None of a whole model.
         name: of its repository on the hub, once it has one.
+        is_pair: two adapters and what weighs them.
     """
     sections = {
-        "How to load it": _loading(facts, is_adapter=ranks is not None, name=name),
+        "How to load it": _loading_pair(facts) if is_pair else _loading(facts, is_adapter=ranks is not None, name=name),
         "Prompt": _prompt(facts["prompt"]),
         "Scores": _scores(facts),
         "Method": _method(facts, ranks),
@@ -44,11 +45,13 @@ def card_text(facts: Facts, *, ranks: tuple[int, int] | None, name: str | None =
         "Privacy": _privacy(facts["privacy"]),
         "Communication": _traffic(facts),
         "Versions": _table("package", "version", facts["versions"]),
-        "What is not here": _missing(facts, is_adapter=ranks is not None),
+        "What is not here": _missing(facts, is_adapter=is_pair or ranks is not None),
     }
     told = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items() if text)
-    front = _front_matter(facts, is_adapter=ranks is not None)
-    return f"---\n{front}\n---\n\n# {_cell(facts['name'])}\n\n{_lead(facts, ranks)}\n\n{told}\n"
+    front = _front_matter(facts, is_adapter=is_pair or ranks is not None)
+    what = "A whole model that began as" if ranks is None else "A PEFT adapter over"
+    lead = _lead(facts, "Two LoRA adapters, and what weighs them by the input, over" if is_pair else what)
+    return f"---\n{front}\n---\n\n# {_cell(facts['name'])}\n\n{lead}\n\n{told}\n"
 
 
 def _front_matter(facts: Facts, *, is_adapter: bool) -> str:
@@ -85,9 +88,8 @@ def _eval_result(facts: Facts, score: Mapping[str, Any], pipeline: str) -> EvalR
     )
 
 
-def _lead(facts: Facts, ranks: tuple[int, int] | None) -> str:
+def _lead(facts: Facts, what: str) -> str:
     base, client, chosen = facts["base"], facts["client"], facts["chosen"]
-    what = "A whole model that began as" if ranks is None else "A PEFT adapter over"
     of = f"`{base['hub_id']}`" if base["hub_id"] else f"{_cell(base['name'])} (a local model)"
     whose = ""
     if client is not None:
@@ -130,6 +132,22 @@ def _loading(facts: Facts, *, is_adapter: bool, name: str | None) -> str:
         bits = facts["base"]["quantization"]
         told += f"\n\nIt was trained over a base in 4 bits ({bits}), which is loaded here as it is stored."
     return told
+
+
+def _loading_pair(facts: Facts) -> str:
+    """Return how the base and what stands beside it come together; the base is the reader's to load."""
+    auto_class = task_spec(facts["task"]).auto_class
+    code = (
+        f"from pathlib import Path\n\nfrom fedlit.adapters.pair_files import load_pair\n"
+        f"from transformers import {auto_class}\n\n"
+        f'base = {auto_class}.from_pretrained("...")  # the base model\n'
+        'model = load_pair(base, Path("."))  # the folder of this file'
+    )
+    return (
+        f"With `pip install fedlit`:\n\n{_fenced(code, 'python')}\n\nThe folders `shared` and `private` are PEFT "
+        "adapters, and each loads alone with peft; no weight is equal to both, since what weighs them depends on "
+        "the input."
+    )
 
 
 def _prompt(prompt: Facts) -> str:

@@ -12,9 +12,14 @@ this holds for plain SGD with a constant lr only, without momentum, weight decay
 
 Both act on parameters that are trained and shared: a private tensor has no value on the server to be pulled to. FedProx
 goes with any local optimizer, since it is the gradient of a term of the loss.
+
+LA-LoRA (Liu et al., arXiv 2602.19926) smooths the noisy gradients of LoRA's factors with a fixed low-pass filter:
+    g <- k * g,  k = [1, 4, 6, 4, 1] / 16, the binomial kernel, near a Gaussian of standard deviation 1,
+along the outputs of B and the inputs of A, both private and shared. Beyond the ends of a factor there are zeros: the
+filter is a symmetric matrix of norm at most 1, so a clipped gradient keeps its bound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +32,9 @@ from fedlit.round.payload import MODEL
 
 CONTROL = "control"
 """The payload group of SCAFFOLD's control variates."""
+
+CENTRE, NEIGHBOURS = 6 / 16, (4 / 16, 1 / 16)
+"""LA-LoRA's kernel: the weight of an entry, and those of the entries one and two places away."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,32 @@ class Scaffold(LocalPart):
         return server_control_after(server, mean, share)
 
 
+@dataclass(frozen=True)
+class LowPass(LocalPart):
+    """Smooths gradients; `along` gives the dimension of a parameter, by name, or None for one that is left alone."""
+
+    along: Callable[[str], int | None]
+
+    def begin(self, work: LocalRound) -> Correction:
+        """Return what smooths each gradient along its own dimension, in place."""
+        found = [(parameter, self.along(name)) for name, parameter in work.trained.items()]
+        return Smoothing([(parameter, dim) for parameter, dim in found if dim is not None])
+
+
+class Smoothing:
+    """LA-LoRA: passes gradients through the kernel, each along one dimension."""
+
+    def __init__(self, pairs: Sequence[tuple[nn.Parameter, int]]) -> None:
+        self._pairs = pairs
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Smooth the gradients; see `Correction`."""
+        for parameter, dim in self._pairs:
+            if parameter.grad is not None:
+                parameter.grad.copy_(smoothed(parameter.grad, dim))
+
+
 class Proximal:
     """FedProx: adds mu * (w - w0), where w0 are the values that `parameters` have when this is made."""
 
@@ -113,6 +147,16 @@ class ControlVariate:
         if used:
             gradients, offsets = zip(*used, strict=True)
             torch._foreach_add_(gradients, offsets)
+
+
+def smoothed(gradient: Tensor, dim: int) -> Tensor:
+    """Return a gradient through LA-LoRA's kernel along a dimension, with zeros beyond its ends."""
+    given = gradient.movedim(dim, 0)
+    result = given * CENTRE
+    for place, weight in enumerate(NEIGHBOURS, start=1):
+        result[place:].add_(given[:-place], alpha=weight)
+        result[:-place].add_(given[place:], alpha=weight)
+    return result.movedim(0, dim)
 
 
 def initial_control(tensors: Mapping[str, Tensor]) -> TensorDict:

@@ -18,7 +18,7 @@ from fedlit.client.folded import FoldedChanges
 from fedlit.client.together.owners import Owners
 from fedlit.client.together.weights import ClientWeights, Product, dropouts_of, products_of
 from fedlit.method import Method
-from fedlit.round.jobs import ClientJob, ClientState, LocalPart
+from fedlit.round.jobs import ClientJob, ClientState, LocalPart, Start
 from fedlit.round.payload import MODEL
 from fedlit.round.server import ServerState
 
@@ -127,13 +127,21 @@ class ModelHost:
 
     def load_client(self, job: ClientJob) -> None:
         """Make the model a client's at the start of its round; its own frozen weights, where it has any, go in too."""
-        copy_into(self.shared(), job.start.groups[MODEL])
-        self.load_private(job.state.private)
+        shared, private = self._taken_up(job.start, job.state.private)
+        copy_into(self.shared(), shared)
+        self.load_private(private)
         if self._folded is not None:
             self._folded.set(self._of_server, job.start.offsets)
         self.method.adapter.set_rank(self.model, client_id=job.client_id)
         for name, parameter in self.trained.items():
             parameter.requires_grad_(name in job.plan.trains)
+        self.method.adapter.begin(self.model)
+
+    def _taken_up(self, start: Start, private: TensorDict) -> tuple[TensorDict, TensorDict]:
+        """Return what a client's model holds, of what it received and kept."""
+        if not self.method.adapter.takes_up_own:
+            return start.groups[MODEL], private
+        return self.method.adapter.taken_up(start.groups[MODEL], private, start.own_share)
 
     def load_together(self, jobs: Sequence[ClientJob]) -> tuple[TensorDict, dict[str, list[float]]]:
         """Make the model what several clients have in common at the start of their round.
@@ -144,7 +152,8 @@ class ModelHost:
         """
         self.load_client(jobs[0])
         self.method.adapter.set_rank(self.model, client_id=None)
-        own = [{**job.start.groups[MODEL], **job.state.private} for job in jobs]
+        both = [self._taken_up(job.start, job.state.private) for job in jobs]
+        own = [{**shared, **private} for shared, private in both]
         scales = {
             layer.b: [layer.scaling(job.client_id) / layer.scaling() for job in jobs]
             for layer in self.layers
@@ -159,6 +168,15 @@ class ModelHost:
         """Put a client's private tensors into the model."""
         copy_into(self.private(), private)
 
+    def load_model_of(self, server: ServerState, client_id: int, private: TensorDict) -> None:
+        """Make the model a client's own after a round, beside the server's tensors, which it has already."""
+        if not self.method.adapter.takes_up_own:
+            self.load_private(private)
+            return
+        shared, private = self._taken_up(self.method.rule.start(server, client_id), private)
+        copy_into(self.shared(), shared)
+        self.load_private(private)
+
     def client_weights(
         self, stacked: Mapping[str, Tensor], scales: Mapping[str, Sequence[float]] | None = None
     ) -> ClientWeights:
@@ -169,15 +187,20 @@ class ModelHost:
         return ClientWeights(*self._products[names], stacked, scales)
 
     @contextmanager
-    def models_of(self, private: Sequence[Mapping[str, Tensor]]) -> Iterator[None]:
-        """Let the model be several clients', each with the server's tensors and these of its own (k of them).
+    def models_of(self, server: ServerState, private: Mapping[int, TensorDict]) -> Iterator[None]:
+        """Let the model be several clients', each with the server's tensors and these of its own, by client id.
 
         What a forward pass is given within belongs to the clients evenly, in their order.
         """
-        like = self.private()
-        stacked = {name: torch.stack([each[name].to(tensor) for each in private]) for name, tensor in like.items()}
+        like, owns = self.private(), list(private.values())
+        if self.method.adapter.takes_up_own:
+            like = {**self.shared(), **like}
+            starts = {client_id: self.method.rule.start(server, client_id) for client_id in private}
+            both = [self._taken_up(starts[client_id], own) for client_id, own in private.items()]
+            owns = [{**received, **own} for received, own in both]
+        stacked = {name: torch.stack([each[name].to(tensor) for each in owns]) for name, tensor in like.items()}
         weights = self.client_weights(stacked)
-        with weights.installed(), weights.of(Owners(slots=tuple(range(len(private))))):
+        with weights.installed(), weights.of(Owners(slots=tuple(range(len(owns))))):
             yield
 
     def take(self) -> tuple[TensorDict, TensorDict]:

@@ -31,8 +31,14 @@ class ClientModule(LightningModule):
         self._trained = trained
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss of one batch."""
-        return self.task.loss(self.model, batch)
+        """Return the mean loss of one batch: its gradient is that of all passes, its value that of the last."""
+        total: Tensor | None = None
+        for entered in self.method.adapter.passes(self.model):
+            with entered:
+                loss = self.task.loss(self.model, batch)
+            total = loss if total is None else loss + (total - total.detach())
+        assert total is not None, "at least one pass"
+        return total
 
     def configure_optimizers(self) -> Optimizer:
         """Return a new local optimizer over the trained parameters."""
@@ -45,6 +51,25 @@ class StepRange:
 
     first: int
     total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTurns:
+    """Which parameters of a round are stepped in which of its steps.
+
+    The others have no gradient, and no optimizer touches them then: neither their moments nor their count of steps nor
+    their weight decay move. turn: Adapter.turn_of_step. trained: the parameters that train in the round, by name.
+    """
+
+    turn: Callable[[frozenset[str], int], frozenset[str]]
+    trained: Mapping[str, nn.Parameter]
+
+    def begin(self, step: int) -> dict[str, nn.Parameter]:
+        """Let the parameters of a step, counted from 0, alone have gradients, and return them."""
+        names = self.turn(frozenset(self.trained), step)
+        for name, parameter in self.trained.items():
+            parameter.requires_grad_(name in names)
+        return {name: parameter for name, parameter in self.trained.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +87,21 @@ class LocalSteps:
         on_step: Callable[[], None],
         corrections: Sequence[Correction] = (),
         schedule: StepRange | None = None,
+        turns: StepTurns | None = None,
     ) -> Tensor:
         """Take one optimizer step for each list of batches and return the losses (steps,), on the device.
 
         `schedule` is where the steps stand in a learning rate that changes; None for one that does not. `on_step` is
-        called after every step; what it raises ends the steps.
+        called after every step; what it raises ends the steps. `turns` is for parameters that take turns.
         """
         switch_to_training(self.module)
         optimizer.zero_grad(set_to_none=True)  # what a client left whose optimizer ended its training
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         scheduler = multiplied(optimizer, self.local, schedule)
         losses = []
-        for parts in batches:
+        for step, parts in enumerate(batches):
+            if turns is not None:
+                turns.begin(step)
             loss = self._backward(parts)
             for correction in corrections:
                 correction.apply()

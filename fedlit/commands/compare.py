@@ -28,6 +28,7 @@ from fedlit.lab.sweeps.placing import other_settings
 from fedlit.process.interrupt import STOPPED_EXIT_CODE
 from fedlit.process.storage import user_path, write_atomically
 from fedlit.scores import CHOSEN_ON_TEST, SCORES, choice_key, chosen_mark, chosen_scores, goodness
+from fedlit.store.environment import read_version
 from fedlit.store.records import Record, best_record, read_records, trained
 
 EXAMPLE = """\
@@ -212,11 +213,13 @@ def _results(runs: dict[Cell, list[Record]], best: list[Cell], score: str) -> li
         result = summarize(cell.method, records, cell.run.config.local.lr, shown=shown)
         on_test = num_rates[cell.method] > 1 and not by_validation
         number = shown["round"] if by_validation else None
-        result = replace(result, chosen_round=number, mark=CHOSEN_ON_TEST if on_test else "")
+        mark = CHOSEN_ON_TEST if on_test else ""
+        result = replace(result, chosen_round=number, mark=mark, version=read_version(cell.run.folder))
         lines.append((result, _goodness(score, shown)))
-    for records in runs.values():
+    for cell, records in runs.items():
         if not any(key.startswith("init/") for key in records[0]):  # no adapter has changed the model yet
-            lines.append((summarize("zero-shot", records[:1], None), _goodness(score, records[0])))
+            untrained = replace(summarize("zero-shot", records[:1], None), version=read_version(cell.run.folder))
+            lines.append((untrained, _goodness(score, records[0])))
             break
     return [result for result, _ in sorted(lines, key=lambda line: line[1], reverse=True)]
 

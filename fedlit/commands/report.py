@@ -1,7 +1,8 @@
 """The table of a sweep, or of run folders: our scores over seeds, beside the published ones where there are any.
 
-It writes table.md, table.tex (booktabs), table.csv, wilcoxon.csv and figures as PDF and PNG. Nothing is trained: runs
-that are missing are dashes, runs that are not done are marked. Of a sweep, key=value picks cells as for 'fedlit sweep'.
+It writes table.md, table.tex (booktabs), table.csv, the tests and statistics over draws of the partition (wilcoxon.csv,
+differences.csv, shares.csv, examples.csv, statistics.tex) and figures as PDF and PNG. Nothing is trained: runs that are
+missing are dashes, runs that are not done are marked. Of a sweep, key=value picks cells as for 'fedlit sweep'.
 """
 
 import argparse
@@ -37,6 +38,12 @@ def main(words: Sequence[str]) -> int:
         help="show the best value of this axis only, such as local.lr, chosen on validation over seeds in the round "
         "that is shown; may be repeated (default: 'best' in the sweep's file; none: all values)",
     )
+    parser.add_argument(
+        "--reference",
+        default="",
+        metavar="METHOD",
+        help="the method that all are compared with over draws, beside the best (default: fedit, or the first)",
+    )
     parser.add_argument("--no-figures", action="store_true", help="tables only")
     return without_traceback(lambda: _report(parser.parse(words)))
 
@@ -67,7 +74,12 @@ def _report(options: argparse.Namespace) -> int:
     folder = options.output or collection.folder / "report"
     with writing(folder, "--output"):
         text = write_report(
-            collection, folder, scores=options.score, which=options.round, figures=not options.no_figures
+            collection,
+            folder,
+            scores=options.score,
+            which=options.round,
+            reference=options.reference,
+            figures=not options.no_figures,
         )
     print(text)
     print(folder)

@@ -5,13 +5,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fedlit.config.keys import as_argument
+from fedlit.config.keys import as_argument, short_name
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by dotted key, or by group: `{"model": "roberta-base", "num_rounds": 50}`."""
 
 Axis: TypeAlias = tuple[Settings, ...]
 Grid: TypeAlias = tuple[Axis, ...]
+
+SEED, DRAW = "seed", "partition.seed"
+REPEATS = (SEED, DRAW)
+"""Keys whose values repeat a setting: other trainings, and other draws of the rows; no methods and no conditions."""
 
 
 def single(settings: Settings) -> Grid:
@@ -84,14 +88,14 @@ def cell_names(cells: Sequence[Settings], keys: Sequence[str]) -> list[str]:
 
 
 def cell_name(settings: Settings, keys: Sequence[str]) -> str:
-    """Return `roberta-base-lora_rank4-seed0`: texts as they stand, other values after the last part of their key."""
+    """Return `roberta-base-lora_rank4-seed0`: texts as they stand, other values after the short name of their key."""
     return "-".join(_part(settings, key) for key in keys if key in settings)
 
 
 def _part(settings: Settings, key: str) -> str:
     if key not in settings:
         return ""
-    value, leaf = settings[key], key.rsplit(".", maxsplit=1)[-1]
+    value, leaf = settings[key], short_name(key)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     text = str(value) if isinstance(value, str) else f"{leaf}{'' if is_number else '-'}{as_argument(value)}"
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")

@@ -103,6 +103,11 @@ def nearest(value: object, valid: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
+def short_name(key: str) -> str:
+    """Return what a key is called in names and tables: its last part, or `draw` for the seed of the partition."""
+    return "draw" if key == "partition.seed" else key.rsplit(".", maxsplit=1)[-1]
+
+
 def show(value: Any) -> str:
     """Write a value on one line for a person; of a long one the beginning."""
     if isinstance(value, str) and value and value.isprintable() and value == value.strip() and value != "null":

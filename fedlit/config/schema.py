@@ -124,7 +124,8 @@ class PartitionConfig:
     column's values), `files` (each file a client), `topics` (texts clustered, then as dirichlet), `iid` (if
     data.label=null), `file` (row numbers), `given` (rows of each client, given to `fedlit.run`), or a plugin's"""
     seed: int | None = option(None, range=SEED)
-    """root of the streams that sample and deal the rows, where it is not the run's seed; null for that"""
+    """root of the streams that sample and deal the rows and choose those that are scored, where it is not the run's
+    seed; null for that"""
     alpha: float = option(0.1, range=POSITIVE)
     """concentration of the Dirichlet distribution of dirichlet, quantity and topics: small is skewed, large is alike"""
     column: str | None = None

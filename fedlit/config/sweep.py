@@ -32,7 +32,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fedlit.config.cells import Cell, Sweep
-from fedlit.config.grid import Axis, Grid, Settings, cell_name, combinations, is_part, single, values_by_key, written
+from fedlit.config.grid import (
+    REPEATS,
+    Axis,
+    Grid,
+    Settings,
+    cell_name,
+    combinations,
+    is_part,
+    single,
+    values_by_key,
+    written,
+)
 from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_key
 from fedlit.config.layers import SWEEP_MARKS
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, list_choices, read_choice
@@ -231,7 +242,7 @@ def _version(content: Mapping[str, Any], origin: str) -> int:
 
 def _require_best(sweep: Sweep) -> None:
     """Refuse an axis to choose on that has nothing to choose from."""
-    known = {key: values for key, values in values_by_key([*sweep.grids, *sweep.extra]).items() if key != "seed"}
+    known = {key: values for key, values in values_by_key([*sweep.grids, *sweep.extra]).items() if key not in REPEATS}
     for axis in sweep.best:
         if len(known.get(axis, ())) < 2:
             raise UserError(

@@ -82,13 +82,15 @@ class Batch:
 
     token_ids (n, T), padded on the right, without a mask: nothing of a causal model looks to the right.
     label_positions (L,) are flat indices into n x T of the positions whose *next* token is a label, label_ids (L,)
-    those next tokens, in row order; num_labels counts them by row.
+    those next tokens, in row order; num_labels counts them by row. input_ends: the place of each row's last token of
+    the prompt.
     """
 
     token_ids: Tensor
     label_positions: Tensor
     label_ids: Tensor
     num_labels: tuple[int, ...]
+    input_ends: tuple[int, ...] = ()
 
     @property
     def num_targets(self) -> int:
@@ -102,6 +104,7 @@ class Batch:
             label_positions=self.label_positions.to(device, non_blocking=True),
             label_ids=self.label_ids.to(device, non_blocking=True),
             num_labels=self.num_labels,
+            input_ends=self.input_ends,
         )
 
 
@@ -141,6 +144,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, loss_on: str) -> Batch:
         label_positions=torch.tensor(positions, dtype=torch.int64),
         label_ids=torch.tensor(labels, dtype=torch.int64),
         num_labels=tuple(counts),
+        input_ends=tuple(max(example.num_prompt_tokens, 1) - 1 for example in examples),
     )
 
 
@@ -153,6 +157,7 @@ def join(batches: Sequence[Batch], pad_id: int) -> Batch:
         label_positions=torch.cat([_moved(batch, start, width) for batch, start in zip(batches, starts, strict=False)]),
         label_ids=torch.cat([batch.label_ids for batch in batches]),
         num_labels=tuple(count for batch in batches for count in batch.num_labels),
+        input_ends=tuple(end for batch in batches for end in batch.input_ends),
     )
 
 

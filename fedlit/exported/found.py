@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedlit.cards.files import PAIR
 from fedlit.config import RunConfig, load_yaml
 from fedlit.errors import UserError
 from fedlit.outside.loading import load_plugins
@@ -14,9 +15,9 @@ from fedlit.store.status import read_status
 class Result:
     """What a run has exported.
 
-    run: its folder. config: its configuration. folder: a PEFT adapter or a whole model. client_id: whose it is, where
-    every client has its own; None for the server's. unfinished: the run has not got there, and `folder` does not count:
-    its newest checkpoint does (`fedlit.exported.unfinished`).
+    run: its folder. config: its configuration. folder: a PEFT adapter, two and their gate, or a whole model.
+    client_id: whose it is, where every client has its own; None for the server's. unfinished: the run has not got
+    there, and `folder` does not count: its newest checkpoint does (`fedlit.exported.unfinished`).
     """
 
     run: Path
@@ -29,6 +30,11 @@ class Result:
     def is_adapter(self) -> bool:
         """Whether it is a PEFT adapter, which needs the run's backbone; else a whole model."""
         return (self.folder / "adapter_config.json").is_file()
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it is two LoRAs and what weighs them, which need the run's backbone and this package."""
+        return (self.folder / PAIR).is_file()
 
 
 def find_result(run: Path, *, unfinished: bool = False, client_id: int | None = None) -> Result:
@@ -88,6 +94,6 @@ def _folder(run: Path, client_id: int | None) -> Path:
             f"{run} has a result for each client ({len(ids)} of them), as every client's model is its own; choose one "
             f"with --client, such as --client={ids[0]}"
         )
-    if not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+    if not any((folder / name).is_file() for name in ("adapter_config.json", PAIR, "config.json")):
         raise UserError(f"{run} has no result ({folder} is missing or empty); run it to its end")
     return folder

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from fedlit.adapters.pair_files import load_pair
 from fedlit.adapters.peft_files import load_peft_adapter
+from fedlit.cards.files import PAIR
 from fedlit.data.json_files import read_json_file
 from fedlit.errors import UserError
 from fedlit.exported.found import Result
@@ -18,7 +20,8 @@ def load_base(result: Result) -> Backbone:
     model = result.config.model
     if (result.folder / "tokenizer_config.json").is_file():
         model = replace(model, tokenizer=str(result.folder.absolute()))
-    return load_backbone(model, _purpose(result, {}))
+    described = json.loads((result.folder / PAIR).read_bytes()) if result.is_pair else {}
+    return load_backbone(model, _purpose(result, described))
 
 
 def load_whole(result: Result, *, dtype: str | None = None) -> Backbone:
@@ -43,9 +46,12 @@ def load_whole(result: Result, *, dtype: str | None = None) -> Backbone:
 
 def load_model(result: Result) -> Backbone:
     """Return the run's model with its result in it: whole, or the backbone with peft's layers around it."""
-    if not result.is_adapter:
+    if not (result.is_adapter or result.is_pair):
         return load_whole(result)
     backbone = load_base(result)
+    if result.is_pair:
+        load_pair(backbone.model, result.folder)
+        return backbone
     load_peft_adapter(backbone.model, result.folder)
     backbone.model.requires_grad_(False)
     return backbone

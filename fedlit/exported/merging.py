@@ -47,6 +47,11 @@ def merge_result(result: Result, output: Path, dtype: str | None = None) -> Merg
     Raises:
         UserError: `output` exists, the backbone cannot be loaded, or a weight does not fit into `dtype`.
     """
+    if result.is_pair:
+        raise UserError(
+            f"{result.folder} holds two LoRAs that are weighed by what the model sees, which no weight can be; load it "
+            "with fedlit.adapters.pair_files.load_pair"
+        )
     if result.config.model.quantization is not None and result.is_adapter:
         raise UserError(
             f"{result.run} ran on a backbone in 4 bits, to which nothing can be added; load {result.folder} with peft"

@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, and not in its __all__
 
-from fedlit.cards.files import ADAPTER, CARD, FACTS, Facts, adapter_ranks, as_json, read_facts
+from fedlit.cards.files import ADAPTER, CARD, FACTS, PAIR, Facts, adapter_ranks, as_json, read_facts
 from fedlit.cards.text import card_text
 from fedlit.errors import UserError
 from fedlit.exported.found import Result
@@ -112,7 +112,7 @@ def prepare(folder: Path, repo_id: str, run: Path, *, base_model: str | None = N
     described = _with_base(folder, facts, base_model)
     files |= {name: as_json(content).encode() for name, content in described.items()}
     told: Facts = described.get(FACTS, facts)
-    files[CARD] = card_text(told, ranks=adapter_ranks(folder), name=repo_id).encode()
+    files[CARD] = card_text(told, ranks=adapter_ranks(folder), name=repo_id, is_pair=(folder / PAIR).is_file()).encode()
     upload = Upload(repo_id=repo_id, folder=folder, files=dict(sorted(files.items())))
     _require_no_secrets(upload, run)
     return upload

@@ -31,7 +31,8 @@ KINDS: Mapping[str, Kind] = {
         needs=("adapter", "optimizer", "rule", "transforms", "pooled", "defaults", "help"),
         own=(
             *("fedit", "ffa_lora", "fedsa_lora", "flexlora", "fedex_lora", "scl", "fedftg", "full", "flora", "fedsvd"),
-            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
+            *("rolora", "fedrot_lora", "hetlora", "fed_sb", "florist", "fedmomentum", "lora_fair", "ravan", "fedask"),
+            *("feddpa", "fedalt", "la_lora", "fedgalore", "centralized", "local_only"),
         ),
     ),
     "adapter": Kind(
@@ -41,10 +42,11 @@ KINDS: Mapping[str, Kind] = {
         needs=(
             *("attach", "shared", "merged", "private", "fixed", "layers", "turn", "set_rank"),
             *("sends", "receives", "client_ranks", "needs_autocast", "looks_at_rows"),
+            *("takes_turns_by_step", "turn_of_step", "smooths", "smoothed_along"),
         ),
         own=(
             *("lora", "lora_train_b", "lora_share_a", "lora_train_b_receive_a", "lora_alternate", "lora_core"),
-            *("scl", "dense"),
+            *("lora_alternate_steps", "lora_heads", "lora_dual", "lora_rest", "scl", "dense"),
         ),
     ),
     "optimizer": Kind(
@@ -52,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
         options="method",
         base="LocalOptimizer",
         needs=("build", "num_state_scalars"),
-        own=("adamw", "sgd", "galore"),
+        own=("adamw", "sgd", "galore", "galore_shared"),
     ),
     "rule": Kind(
         keys=("method.rule",),
@@ -62,14 +64,17 @@ KINDS: Mapping[str, Kind] = {
             *("__call__", "local_parts", "begin", "start", "traffic", "num_sums"),
             *("needs", "sets", "averages", "stacks", "asks_again", "folds", "mixes_ranks"),
         ),
-        own=("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "none"),
+        own=(
+            *("fedavg", "flexlora", "fedex_lora", "flora", "fedsvd", "florist", "fedmomentum", "lora_fair"),
+            *("fedask", "fedalt", "none"),
+        ),
     ),
     "transform": Kind(
         keys=("method.transforms",),
         options="method",
         base="Transform",
         needs=("on_client", "on_server", "start", "needs", "mixes_ranks"),
-        own=("rank_scaling", "rank_padding", "rotation"),
+        own=("rank_scaling", "rank_padding", "rotation", "scaled_heads"),
     ),
     "sampling": Kind(
         keys=("cohort.sampling",),

@@ -22,10 +22,13 @@ class Start:
 
     groups: the tensors that travel, as this client takes them up.
     offsets: by layer name, what this client's frozen weight has more than the server's; empty for most rules.
+    own_share: weight (a scalar) that this client's own tensors have in the mean that it receives, for a client that
+    takes them out again; None for most rules.
     """
 
     groups: Payload
     offsets: Mapping[str, LowRank] = field(default_factory=dict)
+    own_share: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,11 +105,13 @@ class Trainer(ABC):
 class LocalRound:
     """What a part of local training sees of one client's round.
 
-    parameters: the trained tensors that travel, by name, live. optimizer: of this round. start: what the server sent.
+    parameters: the trained tensors that travel, by name, live. trained: with them those that stay with the client.
+    optimizer: of this round. start: what the server sent.
     kept: what this part kept for the client. plan: of the round. num_steps, lr: of the round's local steps.
     """
 
     parameters: Mapping[str, nn.Parameter]
+    trained: Mapping[str, nn.Parameter]
     optimizer: Optimizer
     start: Start
     kept: Mapping[str, Tensor]

@@ -289,10 +289,10 @@ class Federation:
 
     def load_client(self, client_id: int) -> None:
         """Put a client's private tensors into the model."""
-        self.host.load_private((self.clients or {})[client_id].private)
+        self.host.load_model_of(self.server, client_id, (self.clients or {})[client_id].private)
 
     def _loaded_together(self, client_ids: Sequence[int]) -> AbstractContextManager[None]:
-        return self.host.models_of([(self.clients or {})[client_id].private for client_id in client_ids])
+        return self.host.models_of(self.server, {each: (self.clients or {})[each].private for each in client_ids})
 
     def export(self) -> None:
         """Write the result; one a client, in folders of their own, where tensors are private.

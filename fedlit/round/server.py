@@ -30,6 +30,7 @@ class ServerState:
     Not part of a checkpoint:
     layers: the LoRA layers behind the shared tensors; empty for other adapters.
     folded: what the last round changed in that, by layer name, to the last bit.
+    folded_ranks: the rank of what the last round folded, by layer name, of a rule that chose it by what clients sent.
     """
 
     round_idx: int = 0
@@ -39,6 +40,7 @@ class ServerState:
     clients: TensorDict = field(default_factory=dict, metadata=_PERSISTENT)
     layers: tuple[LoraLayer, ...] = ()
     folded: Mapping[str, LowRank] = field(default_factory=dict)
+    folded_ranks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def part_names(cls) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class ServerStep:
         still.
         """
         if cohort.is_idle:
-            return replace(before, round_idx=before.round_idx + 1, folded={})
+            return replace(before, round_idx=before.round_idx + 1, folded={}, folded_ranks={})
         after = self.rule(cohort, before)
         self._require_same_tensors(before, after)
         if self.options.optimizer != "none":

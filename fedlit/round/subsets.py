@@ -1,14 +1,19 @@
 """Which examples of a set are scored, and which clients: fixed random subsets, the same in every round and process."""
 
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from fedlit.seeding import numpy_generator
-from fedlit.tasks import ExampleT
+
+T = TypeVar("T")
+
+VALIDATION_STREAM = "evaluation_of_validation"
+"""The stream by which `fixed_subset` cuts down a validation set."""
 
 
 def fixed_subset(
-    examples: Sequence[ExampleT], max_examples: int | None, seed: int, client_id: int = -1, purpose: str = "evaluation"
-) -> list[ExampleT]:
+    examples: Sequence[T], max_examples: int | None, seed: int, client_id: int = -1, purpose: str = "evaluation"
+) -> list[T]:
     """Return a random subset of at most `max_examples`, the same in every round and in every process, in the given
     order; of a client's own part, its `client_id` is part of the stream's name, and a validation set has another
     `purpose`.

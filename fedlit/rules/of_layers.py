@@ -10,7 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.low_rank import LowRank, rank_of_energy
 from fedlit.algebra.mean_products import mean_residual
 from fedlit.errors import UserError
 from fedlit.rules.factors import Factors, mean_change
@@ -51,7 +51,7 @@ def flexlora(
     """
     mean = mean_change(terms, shares)
     if energy is not None:
-        rank = _rank_of_energy(mean.singular_values(), energy)
+        rank = max(1, int(rank_of_energy(mean.singular_values(), energy, mean.shape)))  # an adapter has one at least
     elif rank is None:
         rank = max(term.rank for term in terms)
     return _as_factors(mean.truncated(rank))
@@ -112,9 +112,3 @@ def _require_alike(terms: Sequence[Factors]) -> None:
             raise UserError(
                 f"needs equal {what}, which are {values[0]:g} and {other:g}; give flexlora, flora or hetlora"
             )
-
-
-def _rank_of_energy(values: Tensor, energy: float) -> int:
-    """Return the smallest rank of at least 1 that keeps a share of the squared singular values (k,), descending."""
-    kept = values.square().cumsum(0)
-    return min(len(values), 1 + int((kept < energy * kept[-1]).sum())) if len(values) else 1

@@ -1,10 +1,11 @@
 """Tests of all comparisons of one table at once, which can speak where Holm's correction cannot.
 
 A sign-flip p-value of n pairs is at least 2 / 2^n. With 15 methods there are 105 comparisons, and Holm's first step
-asks for 0.05 / 105: with less than 13 draws nothing passes, however large the gap (`min_pairs(0.05 / 105)`). The test of
-P. H. Westfall and S. S. Young ("Resampling-Based Multiple Testing", 1993; stepping down) flips each draw's sign in all comparisons
-together and asks how often the largest of them is as large as the one seen; its smallest p-value is 2 / 2^n again,
-however many comparisons there are. It holds the chance of any false finding where differences are symmetric together.
+asks for 0.05 / 105: below 13 draws nothing passes, however large the gap (`min_pairs(0.05 / 105)`). The test of P. H.
+Westfall and S. S. Young ("Resampling-Based Multiple Testing", 1993) flips the signs of a draw in all comparisons
+together, and asks how often the largest of them is as large as the one seen, then the same of all but the largest:
+its smallest p-value is 2 / 2^n again, however many comparisons there are. It bounds the chance of any false finding
+where the differences of a draw are together as likely as their mirror image.
 """
 
 from typing import Any
@@ -42,10 +43,11 @@ def step_down_p(
         return [None] * num_comparisons
     values = np.where(np.abs(values) <= rounding, 0.0, values)
     sizes = np.sqrt(np.sum(values**2, axis=0))
-    values = values / np.where(sizes > 0, sizes, 1.0)
+    sizes[sizes == 0] = 1.0
+    values = values / sizes
     seen = np.abs(values.sum(axis=0))
     order = np.argsort(-seen, kind="stable")
-    least = seen[order] - 1e-12 - rounding
+    least = (seen - 1e-12 - num_pairs * rounding / sizes)[order]
     count = np.zeros(num_comparisons)
     signs = _patterns(num_pairs, seed)
     for part in np.array_split(signs, max(1, len(signs) * num_comparisons // 1_000_000)):
@@ -67,4 +69,5 @@ def _patterns(num_pairs: int, seed: int) -> npt.NDArray[np.float64]:
         bits = (numbers[:, None] >> np.arange(num_pairs)) & 1
     else:
         bits = numpy_generator(seed, "statistics/family").integers(0, 2, size=(NUM_FAMILY_FLIPS, num_pairs))
-    return 1.0 - 2.0 * bits
+    signs: npt.NDArray[np.float64] = np.where(bits == 1, -1.0, 1.0)
+    return signs

@@ -3,6 +3,7 @@
 Differences of two methods are over draws of the partition, each the mean over its seeds, as in `paired`.
 """
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +48,7 @@ def draws_needed(differences: Sequence[float], *, power: float = 0.8, alpha: flo
     """Return how many draws the two-sided paired test needs to find a gap as large as the observed one.
 
     The least n whose test at `alpha` finds a true gap of the mean of `differences`, with their standard deviation, with
-    probability `power` (`test_power`). None where the gap is zero, and below two differences. At most MAX_DRAWS, which
+    probability `power` (`power_of`). None where the gap is zero, and below two differences. At most MAX_DRAWS, which
     then means "or more". The gap is taken as it was observed: if it is larger than the true one by chance, more draws
     are needed than this says.
     """
@@ -59,9 +60,10 @@ def draws_needed(differences: Sequence[float], *, power: float = 0.8, alpha: flo
     fewest = min_pairs(alpha)
     if std == 0:
         return fewest
-    candidates = np.arange(fewest, MAX_DRAWS)
-    enough = candidates[test_power(abs(mean) / std, candidates, alpha=alpha) >= power]
-    return int(enough[0]) if len(enough) else MAX_DRAWS
+    candidates = range(fewest, MAX_DRAWS)  # power grows with the number of draws
+    return fewest + bisect.bisect_left(
+        candidates, power, key=lambda n: float(power_of(abs(mean) / std, n, alpha=alpha))
+    )
 
 
 def detectable_difference(
@@ -78,29 +80,30 @@ def detectable_difference(
     if std_of_differences == 0:
         return 0.0
     most = 1.0
-    while test_power(most, num_draws, alpha=alpha) < power:
+    while power_of(most, num_draws, alpha=alpha) < power:
         most *= 2
-    effect = optimize.brentq(lambda effect: float(test_power(effect, num_draws, alpha=alpha)) - power, 0.0, most)
+    effect = optimize.brentq(lambda effect: float(power_of(effect, num_draws, alpha=alpha)) - power, 0.0, most)
     return std_of_differences * float(effect)
 
 
-def test_power(effect: float, num_draws: Any, *, alpha: float = 0.05) -> Any:
+def power_of(effect: float, num_draws: Any, *, alpha: float = 0.05) -> Any:
     """Return the power of the two-sided paired test over `num_draws` draws (a number or an array of them).
 
-    effect: the true mean difference over its standard deviation between draws. Student's test by the noncentral t, at
-    the level that the sign-flip test has: with n pairs its p-values are multiples of 2 / 2^n, so that at 0.05 it has
-    0.031 with 6 pairs, 0.047 with 7. 0 where it can never reject.
+    effect: the true mean difference over its standard deviation between draws; differences are normal. Student's test
+    by the noncentral t, at the level that the sign-flip test has: with n pairs its p-values are multiples of 2 / 2^n,
+    so that at 0.05 it has 0.031 with 6 pairs, 0.047 with 7. Where only equal signs of all pairs are rejected (6 at
+    0.05), the power is the probability of these. 0 where it can never reject.
     """
     n = np.asarray(num_draws, dtype=np.float64)
     steps = 2.0 ** np.minimum(n - 1, 50)
-    level = np.floor(alpha * steps * (1 + 1e-9)) / steps
-    can_reject = level > 0
+    num_patterns = np.floor(alpha * steps * (1 + 1e-9))
     df = np.maximum(n - 1, 1)
-    critical = special.stdtrit(df, 1 - np.where(can_reject, level, alpha) / 2)
+    critical = special.stdtrit(df, 1 - np.where(num_patterns > 0, num_patterns / steps, alpha) / 2)
     center = effect * np.sqrt(n)
     # scipy gives nan where a probability is too small for it, below 1e-16.
     below, far_below = (np.nan_to_num(special.nctdtr(df, center, end)) for end in (critical, -critical))
-    return np.where(can_reject, 1 - below + far_below, 0.0)
+    equal_signs = special.ndtr(effect) ** n + special.ndtr(-effect) ** n
+    return np.where(num_patterns > 1, 1 - below + far_below, np.where(num_patterns == 1, equal_signs, 0.0))
 
 
 def _check(power: float, alpha: float) -> None:

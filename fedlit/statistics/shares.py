@@ -22,7 +22,7 @@ Intervals are generalised ones (S. Weerahandi, "Generalized confidence intervals
 its expectation is chi-squared, so what the expectations can be follows from what was seen; the methods' sum of squares
 is noncentral chi-squared, and its noncentrality is taken at a uniformly drawn level of its distribution function. They
 hold where effects are normal. Percentiles of a bootstrap over draws were tried and are far too short: with ten draws of
-normal effects they cover the draws' share in 85 % of tables, not 95 % (experiments/statistics/README.md).
+normal effects they cover the draws' share in 81 to 86 % of tables, not 95 % (experiments/statistics/README.md).
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.outside.record import PluginRecord, to_json
+from fedlit.store.task_version import KEY as VERSION
+from fedlit.store.task_version import TaskVersion
 
 ENVIRONMENT = "environment.json"
 
@@ -21,6 +23,11 @@ def stored_environment(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_version(folder: Path) -> TaskVersion | None:
+    """Return the task version that environment.json tells; None of a run that an older fedlit began."""
+    return TaskVersion.from_json(stored_environment(folder).get(VERSION))
 
 
 def environment(

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlit.adapters import Adapter
+from fedlit.adapters.lora_pair import LoraPair
+from fedlit.adapters.pair_files import write_pair
 from fedlit.adapters.peft_files import write_peft_adapter
 from fedlit.algebra.merging import merged_weights
 from fedlit.algebra.tensors import copy_into
@@ -67,7 +69,10 @@ def write_weights(
     layers = adapter.layers(model)
     server = replace(server, layers=layers)
     tensors = {name: parameter.data for name, parameter in model.named_parameters()}
-    if form == "adapter" and fits_peft(adapter, model, head):
+    if adapter.mixes_by_input:
+        assert form == "adapter" and isinstance(adapter, LoraPair)
+        write_pair(folder, adapter, model, dict(head or {}))
+    elif form == "adapter" and fits_peft(adapter, model, head):
         path = str(getattr(model, "name_or_path", ""))
         write_peft_adapter(folder, layers, tensors, server.changes(), backbone_path=path, client_id=client_id)
     else:

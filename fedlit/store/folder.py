@@ -31,6 +31,8 @@ from fedlit.store.partition import PARTITION, DamagedPartition, read_partition, 
 from fedlit.store.records import Record
 from fedlit.store.samples import NAME as SAMPLES
 from fedlit.store.samples import append_samples, samples_until
+from fedlit.store.task_version import KEY as VERSION
+from fedlit.store.task_version import TaskVersion
 
 
 def with_own_template(config: RunConfig, run: Path) -> RunConfig:
@@ -165,7 +167,7 @@ class RunFolder:
         except DamagedPartition:
             return None
 
-    def prepare(self, partition: Mapping[str, Any], device: str) -> None:
+    def prepare(self, partition: Mapping[str, Any], device: str, version: TaskVersion | None = None) -> None:
         """Write config.yaml, environment.json, partition.json and the chat template that was given unless the folder
         has them whole; a run that is given more rounds (`require_same_run`) gets their number into its config.yaml.
         """
@@ -173,7 +175,7 @@ class RunFolder:
         contents: dict[str, Callable[[], str]] = {
             # First of all, since a folder without it is taken for somebody else's.
             "config.yaml": lambda: to_yaml(self.config),
-            ENVIRONMENT: lambda: json.dumps(self._told_environment(device), indent=2) + "\n",
+            ENVIRONMENT: lambda: _environment_text(self._told_environment(device, version)),
             PARTITION: lambda: json.dumps(partition) + "\n",
         }
         template = given_template(self.config.data)
@@ -191,9 +193,27 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
         sync(self.path)
 
-    def _told_environment(self, device: str) -> dict[str, Any]:
+    def _told_environment(self, device: str, version: TaskVersion | None) -> dict[str, Any]:
         told = environment(device, plugin_records(self.config), described(self.config.data.scores or ()))
-        return {**told, "start": self._start} if self._start else told
+        start = {"start": self._start} if self._start else {}
+        return {**told, **start, **({} if version is None else {VERSION: version.to_json()})}
+
+    def version_notices(self, version: TaskVersion) -> list[str]:
+        """Return a line if the run goes on with another task version than it began with, which environment.json then
+        tells; a run that an older fedlit began stays without one.
+        """
+        content, done = stored_environment(self.path), self.records()[-1:]
+        before = TaskVersion.from_json(content.get(VERSION))
+        if before is None or (done and done[0]["round"] >= self.config.num_rounds):
+            return []
+        after = before.going_on(version)
+        if not (changed := before.differing(after)):
+            return []
+        write_atomically(self.path / ENVIRONMENT, _environment_text({**content, VERSION: after.to_json()}))
+        return [
+            f"{self.path} began with another task version ({', '.join(changed)}); tables will not compare its scores "
+            "with those of other runs"
+        ]
 
     def records(self) -> list[Record]:
         """Return the records so far."""
@@ -249,6 +269,10 @@ def _stored_config(path: Path) -> RunConfig:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not the configuration of a run; mend it, or move the folder away") from error
+
+
+def _environment_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def why_other_plugins(folder: Path, config: RunConfig) -> str | None:

@@ -181,6 +181,13 @@ class Task(ABC, Generic[ExampleT, BatchT]):
         """Return what the first record says of how the scores are made, by key; nothing unless there is a choice."""
         return {}
 
+    def protocol_parts(self) -> Mapping[str, Any]:
+        """Return what decides the meaning of the scores as plain values by name, none of what the model is trained by;
+        of a score alone under `metrics/<score>`. Runs that differ in a part are not compared in the scores that it
+        matters for (`fedlit.lab.analysis.versions`).
+        """
+        return {}
+
     @abstractmethod
     def evaluate(
         self, model: nn.Module, examples: Sequence[ExampleT], metrics: Mapping[str, Metric], device: torch.device

@@ -58,6 +58,13 @@ class StopTexts:
         return torch.tensor(done, device=input_ids.device)
 
 
+def decoding_parts(settings: EvalConfig) -> dict[str, Any]:
+    """Return how a response is generated, as parts of a task's protocol; what has no effect is left out."""
+    told = {"num_beams": settings.num_beams, "no_repeat_ngram_size": settings.no_repeat_ngram_size}
+    beams = {"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}
+    return {"max_new_tokens": settings.max_new_tokens, "decoding": {**told, **beams, "stop": list(settings.stop)}}
+
+
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     """Return the text up to the first place at which one of the stop texts begins."""
     return text[: min((place for place in map(text.find, stop) if place >= 0), default=len(text))]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedlit.data.collation import Batch, Example, collate
+from fedlit.models.input_ends import telling_input_ends
 from fedlit.models.packing import nothing_packed
 from fedlit.tasks.precision import at_least_float32
 
@@ -44,7 +45,7 @@ def label_logits(model: nn.Module, batch: Batch) -> Tensor:
     Without a mask: what is padded stands after a row's last token, which sees only what is before it. With one,
     transformers reads from the device in every forward pass whether anything is padded.
     """
-    with project_only(model, batch.label_positions), nothing_packed():
+    with project_only(model, batch.label_positions), nothing_packed(), telling_input_ends(batch.input_ends):
         output = model(input_ids=batch.token_ids, use_cache=False)
     return at_least_float32(output.logits.squeeze(0))
 

@@ -1,6 +1,7 @@
 """Which scores each protocol of evaluation computes, and the metrics behind their names."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torchmetrics import Metric
 
@@ -80,6 +81,22 @@ def signatures(data: DataConfig, protocol: str) -> dict[str, str]:
     compare_texts = {*TEXT_SCORES, *FORCED_SCORES}
     made = {name: make_metric(name, data) for name in computed_scores(data, protocol) if name in compare_texts}
     return {f"eval/signature/{name}": str(metric.signature) for name, metric in made.items()}
+
+
+def score_settings(data: DataConfig, protocol: str) -> dict[str, Any]:
+    """Return for each score, as `metrics/<score>`, the settings of its own, its signature among them."""
+    told: dict[str, Any] = {}
+    for name in computed_scores(data, protocol):
+        settings: dict[str, Any] = {}
+        if name in registered("score"):
+            settings["options"] = data.score_options
+        elif name in TEXT_SCORES:
+            settings["signature"] = str(make_metric(name, data).signature)
+        else:
+            settings["options"] = data.options
+            settings["answer"] = data.answer if name == "exact_match" else None
+        told[f"metrics/{name}"] = settings
+    return told
 
 
 def update_texts(

@@ -33,6 +33,8 @@ CASES: dict[str, list[str]] = {
     "a server optimizer": ["method=fedit", "server.optimizer=fedadam", "server.lr=0.01"],
     "three sums": ["method=fedex_lora", "method.aggregate_by=sums", "method.sketch_width=8"],
     "products": ["method=flexlora", "method.aggregate_by=sums", "method.sketch_width=8"],
+    "products by energy": ["method=florist", "method.aggregate_by=sums", "method.sketch_width=8"],
+    "means and what they miss": ["method=lora_fair", "method.aggregate_by=sums"],
     "a norm that adapts": ["method=fedit", "privacy.clip_quantile=0.5", "privacy.clip_count_noise=2"],
 }
 

@@ -124,6 +124,9 @@ def test_a_factor_that_does_not_train_gets_no_noise(builder: Builder) -> None:
         ["method=fed_sb", "method.init=weights"],
         ["method=fedsa_lora"],
         ["method=scl"],
+        ["method=ravan"],
+        ["method=fedask"],
+        ["method=fedask", "method.adapter=lora_train_b_receive_a"],
     ],
 )
 def test_recipes_of_sums_run_under_it(builder: Builder, options: Sequence[str]) -> None:

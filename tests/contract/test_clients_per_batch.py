@@ -24,9 +24,11 @@ TOLERANCE = 1e-10
 BASE = ("num_clients=5", "partition.alpha=0.5")
 UNEQUAL = ("partition.name=quantity", "partition.alpha=1", "partition.min_test_rows=1", "local.steps=null")
 """Clients of 1 to 14 steps."""
-DENSE = ("full", "fedftg")
+DENSE = ("full", "fedftg", "fedgalore")
 """They train the backbone's own weights."""
-REFACTORED = ("flexlora",)
+OWN_STEPS = ("feddpa",)
+"""They take two passes a step."""
+REFACTORED = ("flexlora", "fedask")
 """Their factors are singular vectors, whose signs the last bit decides: the product is compared."""
 
 
@@ -70,7 +72,7 @@ def assert_same_run(one: Federation, other: Federation) -> None:
 @pytest.mark.parametrize("recipe", on_push())
 def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, recipe: str) -> None:
     """Five clients in groups of three: the last group has two."""
-    if recipe in DENSE:
+    if recipe in (*DENSE, *OWN_STEPS):
         pytest.skip("refused: see test_what_cannot_share_a_pass_is_refused")
     options = [f"method={recipe}", *BASE]
     one, three = builder.run("one", *options), builder.run("three", *options, "local.clients_per_batch=3")
@@ -130,6 +132,22 @@ def test_every_recipe_ends_where_it_ends_one_after_the_other(builder: Builder, r
         ),
         pytest.param(["method=local_only", "eval.protocol=teacher_forced", "eval.batch_size=2"], id="teacher forcing"),
         pytest.param(["method=rolora", "local.optimizer_state=keep", "num_rounds=3"], id="turns with kept moments"),
+        pytest.param(
+            [*UNEQUAL, "method=ravan", "local.epochs=1", "local.batch_size=3", "local.max_grad_norm=0.01"],
+            id="heads of unequal clients",
+        ),
+        pytest.param(["method=ravan", "method.rule=none", "eval.batch_size=2"], id="heads of one's own"),
+        pytest.param(
+            ["method=la_lora", "local.steps=3", "local.weight_decay=0.3", "local.optimizer_state=keep"],
+            id="turns by step",
+        ),
+        pytest.param(
+            [
+                *("method=la_lora", "method.low_pass=false", *UNEQUAL, "local.epochs=1", "local.batch_size=3"),
+                *("local.optimizer_state=keep", "local.weight_decay=0.3"),
+            ],
+            id="turns by step of unequal clients, stepped as one",
+        ),
     ],
 )
 def test_whatever_takes_part_is_each_clients_own(builder: Builder, options: list[str]) -> None:
@@ -201,6 +219,8 @@ def test_the_guard_sees_another_clients_rows(builder: Builder, monkeypatch: pyte
     [
         (["method=full"], "method.name=full trains weights of the backbone itself"),
         (["method=fedftg"], "method.name=fedftg trains weights of the backbone itself"),
+        (["method=feddpa"], "method.name=feddpa has local steps of its own, which one client at a time can take"),
+        (["method=fedgalore"], "method.name=fedgalore trains weights of the backbone itself"),
         (["method=fedex_lora", "method.assignment=keep"], "each client has frozen weights of its own"),
         (["model.gradient_checkpointing=true", "method.lora_dropout=0.1"], "would draw other numbers"),
     ],
@@ -214,7 +234,7 @@ def test_what_cannot_share_a_pass_is_refused(builder: Builder, options: list[str
 
 
 def test_every_recipe_is_tried_or_refused() -> None:
-    assert set(DENSE) < set(RECIPES)
+    assert {*DENSE, *OWN_STEPS} < set(RECIPES)
 
 
 class SpoiledLosses(CausalLM):

@@ -36,6 +36,8 @@ RULES = {
     "reinitialize": ["method=fedex_lora", "method.assignment=reinitialize"],
     "keep": ["method=fedex_lora", "method.assignment=keep"],
     "flora": ["method=flora"],
+    "florist": ["method=florist", "method.energy_threshold=1"],
+    "fedmomentum": ["method=fedmomentum", "method.energy_threshold=1"],
 }
 EXACT = [rule for rule in RULES if rule != "fedit"]
 COMMON = [

@@ -18,7 +18,9 @@ from tiny_federations import ROWS, Builder, assert_equal, leaves, results
 
 from fedlit.client.per_example.recording import Rows
 from fedlit.client.trainers.example import ExampleTrainer
+from fedlit.config import load_config
 from fedlit.errors import UserError
+from fedlit.methods import build_method
 from fedlit.round.loop import Federation
 
 BASE = ("privacy.unit=example", "privacy.clip_norm=0.5", "privacy.noise_multiplier=0.8")
@@ -33,6 +35,10 @@ def builder(tmp_path: Path) -> Builder:
 @pytest.mark.parametrize("recipe", on_push())
 def test_every_recipe_trains_by_noisy_steps(builder: Builder, recipe: str) -> None:
     options = [f"method={recipe}", *BASE, *(["method.init=random"] if recipe == "fed_sb" else [])]
+    if build_method(load_config([f"method={recipe}"])).adapter.has_own_steps:
+        with pytest.raises(UserError, match=r"method\.adapter=lora_dual has steps of its own"):
+            builder("one", *options)
+        return
     federation = builder.run("one", *options)
     assert isinstance(federation.trainer, ExampleTrainer)
     assert all(tensor.isfinite().all() for _, tensor in leaves(results(federation)))

@@ -38,17 +38,32 @@ says. One wait of a client would be best, and a row by layer has no place in a t
 """
 EVALUATES = ("metrics/", "tasks/", "round/evaluation.py", "round/examples.py")
 """Places that read scores, answers and losses: as often as there are batches and new tokens."""
-_GALORE = {"client/optimizers/galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
+_GALORE = {"client/optimizers/savable_galore.py:step": "an SVD of each matrix as often as its subspace is renewed"}
 _PRIVATE = {"algebra/tensors.py:snapshot": "what a client begins with, once in a run"}
 _TRANSFORMED = {"round/cohort.py:require_summable": "the largest number that a client sends after a transform"}
+_TRUNCATED = {
+    "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
+    "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
+}
+_CUT = {
+    **_TRUNCATED,
+    "algebra/low_rank.py:svd": "CUDA's SVD reads if it converged",
+    "algebra/together.py:ranks_of_energy": "CUDA's SVD reads if it converged",
+    "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors",
+}
 ALSO = {
     "fedftg": _GALORE,
-    "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
-    "flexlora": {
-        **_TRANSFORMED,
-        "algebra/leading.py:_projected": "CUDA's SVD reads if it converged",
-        "algebra/leading.py:leading_of_factors": "CUDA's eigh reads if it converged, twice a layer",
+    "fedgalore": {
+        "client/optimizers/shared_galore.py:heard": "an SVD of each matrix as often as its subspace is renewed",
+        "client/optimizers/shared_moments.py:begin": "whose second moments are known, once a client",
     },
+    "fedex_lora": {"algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
+    "fedmomentum": _CUT,
+    "florist": {**_TRANSFORMED, **_CUT},
+    "lora_fair": {"round/rules/lora_fair.py:__call__": "an SVD of the mean A of each layer"},
+    "flexlora": {**_TRANSFORMED, **_TRUNCATED},
+    "fedask": {"round/cohort.py:require_summable": "the largest number of a client in each of two sums", **_TRUNCATED},
+    "ravan": _TRANSFORMED,
     "flora": {**_TRANSFORMED, "algebra/together.py:_least_rank": "whether what is folded has outgrown its factors"},
     "hetlora": _TRANSFORMED,
     "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},
@@ -57,10 +72,12 @@ ALSO = {
         "round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client",
     },
     "fedsa_lora": _PRIVATE,
+    "feddpa": _PRIVATE,
+    "fedalt": _PRIVATE,
     "local_only": _PRIVATE,
 }
 """Further places of single recipes."""
-IN_STEPS = {"fedftg": _GALORE.keys()}
+IN_STEPS = {"fedftg": _GALORE.keys(), "fedgalore": {"client/optimizers/shared_galore.py:heard"}}
 """The places that wait between local steps: of the recipes that are not here there are none."""
 
 

@@ -36,7 +36,7 @@ PARTS = {
         "eval.on=both",
     ],
 }
-GALORE = {"client/optimizers/galore.py:step"}
+GALORE = {"client/optimizers/savable_galore.py:step"}
 
 
 @pytest.mark.parametrize("arguments", PARTS.values(), ids=PARTS.keys())

@@ -97,6 +97,7 @@ RECIPES = {
     "fedex_lora": ["method=fedex_lora"],
     "flora": ["method=flora"],
     "fed_sb": ["method=fed_sb", "method.lora_rank=2"],
+    "ravan": ["method=ravan", "method.lora_rank=2", "method.num_heads=2", "local.lr=0.1"],
     "dense": ["method=full", "model.dtype=float32"],
 }
 

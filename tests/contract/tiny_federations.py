@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedlit import assembly, planning
+from fedlit.adapters.pair_files import MIXING, load_pair
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
 from fedlit.inputs import Inputs
@@ -159,7 +160,9 @@ def logits(model: Any) -> Tensor:
 
 
 def load_result(folder: Path) -> Any:
-    """Load an exported result with peft or transformers alone."""
+    """Load an exported result with peft or transformers alone; two LoRAs and their gate as their card says."""
+    if (folder / MIXING).is_file():
+        return load_pair(packaged_backbone(ModelConfig()).model, folder)
     if (folder / "adapter_config.json").is_file():
         return PeftModel.from_pretrained(packaged_backbone(ModelConfig()).model, folder)
     return AutoModelForCausalLM.from_pretrained(folder)

@@ -39,6 +39,10 @@ VARIATIONS = {
     "fedit-scaffold": ["method=fedit", "method.optimizer=sgd", "local.scaffold=true", "cohort_size=2"],
     "fedit-fedadam": ["method=fedit", "server.optimizer=fedadam", "server.lr=0.01"],
     "rolora-fedavgm": ["method=rolora", "server.optimizer=fedavgm"],
+    "fedalt-keep": ["method=fedalt", "local.optimizer_state=keep", "cohort_size=2", "method.weighting=num_examples"],
+    "fedalt-masked": ["method=fedalt", "num_clients=5", "privacy.secure_aggregation=true"],
+    "feddpa-keep": ["method=feddpa", "local.optimizer_state=keep", "cohort_size=2"],
+    "feddpa-f": ["method=feddpa", "method.global_rounds=1", "cohort_size=2"],
     "fedsa_lora-keep": ["method=fedsa_lora", "local.optimizer_state=keep", "cohort_size=2"],
     "fedex_lora-keep": ["method=fedex_lora", "method.assignment=keep", "cohort_size=2"],
     "fedex_lora-reinitialize": ["method=fedex_lora", "method.assignment=reinitialize", "run.export=merged"],
@@ -47,12 +51,40 @@ VARIATIONS = {
     "flexlora-sums": ["method=flexlora", "method.aggregate_by=sums", "method.lora_rank=[2,4,3]"],
     "flora-bfloat16": ["method=flora", "model.dtype=bfloat16", "method.lora_rank=[2,4,3]"],
     "flexlora-ranks": ["method=flexlora", "method.lora_rank=[2,4,3]"],
+    "florist-sums": ["method=florist", "method.aggregate_by=sums", "method.lora_rank=[2,4,3]", "method.sketch_width=5"],
+    "florist-bfloat16": ["method=florist", "model.dtype=bfloat16", "method.lora_rank=[2,4,3]", "cohort_size=2"],
+    "fedmomentum-sums": ["method=fedmomentum", "method.aggregate_by=sums", "method.sketch_width=9", "cohort_size=2"],
+    "fedmomentum-bfloat16": ["method=fedmomentum", "model.dtype=bfloat16", "run.export=merged"],
+    "lora_fair-sums": ["method=lora_fair", "method.aggregate_by=sums", "cohort_size=2"],
     "hetlora-ranks": ["method=hetlora", "method.lora_rank=[2,4,3]", "cohort_size=2"],
     "scl-whitened": ["method=scl", "method.init=whitened"],
     "fedftg-keep": ["method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"],
     "fedftg-randomized": [
         *("method=fedftg", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
         *("method.galore.svd=randomized", "method.galore.rank=4"),
+    ],
+    "ravan-keep": ["method=ravan", "local.optimizer_state=keep", "cohort_size=2", "local.steps=2"],
+    "ravan-private": [
+        *("method=ravan", "method.weighting=uniform", "num_clients=4", "privacy.secure_aggregation=true"),
+        *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1"),
+    ],
+    "ravan-examples": ["method=ravan", "privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1"],
+    "fedask-examples": [
+        *("method=fedask", "method.adapter=lora_train_b_receive_a", "privacy.unit=example", "privacy.clip_norm=1"),
+        "privacy.noise_multiplier=1",
+    ],
+    "fedask-masked": [
+        *("method=fedask", "num_clients=4", "privacy.secure_aggregation=true", "method.weighting=uniform"),
+        *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1"),
+    ],
+    "fedgalore-keep": [
+        *("method=fedgalore", "local.optimizer_state=keep", "local.steps=2", "method.galore.update_proj_gap=3"),
+        *("method.galore.svd=randomized", "method.galore.rank=4", "cohort_size=2"),
+    ],
+    "la_lora-keep": ["method=la_lora", "local.steps=3", "local.optimizer_state=keep", "cohort_size=2"],
+    "la_lora-examples": [
+        *("method=la_lora", "local.steps=2", "privacy.unit=example", "privacy.clip_norm=1"),
+        "privacy.noise_multiplier=1",
     ],
     "fedit-private": [
         *("method=fedit", "method.weighting=uniform", "cohort.sampling=poisson", "cohort_size=2"),
@@ -72,16 +104,29 @@ KILLED_ON_PUSH = {
     "fedit-scaffold",
     "rolora-fedavgm",
     "fedsa_lora-keep",
+    "fedalt-keep",
+    "feddpa-keep",
     "fedex_lora-keep",
     "fedex_lora-sums",
     "flora-bfloat16",
     "fedftg-keep",
     "fedsvd",
+    "fedgalore",
     "fedit-private",
     "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
+SHARED_ON_PUSH = {
+    "fedsa_lora-keep",
+    "fedalt-masked",
+    "feddpa-f",
+    "flexlora-sums",
+    "hetlora-ranks",
+    "local_only",
+    "fedit-masked",
+    "fedit-examples",
+    "la_lora-examples",
+}
 
 
 @pytest.fixture(scope="module")

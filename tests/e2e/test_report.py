@@ -62,7 +62,8 @@ def test_a_sweep_becomes_tables_and_figures(runs: Path) -> None:
     folder = runs / path
     assert path == "runs/demo/report"
     assert done.stdout == (folder / "table.md").read_text() + "\n" + path + "\n"
-    names = {"table.md", "table.tex", "table.csv", "wilcoxon.csv"}
+    names = {"table.md", "table.tex", "table.csv", "wilcoxon.csv", "statistics.tex"}
+    names |= {"differences.csv", "shares.csv", "examples.csv"}
     figures = {f"{kind}-{score}.{suffix}" for kind in ("curves", "reached") for score in ("rouge_l", "loss")
                for suffix in ("png", "pdf")}  # fmt: skip
     assert {file.name for file in folder.iterdir()} == names | figures

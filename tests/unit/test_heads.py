@@ -36,7 +36,8 @@ def classifier(dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def attached(recipe: str, *options: str, dtype: torch.dtype = torch.float32) -> tuple[Method, Any]:
-    small = {"galore": ["method.galore.rank=2"]}.get(RECIPES[recipe].optimizer, [])
+    small = ["method.galore.rank=2"] if RECIPES[recipe].optimizer.startswith("galore") else []
+    small += {"lora_heads": ["method.num_heads=2"]}.get(RECIPES[recipe].adapter, [])
     method = build_method(load_config([f"method={recipe}", *small, *options]))
     model = classifier(dtype)
 

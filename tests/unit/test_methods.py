@@ -38,15 +38,26 @@ OTHER_VALUES = {
     "galore.rank": "3",
     "residual_rank": "2",
     "svd_every": "2",
+    "energy_threshold": "0.5",
+    "regularization": "0.5",
+    "low_pass": "false",
     "aggregate_by": "sums",
     "sketch_width": "5",
+    "local_weight": "0.25",
+    "similarity_scale": "0.75",
+    "num_references": "3",
+    "global_rounds": "1",
     "weighting": "uniform",
+    "num_heads": "2",
+    "oversampling": "5",
 }
 OTHER_OF_RECIPE = {
     "scl": {"init": "svd"},
     "fed_sb": {"init": "random", "init_lr": "0.5"},
+    "ravan": {"init": "normal"},
     # method.assignment is at odds with a residual_rank; that it arrives is shown where they are refused, below.
     "fedex_lora": {"weighting": "num_examples"},
+    "fedalt": {"weighting": "num_examples"},
 }
 
 
@@ -189,7 +200,7 @@ def test_weights_by_examples_unless_uniform() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "fedlt"}, "method=fedlt is not known; did you mean fedit? valid are centralized, "),
+        ({"name": "fedet"}, "method=fedet is not known; did you mean fedit? valid are centralized, "),
         ({"name": "ffa-lora"}, "did you mean ffa_lora?"),
         ({"name": "zzz"}, "method=zzz is not known; valid are "),
         ({"adapter": "lroa"}, "method.adapter=lroa is not known; did you mean lora?"),
@@ -249,7 +260,7 @@ def test_a_value_out_of_range_is_an_error(options: dict[str, float]) -> None:
         ("method=fedsa_lora method.rule=fedsvd", "method.adapter=lora_share_a does not send B"),
         ("method=ffa_lora method.rule=fedsvd", "an adapter such as lora_train_b_receive_a"),
         ("method=fedit method.lora_rank=[2,4,3]", "which method.rule=fedavg cannot combine"),
-        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a recipe that can: flexlora, flora, hetlora"),
+        ("method=fedrot_lora method.lora_rank=[2,4,3]", "a recipe that can: flexlora, flora, florist, hetlora"),
         ("method=hetlora method.transforms=[] method.lora_rank=[2,4,3]", "method.rule=fedavg cannot combine"),
         ("method=hetlora method.transforms=[rotation] method.lora_rank=[2,4,3]", "method.rule=fedavg cannot combine"),
         ("method=hetlora method.rule=none method.lora_rank=[2,4,3]", "method.rule=none cannot combine"),

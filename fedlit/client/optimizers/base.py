@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from fedlit.round.jobs import LocalPart
+
 
 class LocalOptimizer(ABC):
     """Builds the optimizer of one client; its state_dict must hold tensors and plain numbers only.
@@ -24,6 +26,10 @@ class LocalOptimizer(ABC):
 
         Groups may have learning rates of their own: a schedule multiplies each group's.
         """
+
+    def local_parts(self) -> tuple[LocalPart, ...]:
+        """Return what of the optimizer travels beside the model, as parts of local training; nothing by default."""
+        return ()
 
     @abstractmethod
     def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:

@@ -10,26 +10,20 @@ where N is Adam's step for R (betas 0.9 and 0.999, eps 1e-6). The moments are no
 changes. FedFTG's released code hands the optimizer groups without a rank, for which it projects nothing: rank=null.
 """
 
-import copy
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from fedlit.client.optimizers.base import LocalOptimizer
-from fedlit.client.optimizers.options import PROJ_TYPES, SVDS, GaLoreOptions, ProjectionOptions
-from fedlit.client.optimizers.subspace import is_cheaper, leading_sides
-from fedlit.errors import DivergenceError, UserError
-from fedlit.seeding import stream_seed
-
-_OF_A_PROJECTOR = ("rank", "update_proj_gap", "scale", "proj_type")
+from fedlit.client.optimizers.options import PROJ_TYPES, SVDS, GaLoreOptions, ProjectionOptions, projected_side
+from fedlit.client.optimizers.savable_galore import OF_A_PROJECTOR, optimizer_class
+from fedlit.client.optimizers.shared_galore import shared_optimizer_class
+from fedlit.client.optimizers.shared_moments import SharedMoments
+from fedlit.errors import UserError
+from fedlit.round.jobs import LocalPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +66,42 @@ class Projection(ProjectionOptions):
         if self.rank is None or not self.applies(shape):
             return 2 * shape.numel()
         rows, columns = shape
-        tall = rows >= columns
-        left = {"left": True, "right": False, "std": not tall, "reverse_std": tall}.get(self.proj_type)
-        if left is None:
+        side = projected_side(self.proj_type, shape)
+        if side == "full":
             return 2 * self.rank**2 + self.rank * (rows + columns)
-        kept, projected = (columns, rows) if left else (rows, columns)
+        kept, projected = (columns, rows) if side == "left" else (rows, columns)
         return self.rank * (2 * kept + projected)
+
+    def side(self, shape: torch.Size) -> str:
+        """Return which side of a parameter is projected: `left`, `right` or `full`; empty for none."""
+        return projected_side(self.proj_type, shape) if self.applies(shape) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaLore(GaLoreOptions, LocalOptimizer):
-    """Builds galore-torch's GaLoreAdamW."""
+    """Builds galore-torch's GaLoreAdamW.
+
+    shares_moments: the second moments travel, and a client begins with the server's (`shared_moments`).
+    """
 
     lr: float
     weight_decay: float = 0.0
     galore: Projection = field(default_factory=Projection)
     seed: int = 0
+    shares_moments: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shares_moments and self.galore.proj_type == "full":
+            raise UserError(
+                "method.galore.proj_type=full projects both sides, and second moments are shared in a basis of one; "
+                "give std, reverse_std, left or right"
+            )
+
+    def local_parts(self) -> tuple[LocalPart, ...]:
+        """Return what shares the second moments."""
+        if not self.shares_moments:
+            return ()
+        return (SharedMoments(side=self.galore.side, rank=self.galore.rank or 0, seed=self.seed),)
 
     def build(self, parameters: Mapping[str, nn.Parameter]) -> Optimizer:
         """Return a GaLoreAdamW whose state_dict holds tensors and plain values only.
@@ -104,9 +118,12 @@ class GaLore(GaLoreOptions, LocalOptimizer):
                 f"method.galore.rank={projection.rank} projects none of this method's tensors: the smaller side of "
                 f"their matrices is {largest} at most; give a rank below that, or null to project nothing"
             )
-        options = {name: getattr(projection, name) for name in _OF_A_PROJECTOR}
+        options = {name: getattr(projection, name) for name in OF_A_PROJECTOR}
         groups = [{"params": plain}, {"params": projected, **options}]
-        return _optimizer_class()(
+        if self.shares_moments:  # each has a bias correction of its own
+            groups = [{"params": [each]} for each in plain] + [{"params": [each], **options} for each in projected]
+        made = shared_optimizer_class() if self.shares_moments else optimizer_class()
+        return made(
             [group for group in groups if group["params"]],
             draw_seed=self.seed if projection.svd == "randomized" else None,
             lr=self.lr,
@@ -117,132 +134,6 @@ class GaLore(GaLoreOptions, LocalOptimizer):
     def num_state_scalars(self, shapes: Sequence[torch.Size]) -> int:
         """Return the moments, low-rank where a gradient is projected, and the projection matrices."""
         return sum(self.galore.num_state_scalars(shape) for shape in shapes)
-
-
-@cache
-def _optimizer_class() -> Callable[..., Optimizer]:
-    """Return a GaLoreAdamW that saves its projection matrices in place of the Python objects around them.
-
-    galore-torch imports bitsandbytes, which takes a second: only runs with GaLore pay for it.
-    """
-    GaLoreAdamW, GaLoreProjector = _imported()
-
-    class SavableGaLoreAdamW(GaLoreAdamW):  # type: ignore[misc, valid-type]
-        """galore-torch's optimizer; `projector` in its state_dict is the matrix P, or both matrices with `full`.
-
-        draw_seed: of a randomised SVD; None for galore-torch's own.
-        """
-
-        def __init__(self, groups: list[dict[str, Any]], *, draw_seed: int | None, **options: Any) -> None:
-            super().__init__(groups, **options)
-            self.draw_seed = draw_seed
-
-        def step(self, closure: None = None) -> None:
-            assert closure is None, "galore-torch evaluates closures without gradients"
-            if self.draw_seed is not None:  # before galore-torch makes its own
-                for place, parameter, group in self._projected():
-                    if parameter.grad is not None and "projector" not in self.state[parameter]:
-                        self.state[parameter]["projector"] = self._projector(place, group)
-            try:
-                super().step()
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-                fact = f"GaLore cannot project a gradient ({str(error).splitlines()[0]})"
-                raise DivergenceError(what="a gradient", fact=fact) from error
-
-        def state_dict(self) -> dict[str, Any]:
-            saved: dict[str, Any] = super().state_dict()
-            return {**saved, "state": {index: _without_objects(state) for index, state in saved["state"].items()}}
-
-        def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-            # torch keeps the given tensors where type and device agree: two clients would step one another's moments.
-            super().load_state_dict(copy.deepcopy(dict(state_dict)))
-            for place, parameter, group in self._projected():
-                state = self.state.get(parameter, {})
-                if "projector" in state:
-                    projector = self._projector(place, group)
-                    projector.ortho_matrix, state["projector"] = state["projector"], projector
-
-        def _projected(self) -> Iterator[tuple[int, nn.Parameter, dict[str, Any]]]:
-            """Yield the place, the parameter and its group of everything that is projected."""
-            for group in self.param_groups:
-                if "rank" in group:
-                    yield from ((place, parameter, group) for place, parameter in enumerate(group["params"]))
-
-        def _projector(self, place: int, group: Mapping[str, Any]) -> Any:
-            options = {name: group[name] for name in _OF_A_PROJECTOR}
-            if self.draw_seed is None:
-                return GaLoreProjector(**options)
-            return _randomized_projector()(self.draw_seed, place, **options)
-
-    return SavableGaLoreAdamW
-
-
-def _imported() -> tuple[Any, Any]:
-    """Return galore-torch's optimizer and projector.
-
-    Raises:
-        UserError: they cannot be imported.
-    """
-    with _quiet_import():
-        try:
-            from galore_torch import GaLoreAdamW  # type: ignore[import-untyped]  # noqa: PLC0415
-            from galore_torch.galore_projector import GaLoreProjector  # type: ignore[import-untyped]  # noqa: PLC0415
-        except ImportError as error:
-            raise UserError(
-                f"the local optimizer galore cannot be used ({error}); install it with `pip install galore-torch`"
-            ) from error
-    return GaLoreAdamW, GaLoreProjector
-
-
-@cache
-def _randomized_projector() -> Callable[..., Any]:
-    """Return galore-torch's projector with another SVD; galore-torch is there."""
-    from galore_torch.galore_projector import GaLoreProjector  # noqa: PLC0415
-
-    class RandomizedProjector(GaLoreProjector):  # type: ignore[misc]
-        """Takes P from a randomised SVD, with draws that depend on the seed, the parameter's place and the step alone:
-        a client that is resumed, or trained in another process, draws the same.
-        """
-
-        def __init__(self, seed: int, place: int, **options: Any) -> None:
-            super().__init__(**options)
-            self._seed, self._place, self._step = seed, place, 0
-
-        def project(self, full_rank_grad: Tensor, iter: int) -> Tensor:
-            self._step = iter
-            projected: Tensor = super().project(full_rank_grad, iter)
-            return projected
-
-        def get_orthogonal_matrix(self, weights: Tensor, rank: int, type: str) -> Tensor | list[Tensor]:
-            if not is_cheaper(weights.shape, rank):
-                whole: Tensor | list[Tensor] = super().get_orthogonal_matrix(weights, rank, type)
-                return whole
-            seed = stream_seed(self._seed, f"GaLore {self._place}", round_idx=self._step)
-            generator = torch.Generator().manual_seed(seed)
-            bases = leading_sides(weights.detach().float(), rank, generator, type)
-            kept = [basis.to(weights.dtype) for basis in bases]
-            return kept if type == "full" else kept[0]
-
-    return RandomizedProjector
-
-
-def _without_objects(state: Mapping[str, Any]) -> dict[str, Tensor | list[Tensor] | int]:
-    """Return a parameter's state with the matrix of its projector in the projector's place."""
-    return {name: value.ortho_matrix if name == "projector" else value for name, value in state.items()}
-
-
-@contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Keep bitsandbytes silent: it complains of missing 8-bit kernels, none of which GaLoreAdamW calls."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _is_count(value: object) -> bool:

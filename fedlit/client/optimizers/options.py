@@ -2,6 +2,7 @@
 `local.`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fedlit.options import option
@@ -9,6 +10,12 @@ from fedlit.ranges import POSITIVE, POSITIVE_COUNT
 
 PROJ_TYPES = ("std", "reverse_std", "right", "left", "full")
 SVDS = ("full", "randomized")
+
+
+def projected_side(proj_type: str, shape: Sequence[int]) -> str:
+    """Return which side of a matrix (rows, columns) is projected: `left` the rows, `right` the columns, `full` both."""
+    tall = shape[0] >= shape[1]
+    return {"std": "right" if tall else "left", "reverse_std": "left" if tall else "right"}.get(proj_type, proj_type)
 
 
 @dataclass(frozen=True, kw_only=True)

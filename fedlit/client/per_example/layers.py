@@ -6,7 +6,7 @@ what a layer gives out.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -60,9 +60,13 @@ def _layer(path: str, module: nn.Module, own: Mapping[str, str]) -> Layer:
     if ".experts." in f".{path}.":
         raise LookupError(f"{path} is an expert, which sees tokens of which nobody can tell the rows")
     products: Mapping[str, str] = getattr(module, "client_weights", {})
-    if len(own) == 1 and own.keys() <= products.keys():
-        (weight,) = own
-        return Layer(module=module, method=products[weight], parameters=own, pieces=_linear)
+    methods = {products.get(key, "") for key in own}
+    if len(methods) == 1 and "" not in methods:
+        (method,) = methods
+        made_of = getattr(module, "made_of", {}).get(method, ())
+        assert made_of or len(own) == 1, "a product has one weight, or several that make it"
+        made = partial(_of_made, module, made_of)
+        return Layer(module=module, method=method, parameters=own, pieces=made if made_of else _linear)
     pieces = _pieces(path, module, own)
     if pieces is None:
         kind = f"{path or 'the model itself'} ({type(module).__name__})"
@@ -116,6 +120,14 @@ def scales_elements(module: nn.Module) -> bool:
 
 def _linear(name: str, x: Tensor, g: Tensor) -> Piece:
     return _summed(g) if name == "bias" else Product(left=_places(g), right=_places(x))
+
+
+def _of_made(module: Any, made_of: Sequence[str], name: str, x: Tensor, g: Tensor) -> Piece:
+    """Of a matrix that `matrix_of` makes of several parameters: rows' gradients of it, back through what made it."""
+    whole = torch.einsum("nto,nti->noi", _places(g), _places(x))
+    values = (fine(module._parameters[each].detach()) for each in made_of)
+    back: Any = torch.func.vjp(module.matrix_of, *values)[1]
+    return Whole(gradient=torch.func.vmap(back)(whole)[made_of.index(name)])
 
 
 def _conv1d(name: str, x: Tensor, g: Tensor) -> Piece:

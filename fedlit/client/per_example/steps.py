@@ -5,7 +5,7 @@ expected number of rows. What comes after it, corrections, clipping, the optimiz
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from fedlit.client.per_example.clipping import ClippedGradients
 from fedlit.client.per_example.noise import ExampleNoise
 from fedlit.client.per_example.recording import Rows
-from fedlit.client.steps import ClientModule, StepRange, multiplied, switch_to_training
+from fedlit.client.steps import ClientModule, StepRange, StepTurns, multiplied, switch_to_training
 from fedlit.config import LocalConfig
 from fedlit.round.jobs import Correction
 from fedlit.tasks import Joined
@@ -65,10 +65,12 @@ class PrivateSteps:
         on_step: Callable[[], None],
         corrections: Sequence[Correction] = (),
         schedule: StepRange | None = None,
+        turns: StepTurns | None = None,
     ) -> Taken:
         """Take one optimizer step for each list of batches, also for an empty one.
 
-        `schedule` and `on_step` are those of LocalSteps.run.
+        `schedule`, `turns` and `on_step` are those of LocalSteps.run. Of parameters that take turns, those of the step
+        alone are clipped and get noise.
         """
         switch_to_training(self.module)
         optimizer.zero_grad(set_to_none=True)  # what a client left whose optimizer ended its training
@@ -76,8 +78,13 @@ class PrivateSteps:
         scheduler = multiplied(optimizer, self.local, schedule)
         losses = []
         num_clipped = torch.zeros((), dtype=torch.int64, device=self.fabric.device)
-        with self._watched(trained) as engine:
+        watched: tuple[str, ...] | None = None
+        with ExitStack() as stack:
             for step, parts in enumerate(work.batches):
+                mine = trained if turns is None else turns.begin(step)
+                if tuple(mine) != watched:
+                    stack.close()
+                    engine, watched = stack.enter_context(self._watched(mine)), tuple(mine)
                 sums: dict[str, Tensor] = {}
                 loss = torch.zeros((), device=self.fabric.device)
                 num_rows = sum(len(part.rows) for part in parts)
@@ -87,11 +94,11 @@ class PrivateSteps:
                     num_clipped += (found.norms > self.clip_norm).sum()
                     for name, each in found.sums.items():
                         sums[name] = sums[name] + each if name in sums else each
-                self._set_gradients(trained, sums, step, work)
+                self._set_gradients(mine, sums, step, work)
                 for correction in corrections:
                     correction.apply()
                 if self.local.max_grad_norm is not None:
-                    nn.utils.clip_grad_norm_(trained.values(), self.local.max_grad_norm)
+                    nn.utils.clip_grad_norm_(mine.values(), self.local.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if scheduler is not None:

@@ -34,6 +34,8 @@ def require_possible(run: RunConfig, method: Method, model: nn.Module, task: typ
 def _reasons(run: RunConfig, method: Method, model: nn.Module, task: type[Task[Any, Any]]) -> Iterator[str]:
     if not method.adapter.shares_backbone:
         yield f"method.name={method.name} trains weights of the backbone itself, which the clients of a pass share"
+    if method.adapter.has_own_steps:
+        yield f"method.name={method.name} has local steps of its own, which one client at a time can take"
     if method.rule.moves_frozen:
         yield (
             f"under method.name={method.name} with these options each client has frozen weights of its own, and the "

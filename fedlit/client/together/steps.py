@@ -7,7 +7,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fedlit.client.steps import ClientModule, switch_to_training
+from fedlit.client.steps import ClientModule, StepTurns, switch_to_training
 from fedlit.client.together.members import Member, Stepper
 from fedlit.client.together.owners import Owners
 from fedlit.client.together.random_states import RandomStates
@@ -19,7 +19,8 @@ from fedlit.tasks import Batch
 class JointSteps:
     """Runs the steps of k clients on one process. Nothing in it waits for the device.
 
-    on_step: called after every step of a client; what it raises ends the steps.
+    on_step: called after every step of a client; what it raises ends the steps. turns: of the stacked parameters, where
+    they take turns; all clients of a round are at the same step.
     """
 
     fabric: Fabric
@@ -28,6 +29,7 @@ class JointSteps:
     stepper: Stepper
     states: RandomStates
     on_step: Callable[[], None]
+    turns: StepTurns | None = None
 
     def run(self, members: Sequence[Member], end: Callable[[Member], None]) -> list[Tensor]:
         """Take all steps of all clients, and return the losses of each client's steps, on the device.
@@ -41,6 +43,8 @@ class JointSteps:
             active = [m for m in members if step < m.mine.num_steps and m.failure is None]
             if not active:
                 break
+            if self.turns is not None:
+                self.turns.begin(step)
             recorded.append(self._backward(active, len(members)))
             self.stepper.step(active)
             for member in active:

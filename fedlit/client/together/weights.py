@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,17 @@ from fedlit.models.rows_left import listening
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A product x W^T + b in a model: the layer's method that computes it, and the names of W and b ("" for none)."""
+    """A product x W^T + b in a model: the layer's method that computes it, and the names of W and b ("" for none).
+
+    made_of: names of the parameters of which the layer's `matrix_of` makes W, `weight` among them; empty where W is a
+    parameter itself.
+    """
 
     layer: nn.Module
     method: str
     weight: str
     bias: str
+    made_of: tuple[str, ...] = ()
 
 
 class ClientWeights:
@@ -83,13 +89,21 @@ class ClientWeights:
     def _linear(self, product: Product, x: Tensor) -> Tensor:
         """Return (n, ..., out): each client's rows through its own weight."""
         assert self._owners is not None, "rows without owners"
-        weight, bias = self._of_all(product.layer, product.weight), self._of_all(product.layer, product.bias)
+        weight, bias = self._matrix(product), self._of_all(product.layer, product.bias)
         assert weight is not None
         factors = self._scales.get(product.weight)
         if factors is not None:
             weight = weight * factors.view(-1, 1, 1)
             bias = None if bias is None else bias * factors.view(-1, 1)
         return _grouped_linear(x, weight, bias, self._owners)
+
+    def _matrix(self, product: Product) -> Tensor | None:
+        """Return W of all clients (k, out, in)."""
+        if not product.made_of:
+            return self._of_all(product.layer, product.weight)
+        layer: Any = product.layer
+        made: Tensor = layer.matrix_of(*(self._of_all(layer, name) for name in product.made_of))
+        return made
 
     def _of_all(self, layer: nn.Module, name: str) -> Tensor | None:
         """Return a parameter of all clients (k, *shape): their own, or one that is the same for all; None of none."""
@@ -163,7 +177,8 @@ def products_of(model: nn.Module, names: Iterable[str]) -> list[Product]:
         if method is None:
             raise LookupError(name)
         weight, bias = (f"{holder}.weight", f"{holder}.bias") if own else (name, "")
-        products[holder, method] = Product(layer=layer, method=method, weight=weight, bias=bias)
+        made_of = tuple(f"{holder}.{each}" for each in getattr(layer, "made_of", {}).get(method, ()))
+        products[holder, method] = Product(layer=layer, method=method, weight=weight, bias=bias, made_of=made_of)
     return list(products.values())
 
 

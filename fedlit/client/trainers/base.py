@@ -14,7 +14,7 @@ from fedlit.algebra.reads import Reads
 from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance
 from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
-from fedlit.client.steps import ClientModule, LocalSteps, StepRange
+from fedlit.client.steps import ClientModule, LocalSteps, StepRange, StepTurns
 from fedlit.config import LocalConfig
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Correction, LocalPart, LocalRound, Trainer
@@ -113,10 +113,12 @@ class LocalTrainer(Trainer):
         return ClientRound(job=job, order=order, examples=examples)
 
     def begin(self, mine: ClientRound, trained: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
-        """Let the parts begin; `trained` are the live trained parameters that travel. In the client's own stream."""
+        """Let the parts begin; `trained` are the live trained parameters. In the client's own stream."""
+        travelling = {name: trained[name] for name in self.host.travelling()}
         mine.works = [
             LocalRound(
-                parameters=trained,
+                parameters=travelling,
+                trained=trained,
                 optimizer=optimizer,
                 start=mine.job.start,
                 kept=mine.job.state.parts.get(part.group, {}),
@@ -136,6 +138,16 @@ class LocalTrainer(Trainer):
             yield [
                 collate([examples[row] for row in step[start : start + size]]) for start in range(0, len(step), size)
             ]
+
+    def turns(self, mine: ClientRound, parameters: Mapping[str, nn.Parameter]) -> StepTurns | None:
+        """Return what lets the parameters of a round take turns by step, if they do; one client's, or stacked ones."""
+        adapter = self.module.method.adapter
+        if not adapter.takes_turns_by_step:
+            return None
+        trains = mine.job.plan.trains
+        return StepTurns(
+            turn=adapter.turn_of_step, trained={name: each for name, each in parameters.items() if name in trains}
+        )
 
     def schedule(self, mine: ClientRound) -> StepRange | None:
         """Return where a round's steps stand in the schedule; None for a constant learning rate."""
@@ -157,20 +169,24 @@ class LocalTrainer(Trainer):
 
     def _asked(self, outcome: Outcome, reads: Reads) -> Asked:
         """Ask for what has to be read of a client."""
-        shared, _ = outcome.trained
-        mine = outcome.mine
+        shared, private = outcome.trained
+        mine, adapter = outcome.mine, self.module.method.adapter
+        start: TensorDict = mine.job.start.groups[MODEL]
         sent: dict[str, TensorDict] = {MODEL: shared}
+        if adapter.sends_own and shared:
+            sent[MODEL] = adapter.sent(shared, private)
+            start = adapter.sent(start, {name: mine.job.state.private[name].to(each) for name, each in private.items()})
         kept: dict[str, TensorDict] = {}
         for part, work in zip(self.parts, mine.works, strict=True):
             group, own = part.end(work, shared)
             sent |= {part.group: group} if part.group else {}
             kept |= {part.group: own} if own else {}
-        start, peak = mine.job.start.groups[MODEL], largest(flat(sent).values())
+        peak = largest(flat(sent).values())
         return Asked(
             sent=sent,
             kept=kept,
             losses=reads.later(outcome.losses),
-            squared_update=reads.later(squared_distance(shared, start)) if shared else lambda: [0.0],
+            squared_update=reads.later(squared_distance(sent[MODEL], start)) if shared else lambda: [0.0],
             peak=None if peak is None else reads.later(peak),
             shares={name: reads.later(value) for name, value in outcome.shares.items()},
         )

@@ -61,7 +61,8 @@ class ExampleTrainer(SerialTrainer):
             num_expected=self.rate(len(job.rows)) * len(job.rows),
             noise=noise if noise.deviation else None,
         )
-        taken = self._private_steps.run(optimizer, work, self.on_step, mine.corrections, self.schedule(mine))
+        schedule, turns = self.schedule(mine), self.turns(mine, self.host.trained)
+        taken = self._private_steps.run(optimizer, work, self.on_step, mine.corrections, schedule, turns)
         num_rows = sum(map(len, mine.order))
         return taken.losses, {"clipped_share": taken.num_clipped / num_rows} if num_rows else {}
 

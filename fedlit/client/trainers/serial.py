@@ -35,7 +35,7 @@ class SerialTrainer(LocalTrainer):
         optimizer = go_on(self.module.configure_optimizers(), job.state.optimizer)
         mine = self.prepared(job)
         with torch_stream(self.seed, "dropout", round_idx=round_idx, client_id=client_id):
-            self.begin(mine, self.host.travelling(), optimizer)
+            self.begin(mine, self.host.trained, optimizer)
             try:
                 losses, shares = self._run(mine, optimizer)
             except DivergenceError as error:  # of an optimizer, which knows neither round nor client
@@ -46,5 +46,5 @@ class SerialTrainer(LocalTrainer):
 
     def _run(self, mine: ClientRound, optimizer: Optimizer) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Take a client's steps; return their losses (steps,) and further numbers for the record, on the device."""
-        schedule = self.schedule(mine)
-        return self.steps.run(optimizer, self.batches(mine), self.on_step, mine.corrections, schedule), {}
+        schedule, turns = self.schedule(mine), self.turns(mine, self.host.trained)
+        return self.steps.run(optimizer, self.batches(mine), self.on_step, mine.corrections, schedule, turns), {}

@@ -73,6 +73,7 @@ class TogetherTrainer(LocalTrainer):
                 stepper=stepper,
                 states=states,
                 on_step=self.on_step,
+                turns=self.turns(rounds[0], stacked),
             )
 
             def end(member: Member) -> None:
@@ -136,10 +137,9 @@ class TogetherTrainer(LocalTrainer):
     def _begin(self, member: Member, states: RandomStates, optimizer: torch.optim.Optimizer | None) -> None:
         """Open the client's stream, in which its parts begin."""
         plan, client_id = member.mine.job.plan, member.mine.job.client_id
-        travelling = {name: member.views[name] for name in self.host.travelling()}
         with states.begin(self.seed, "dropout", round_idx=plan.round_idx, client_id=client_id):
             if optimizer is not None:
-                self.begin(member.mine, travelling, optimizer)
+                self.begin(member.mine, member.views, optimizer)
 
     def _taken(self, job: ClientJob, trained: Mapping[str, Tensor]) -> tuple[TensorDict, TensorDict]:
         """Return the tensors that travel and those that stay, of which a client may share some with the others."""

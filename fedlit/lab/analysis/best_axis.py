@@ -1,8 +1,9 @@
 """The best value of an axis, a learning rate mostly, of runs that are equal in everything else.
 
-Chosen by the mean over seeds of the score by which a run's round is chosen too (`fedlit.scores.choice_keys`): on the
-validation set, or on the test set where there is no other or `eval.choose_on=test` asks for it. The runs of the chosen
-value are then read in that same round, so that choice and test score belong together.
+Chosen by the mean over draws and seeds of the score by which a run's round is chosen too
+(`fedlit.scores.choice_keys`): on the validation set, or on the test set where there is no other or
+`eval.choose_on=test` asks for it. The runs of the chosen value are then read in that same round, so that choice and
+test score belong together.
 """
 
 import statistics
@@ -10,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedlit.config.grid import DRAW, REPEATS, SEED
 from fedlit.config.keys import nearest, show
 from fedlit.config.record import flat_values
 from fedlit.errors import UserError
+from fedlit.lab.analysis import draws
 from fedlit.lab.analysis.collection import Collection, Entry, varied_keys
+from fedlit.lab.analysis.draws import repeat_of
 from fedlit.scores import CHOSEN_ON_TEST, choice_keys, goodness, number
 from fedlit.store.records import Record, best_record, trained
 
@@ -32,12 +36,12 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Best:
-    """What is best for runs that differ in these axes and their seed alone.
+    """What is best for runs that differ in these axes, seed and draw alone.
 
     settings: what they have in common. values: the chosen one of every axis; empty where nothing can be chosen yet.
-    score: its mean over seeds, of `key` in the records. chosen_on: `validation`, or `test`. rounds: of the chosen runs
-    in which the score was read, by seed. entries: the chosen runs; of a group without a choice all. candidates: in the
-    order of the axis. remark: what could not take part and why; empty if nothing.
+    score: its mean over seeds and draws, of `key` in the records. chosen_on: `validation`, or `test`. rounds: of the
+    chosen runs in which the score was read, by seed. entries: the chosen runs; of a group without a choice all.
+    candidates: in the order of the axis. remark: what could not take part and why; empty if nothing.
     """
 
     settings: Mapping[str, Any]
@@ -73,7 +77,7 @@ def best_over(entries: Sequence[Entry], axes: str | Sequence[str], which: str = 
     _require_axes(entries, keys)
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(_word(entry.settings, (*keys, "seed")), []).append(entry)
+        groups.setdefault(_word(entry.settings, (*keys, *REPEATS)), []).append(entry)
     order = _order(entries, keys)
     return [_best(group, keys, order, which) for group in groups.values()]
 
@@ -106,9 +110,10 @@ def _require_axes(entries: Sequence[Entry], axes: Sequence[str]) -> None:
         raise UserError("best names no axis; give the key of one, such as local.lr")
     for axis in axes:
         values = {repr(entry.settings[axis]) for entry in entries if axis in entry.settings}
-        if axis == "seed" or len(values) < 2:
+        if axis in REPEATS or len(values) < 2:
             known = [key for key in varied_keys(entries) if key not in axes]
-            what = "is the mean over seeds already" if axis == "seed" else "has not two values in these runs"
+            over = {SEED: "seeds", DRAW: "draws"}.get(axis)
+            what = f"is the mean over {over} already" if over else "has not two values in these runs"
             near = nearest(axis, known) if known else "."
             raise UserError(f"--best={axis} {what}{near} Keys that vary: {', '.join(known) or 'none'}")
 
@@ -118,7 +123,7 @@ def _best(group: Sequence[Entry], axes: Sequence[str], order: Mapping[str, int],
     for entry in group:
         by_value.setdefault(_word(_values(entry, axes)), []).append(entry)
     key = _key(group)
-    seeds = list(dict.fromkeys(seed_of(entry) for entry in group))
+    seeds = list(dict.fromkeys(repeat_of(entry) for entry in group))
     candidates = [
         _candidate(by_value[word], axes, seeds, key, which) for word in sorted(by_value, key=lambda word: order[word])
     ]
@@ -126,8 +131,8 @@ def _best(group: Sequence[Entry], axes: Sequence[str], order: Mapping[str, int],
     # The first of equals: max keeps it.
     chosen = max(scored, key=lambda candidate: goodness(key or "", candidate.score), default=None)
     missing = [f"{words(each.values)}: {each.remark}" for each in candidates if each.remark]
-    common = {name: value for name, value in group[0].settings.items() if name not in (*axes, "seed")}
-    reached = {seed_of(entry): chosen_score(entry, key, which) for entry in chosen.entries} if chosen and key else {}
+    common = {name: value for name, value in group[0].settings.items() if name not in (*axes, *REPEATS)}
+    reached = {repeat_of(entry): chosen_score(entry, key, which) for entry in chosen.entries} if chosen and key else {}
     return Best(
         settings=common,
         values={} if chosen is None else chosen.values,
@@ -147,7 +152,7 @@ def _candidate(
     scores: dict[Any, float] = {}
     missing: dict[Any, str] = dict.fromkeys(seeds, "no run")
     for entry in entries:
-        seed, found = seed_of(entry), None if key is None else chosen_score(entry, key, which)
+        seed, found = repeat_of(entry), None if key is None else chosen_score(entry, key, which)
         if entry.status.state != "done":
             missing[seed] = entry.status.state.replace("_", " ")
         elif found is None:
@@ -167,7 +172,7 @@ def _missing(missing: Mapping[Any, str], num_seeds: int) -> str:
     """Return `seed 1 failed`; what all seeds have in common once."""
     if len(missing) == num_seeds and len(set(missing.values())) == 1:
         return next(iter(missing.values()))
-    return ", ".join(f"seed {seed} {why}" for seed, why in missing.items())
+    return ", ".join(f"{draws.words(repeat)} {why}" for repeat, why in missing.items())
 
 
 def _key(group: Sequence[Entry]) -> str | None:
@@ -181,13 +186,6 @@ def _key(group: Sequence[Entry]) -> str | None:
         for key in choice_keys(entry.config.data, entry.config.eval)
     )
     return next((key for key in wanted if key in recorded), None)
-
-
-def seed_of(entry: Entry) -> Any:
-    """Return the seed of a run among those it is compared with; None where no seed tells them apart, which is the same
-    for a cell that has no run yet.
-    """
-    return entry.settings.get("seed")
 
 
 def _values(entry: Entry, axes: Sequence[str]) -> dict[str, Any]:
@@ -217,7 +215,7 @@ def _shown(best: Best, axes: Sequence[str]) -> list[Entry]:
     if best.values:
         note = "" if best.chosen_on == VALIDATION else "on the test set"
         return [_without(entry, axes, dict(best.values), note) for entry in best.entries]
-    first = {seed_of(entry): entry for entry in reversed(best.entries)}
+    first = {repeat_of(entry): entry for entry in reversed(best.entries)}
     return [
         replace(_without(entry, axes, {}, ""), config=None, records=(), partition=None)
         for entry in [*first.values()][::-1]
@@ -233,8 +231,8 @@ def _told(found: Sequence[Best], axes: Sequence[str]) -> list[str]:
     """Return lines on how was chosen, and what did not take part."""
     names = " and ".join(axes)
     keys = dict.fromkeys(best.key for best in found if best.values and best.key)
-    seeds = max((len(best.entries) for best in found if best.values), default=1)
-    over = f", mean over {seeds} seeds" if seeds > 1 else ""
+    runs = max(([repeat_of(entry) for entry in best.entries] for best in found if best.values), key=len, default=[])
+    over = f", mean over {draws.counted([runs])}" if len(runs) > 1 else ""
     lines = [f"{names}: the best of each row by {' and '.join(keys)}{over}"] if keys else []
     if any(best.values and best.chosen_on == TEST for best in found):
         fact = f"{names} is chosen on the test set ({CHOSEN_ON_TEST}), which flatters"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
-from fedlit.config.keys import show
+from fedlit.config.grid import REPEATS
+from fedlit.config.keys import short_name, show
 from fedlit.config.loading import list_choices
 from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint
@@ -18,20 +19,22 @@ from fedlit.lab.sweeps.placing import told
 from fedlit.lab.sweeps.records import remembered
 from fedlit.process.storage import user_path
 from fedlit.scores import remember
-from fedlit.store.environment import stored_environment
+from fedlit.store.environment import read_version, stored_environment
 from fedlit.store.partition import read_partition
 from fedlit.store.records import Record, read_records
 from fedlit.store.status import RunStatus, read_status
+from fedlit.store.task_version import TaskVersion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One run, or a cell of a sweep that has none yet.
 
-    settings: what tells it apart, by dotted key or group (`method`, `data`, `model`), `seed` among them; of a sweep the
-    settings of its cell. config: None for a cell without a run folder. records: round 0 first; empty before the first.
-    partition: partition.json. chosen: values of axes that were chosen for it (fedlit.lab.analysis.best_axis), which
-    are not among its settings; chosen_note: what a reader must know of the choice.
+    settings: what tells it apart, by dotted key or group (`method`, `data`, `model`), seed and draw among them; of a
+    sweep the settings of its cell. config: None for a cell without a run folder. records: round 0 first; empty before
+    the first. partition: partition.json. chosen: values of axes that were chosen for it
+    (fedlit.lab.analysis.best_axis), which are not among its settings; chosen_note: what a reader must know of the
+    choice. version: None of an older run.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Entry:
     partition: Mapping[str, Any] | None
     chosen: Mapping[str, Any] = field(default_factory=dict)
     chosen_note: str = ""
+    version: TaskVersion | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +54,9 @@ class Collection:
     """Entries in the order of the sweep, or of their folders' names.
 
     name: of the sweep, or of the folder that holds the runs; it may stand in a file's name. folder: where pages and
-    tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without
-    `seed`. remembered: arguments that nobody gave, those with which the sweep was last started. notes: lines about
-    what is left out. best: axes of which a table shows the best value, by the sweep's file.
+    tables about them go unless told otherwise. varied: the keys of `settings` that differ between entries, without seed
+    and draw (fedlit.lab.analysis.draws). remembered: arguments that nobody gave, those with which the sweep was last
+    started. notes: lines about what is left out. best: axes of which a table shows the best value, by the sweep's file.
     """
 
     name: str
@@ -66,30 +70,48 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Entries that differ in their seed alone; `settings` is what they have in common, without the seed."""
+    """Entries that differ in seed and draw alone; `settings` is what they have in common, without these."""
 
     settings: Mapping[str, Any]
     entries: tuple[Entry, ...]
 
     def label(self, keys: Sequence[str]) -> str:
-        """Return its values of these keys: texts as they stand, others after the last part of their key."""
+        """Return its values of these keys: texts as they stand, others after the short name of their key."""
         parts = []
         for key in keys:
             if key in self.settings:
                 value = self.settings[key]
-                parts.append(value if isinstance(value, str) else f"{key.rsplit('.', maxsplit=1)[-1]} {show(value)}")
+                parts.append(value if isinstance(value, str) else f"{short_name(key)} {show(value)}")
         return ", ".join(parts)
+
+
+def bound_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Return the keys of local training and of the server that go with the method, as a learning rate of its own does:
+    all else that varies leaves them one value. Methods with other values of these still meet under one condition.
+    """
+    varied = varied_keys(entries)
+    keys = [key for key in varied if "method" in varied and key.startswith(("local.", "server."))]
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        others = sorted((k, repr(v)) for k, v in entry.settings.items() if k not in (*keys, *REPEATS))
+        groups.setdefault(repr(others), []).append(entry)
+
+    def is_bound(key: str) -> bool:
+        return all(len({repr(entry.settings.get(key)) for entry in group}) == 1 for group in groups.values())
+
+    return tuple(key for key in keys if is_bound(key))
 
 
 def by_seed(collection: Collection) -> list[Group]:
     """Return the entries in groups of one setting, in the order of their first."""
     groups: dict[str, list[Entry]] = {}
     for entry in collection.entries:
-        common = sorted((key, repr(value)) for key, value in entry.settings.items() if key != "seed")
+        common = sorted((key, repr(value)) for key, value in entry.settings.items() if key not in REPEATS)
         groups.setdefault(repr(common), []).append(entry)
     return [
         Group(
-            settings={key: value for key, value in entries[0].settings.items() if key != "seed"}, entries=tuple(entries)
+            settings={key: value for key, value in entries[0].settings.items() if key not in REPEATS},
+            entries=tuple(entries),
         )
         for entries in groups.values()
     ]
@@ -165,6 +187,7 @@ def _entry(name: str, folder: Path, settings: Mapping[str, Any], status: RunStat
             config=read_stored(read_file(config_path, str(config_path)), str(config_path)) if has_config else None,
             records=tuple(read_records(folder)),
             partition=read_partition(folder),
+            version=read_version(folder),
         )
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{folder} has a damaged file ({error}); mend it, or move the folder away") from None
@@ -202,6 +225,6 @@ def _named(name: str, folder: Path, entries: Sequence[Entry]) -> Collection:
 
 
 def varied_keys(entries: Sequence[Entry]) -> tuple[str, ...]:
-    """Return the keys of settings that differ between runs, without `seed`, in the order of their first."""
+    """Return the keys of settings that differ between runs, without seed and draw, in the order of their first."""
     keys = dict.fromkeys(key for entry in entries for key in entry.settings)
-    return tuple(key for key in keys if key != "seed" and len({repr(e.settings.get(key)) for e in entries}) > 1)
+    return tuple(key for key in keys if key not in REPEATS and len({repr(e.settings.get(key)) for e in entries}) > 1)

@@ -6,24 +6,20 @@ A method has one look in all panels: its colour, its dashes and its marker, so t
 import math
 import statistics
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
-from fedlit.lab.analysis.plots import Points, add_legend, save, score_look, style
+from fedlit.lab.analysis.panels import pages
+from fedlit.lab.analysis.plots import Points, score_look
 from fedlit.lab.analysis.slots import slots
 
-MAX_PANELS = 12
-"""Panels of one picture; more go to further pictures."""
-_NUM_COLUMNS = 3
 _DASHES: Sequence[Any] = ("-", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (6, 1.4, 1.3, 1.4)))
 _MARKERS = "osD^vPX*<>"
 
@@ -54,15 +50,15 @@ class Reached:
 
 
 def plot_curves_of_seeds(
-    curves: Sequence[Curves], score: str, stem: Path, title: str, scale: float = 1.0
+    curves: Sequence[Curves], score: str, stem: Path, title: str, scale: float = 1.0, over: str = "seeds"
 ) -> list[Path]:
     """Draw the mean over seeds by round with a band of one sample standard deviation; return the files, PNG and PDF.
 
     Means are over those rounds that all seeds of a line have; a single seed has no band. The points are in the unit of
-    the records times `scale`.
+    the records times `scale`. over: what the lines are means over.
     """
     names = list(dict.fromkeys(curve.name for curve in curves))
-    looks = _looks(names)
+    looks = looks_of(names)
 
     def draw(axes: Axes, panel: str) -> None:
         for curve in (curve for curve in curves if curve.panel == panel):
@@ -72,17 +68,20 @@ def plot_curves_of_seeds(
         axes.set_ylabel(_axis_label(score, scale), fontsize=8, color=MUTED)
 
     if any(len(curve.by_seed) > 1 for curve in curves):
-        title += "\nmean over seeds, band: ± one sample standard deviation"
+        title += f"\nmean over {over}, band: ± one sample standard deviation"
     handles = [Line2D([], [], **looks[name]) for name in names]
     scales = {curve.panel: curve.scale for curve in curves}
-    return _pages(scales, 2.9, draw, (handles, names), stem, title, shared="y")
+    return pages(scales, 2.9, draw, (handles, names), stem, title, shared="y")
 
 
-def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str, scale: float = 1.0) -> list[Path]:
+def plot_reached(
+    reached: Sequence[Reached], score: str, stem: Path, title: str, scale: float = 1.0, over: str = "seeds"
+) -> list[Path]:
     """Draw what every method reached, a row for each: the seeds, their mean and one sample standard deviation, and the
     published value; return the files, PNG and PDF. All are in the unit of the records times `scale`.
+    over: what the values are of.
     """
-    looks = _looks(list(dict.fromkeys(entry.name for entry in reached)))
+    looks = looks_of(list(dict.fromkeys(entry.name for entry in reached)))
 
     def draw(axes: Axes, panel: str) -> None:
         shown = [entry for entry in reached if entry.panel == panel]
@@ -100,7 +99,9 @@ def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str,
     grey: Mapping[str, Any] = {"color": MUTED, "marker": "o"}
     entries = [("mean ± sample standard deviation", Line2D([], [], **grey, linewidth=1.4, markersize=7))]
     if any(len(entry.values) > 1 for entry in reached):
-        entries.append(("one seed", Line2D([], [], **grey, linestyle="none", markersize=4, markerfacecolor="none")))
+        entries.append(
+            (f"one {over[:-1]}", Line2D([], [], **grey, linestyle="none", markersize=4, markerfacecolor="none"))
+        )
     else:
         entries = [("one run", Line2D([], [], **grey, linestyle="none", markersize=7))]
     if any(entry.values and not entry.final for entry in reached):
@@ -110,7 +111,7 @@ def plot_reached(reached: Sequence[Reached], score: str, stem: Path, title: str,
     legend = [line for _, line in entries], [text for text, _ in entries]
     scales = {entry.panel: entry.scale for entry in reached}
     height = 0.95 + 0.27 * max((sum(e.panel == panel for e in reached) for panel in scales), default=1)
-    return _pages(scales, height, draw, legend, stem, title, shared="x")
+    return pages(scales, height, draw, legend, stem, title, shared="x")
 
 
 _PUBLISHED: Mapping[str, Any] = {
@@ -122,7 +123,7 @@ _PUBLISHED: Mapping[str, Any] = {
 }
 
 
-def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def looks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return how each line looks, by name."""
     return {name: _look(slot, place) for place, (name, slot) in enumerate(zip(names, slots(names), strict=True))}
 
@@ -176,56 +177,3 @@ def _draw_reached(axes: Axes, row: int, entry: Reached, look: Mapping[str, Any])
         axes.errorbar([mean], [row], xerr=statistics.stdev(entry.values), color=look["color"], capsize=3, linewidth=1.4)
     face: Mapping[str, Any] = {} if entry.final else {"markerfacecolor": "white"}
     axes.plot([mean], [row], **mark, **face, linestyle="none", markersize=7, zorder=3)
-
-
-def _share(axes: Mapping[str, Axes], scales: Mapping[str, str], which: str) -> None:
-    """Give the panels of one scale one range, so that they can be compared."""
-    for scale in set(scales.values()):
-        same = [panel for name, panel in axes.items() if scales[name] == scale]
-        limits = [panel.get_ylim() if which == "y" else panel.get_xlim() for panel in same]
-        for panel in same:
-            span = min(low for low, _ in limits), max(high for _, high in limits)
-            panel.set_ylim(span) if which == "y" else panel.set_xlim(span)
-
-
-def _pages(
-    scales: Mapping[str, str],
-    height: float,
-    draw: Callable[[Axes, str], None],
-    legend: tuple[Sequence[Line2D], Sequence[str]],
-    stem: Path,
-    title: str,
-    *,
-    shared: str,
-) -> list[Path]:
-    """Draw the panels on as many pictures as they need.
-
-    scales: of each panel, what it shares its axis `shared`, x or y, with. height: of one, in inches.
-    """
-    written, panels = [], list(scales)
-    for page, first in enumerate(range(0, len(panels), MAX_PANELS)):
-        part = panels[first : first + MAX_PANELS]
-        num_columns = min(_NUM_COLUMNS, len(part))
-        num_rows = math.ceil(len(part) / num_columns)
-        width = 5.4 if num_columns == 1 else 3.3 * num_columns
-        figure = Figure(
-            figsize=(width, height * num_rows + 0.9), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-        )
-        grid = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-        for axes, panel in zip(grid, part, strict=False):
-            style(axes)
-            axes.set_title(textwrap.fill(panel, 44), loc="left", fontsize=9, color=INK, parse_math=False)
-            draw(axes, panel)
-        _share(dict(zip(part, grid, strict=False)), scales, shared)
-        for axes in grid[len(part) :]:
-            axes.set_visible(False)
-        heading = "\n".join(textwrap.fill(line, int(width * 12)) for line in title.splitlines())
-        figure.suptitle(heading, x=0.012, ha="left", fontsize=10, color=INK, parse_math=False)
-        longest_inches = 0.55 + 0.075 * max(len(text) for text in legend[1])
-        add_legend(figure, *legend, loc="outside lower left", num_columns=max(1, int(width / longest_inches)))
-        for suffix in (".png", ".pdf"):
-            path = stem.with_name(f"{stem.name}{f'-{page + 1}' if page else ''}{suffix}")
-            save(figure, path)
-            figure.set_layout_engine("none")  # places are found, which takes a second
-            written.append(path)
-    return written

@@ -13,6 +13,10 @@ from fedlit.registry import registered
 _NAMES = (
     *("fedit", "ffa_lora", "fedex_lora", "flexlora", "scl", "fedsa_lora", "fedftg", "flora", "full", "rolora"),
     *("fedsvd", "fedrot_lora", "hetlora", "fed_sb", "centralized", "local_only"),
+    *("florist", "fedmomentum", "lora_fair"),
+    *("ravan", "fedask"),
+    *("feddpa", "fedalt"),
+    *("la_lora", "fedgalore"),
 )
 """The recipes by slot: those that the papers compare most are far apart in colour."""
 

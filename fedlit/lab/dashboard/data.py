@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
+from fedlit.lab.analysis.collection import Collection, Entry, Group, bound_keys, by_seed
 from fedlit.lab.analysis.costs import COSTS
+from fedlit.lab.analysis.draws import counted, repeat_of, several_draws
 from fedlit.lab.analysis.slots import slots
+from fedlit.lab.dashboard.claims import Drawn, drawn_claims
 from fedlit.lab.dashboard.clients import RunClients, client_curves
 from fedlit.lab.dashboard.colours import shades
 from fedlit.lab.dashboard.options import Options, differing_options
@@ -25,6 +27,8 @@ from fedlit.lab.dashboard.series import (
     scored_rounds,
 )
 from fedlit.lab.dashboard.shards import LabelledData, label_distributions
+from fedlit.lab.report.layout import bound_last
+from fedlit.lab.report.over_draws.claims import Claims
 from fedlit.lab.report.published import load_published, scales_of
 from fedlit.lab.sweeps.cells import STALE
 from fedlit.scores import CHOSEN_LEGEND, SCORES, choice_key, chosen_mark, headings, is_lower_better, main_key
@@ -57,7 +61,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupData:
-    """Runs that differ in their seed alone.
+    """Runs that differ in seed and draw alone.
 
     values: the index of its value of every factor. scale: its data set; panels of one data set share their scales.
     main: index of its main score; None before its first record. mark: beside what is best where it was chosen on the
@@ -93,8 +97,12 @@ class RunLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageData:
-    """All of the page but its table. states: how many runs are in each, none left out that has any. facts: pairs of a
-    name and its values, for the head. legend: what the mark of some groups says, '' where none has it."""
+    """All of the page but its tables.
+
+    states: how many runs are in each, none left out that has any. facts: pairs of a name and its values, for the head.
+    legend: what the mark of some groups says, '' where none has it. repeat: what repeats a setting, `seed`, or `run`
+    where draws are an axis too. claims: charts of the statistics over draws.
+    """
 
     name: str
     states: list[tuple[str, int]]
@@ -112,10 +120,14 @@ class PageData:
     shades: list[dict[str, str]]
     samples: Samples
     legend: str
+    repeat: str
+    claims: Drawn
 
 
-def page_data(collection: Collection) -> PageData:
-    """Return what the page shows of a collection; cells without a run and runs without a record included."""
+def page_data(collection: Collection, claims: Claims | None = None) -> PageData:
+    """Return what the page shows of a collection and its statistics; cells without a run and runs without a record
+    included.
+    """
     groups, scales = by_seed(collection), scales_of(load_published(collection.name))
     points = {entry.folder: points_of(entry, scales) for entry in collection.entries}
     keys = headings({key for rounds in points.values() for values in rounds.values() for key in values})
@@ -149,6 +161,8 @@ def page_data(collection: Collection) -> PageData:
         shades=shades(),
         samples=samples_of(collection.entries),
         legend=CHOSEN_LEGEND if any(group.mark for group in group_data) else "",
+        repeat="run" if several_draws(collection.entries) else "seed",
+        claims=drawn_claims(claims),
     )
 
 
@@ -235,13 +249,14 @@ def _factors(groups: Sequence[Group], collection: Collection) -> tuple[list[Fact
     first = [key for key in GROUPS_OF_OPTIONS if key in collection.varied]
     kept: list[str] = []
     num_told_apart = 1
-    for key in [*first, *(key for key in collection.varied if key not in first)]:
+    bound = bound_keys(collection.entries)
+    for key in [*first, *(key for key in bound_last(collection) if key not in first)]:
         num = len({repr([group.settings.get(name) for name in (*kept, key)]) for group in groups})
         if num > num_told_apart:
             kept.append(key)
             num_told_apart = num
     own = [key for key in kept if key.startswith("method.") and any(key not in group.settings for group in groups)]
-    lines = [key for key in kept if key == "method" or key in own]
+    lines = [key for key in kept if key == "method" or key in (*own, *bound)]
     others = [[key] for key in kept if key not in lines]
     # Without methods to compare, what is neither data nor model makes the lines.
     bundles = [lines, *others] if lines else sorted(others, key=lambda keys: keys[0] in GROUPS_OF_OPTIONS)
@@ -278,12 +293,13 @@ def _only_label(groups: Sequence[Group], collection: Collection) -> str:
 
 def _facts(collection: Collection, groups: Sequence[Group], protocols: Sequence[str]) -> list[tuple[str, str]]:
     configs = [entry.config for entry in collection.entries if entry.config]
-    num_seeds = max(len(group.entries) for group in groups)
+    repeats = [[repeat_of(entry) for entry in group.entries] for group in groups]
+    is_drawn = several_draws(collection.entries)
     pairs = [
         ("data", ", ".join(_distinct(config.data.name for config in configs))),
         ("model", ", ".join(_distinct(config.model.name for config in configs))),
         ("clients", ", ".join(_distinct(str(config.num_clients) for config in configs))),
-        ("seeds", str(num_seeds)),
+        ("repeated", counted(repeats)) if is_drawn else ("seeds", str(max(map(len, repeats)))),
         ("evaluated by", ", ".join(protocols)),
     ]
     return [(name, text) for name, text in pairs if text]

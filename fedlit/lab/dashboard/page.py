@@ -7,8 +7,8 @@ or run anything.
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,31 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.analysis.versions import WARNING
 from fedlit.lab.dashboard.data import PageData, page_data
+from fedlit.lab.report.over_draws.claims import build_claims
+from fedlit.lab.report.over_draws.sections import sections_of
 from fedlit.lab.report.table import Table, build_table
 from fedlit.process.storage import write_atomically
 
-SCRIPTS = ("panels.js", "charts.js", "tables.js", "clients.js", "options.js", "page.js", "samples.js")
+SCRIPTS = ("panels.js", "charts.js", "tables.js", "clients.js", "claims.js", "options.js", "page.js", "samples.js")
 
-DRAWN = frozenset({"name", "factors", "scores", "costs", "groups", "labels", "clients", "options", "samples", "shades"})
+DRAWN = frozenset(
+    {
+        "name",
+        "repeat",
+        "factors",
+        "scores",
+        "costs",
+        "groups",
+        "labels",
+        "clients",
+        "claims",
+        "options",
+        "samples",
+        "shades",
+    }
+)
 """What of the page's data its script reads."""
 
 KINDS: Mapping[str, str] = {
@@ -49,13 +67,20 @@ STATE_NAMES: Mapping[str, str] = {"pending": "missing", "timed_out": "timed out"
 
 def write_page(collection: Collection, path: Path) -> None:
     """Write the page of a collection, atomically; its folder is made if it is not there."""
-    html = render(page_data(collection), build_table(collection), made_at=datetime.now(UTC))
+    claims, table = build_claims(collection), build_table(collection)
+    page, sections = page_data(collection, claims), sections_of(claims)
+    versions = [note.removeprefix("Warning: ") for note in table.notes if note.startswith(WARNING)]
+    page = replace(page, warnings=[*page.warnings, *(f"{note[0].upper()}{note[1:]}" for note in versions)])
+    html = render(page, table, sections, made_at=datetime.now(UTC))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, html)
 
 
-def render(page: PageData, table: Table, *, made_at: datetime) -> str:
-    """Return the page; everything that comes from files is escaped, also inside the JSON that the script reads."""
+def render(page: PageData, table: Table, sections: Sequence[tuple[str, Table]] = (), *, made_at: datetime) -> str:
+    """Return the page; everything that comes from files is escaped, also inside the JSON that the script reads.
+
+    sections: of the statistics, a name and a table each.
+    """
     environment = Environment(
         loader=PackageLoader("fedlit.lab.dashboard", "template"),
         autoescape=True,
@@ -74,6 +99,7 @@ def render(page: PageData, table: Table, *, made_at: datetime) -> str:
     return environment.get_template("index.html").render(
         page=page,
         table=table,
+        sections=sections,
         drawn=_drawn(page),
         kinds=KINDS,
         state_names={state: STATE_NAMES.get(state, state) for state in KINDS},

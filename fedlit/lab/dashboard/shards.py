@@ -7,6 +7,7 @@ from typing import Any
 
 from fedlit.client_names import labels, names_in
 from fedlit.lab.analysis.collection import Entry
+from fedlit.lab.analysis.draws import Repeat, repeat_of
 from fedlit.lab.dashboard.series import rounded
 
 MAX_LABELS = 20
@@ -18,12 +19,13 @@ NO_LABEL = "rows"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shards:
     """One partition. clients: those that are shown. names: what each of them is called; none where nobody has a name.
-    counts: rows by client, then by label in the order of its data set.
+    draws: of the partition, where they are an axis. counts: rows by client, then by label in the order of its data set.
     skew: the Jensen-Shannon divergence of the clients' labels that partition.json tells.
     """
 
     title: str
     seeds: list[int]
+    draws: list[int]
     clients: list[int]
     names: list[str]
     counts: list[list[int]]
@@ -70,6 +72,7 @@ def _labelled(data: str, column: str, groups: Sequence[Sequence[Entry]]) -> Labe
             Shards(
                 title=_title(entries),
                 seeds=sorted({int(entry.settings["seed"]) for entry in entries if "seed" in entry.settings}),
+                draws=sorted({found.draw for each in entries if isinstance(found := repeat_of(each), Repeat)}),
                 clients=list(range(0, len(clients), _step(len(clients)))),
                 names=list(labels(names_in(entries[0].partition))[:: _step(len(clients))]),
                 counts=[

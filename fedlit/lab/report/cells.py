@@ -77,7 +77,7 @@ def measure_all(layout: Layout, which: str) -> Measures:
 
 
 def mean_of(row: Sequence[Measure], columns: Sequence[Column]) -> Measure:
-    """Return the mean over a row's columns by seed, in the table's unit, of the seeds that every column has.
+    """Return the mean over a row's columns by seed and draw, in the table's unit, of those that every column has.
 
     Without a value as long as a column has none: a mean of fewer columns is another quantity.
     """
@@ -95,20 +95,24 @@ def mean_of(row: Sequence[Measure], columns: Sequence[Column]) -> Measure:
     )
 
 
-def our_cells(layout: Layout, measures: Measures, footnotes: Footnotes) -> list[list[Cell]]:
-    """Return our cells of every line."""
+def our_cells(
+    layout: Layout, measures: Measures, footnotes: Footnotes, compared: Measures, remarks: Sequence[Sequence[str]]
+) -> list[list[Cell]]:
+    """Return our cells of every line; the best are found among the values that are `compared`, and a remark on a cell
+    is a footnote.
+    """
     columns = all_columns(layout)
     usual = [usual_protocol([row[j] for row in measures]) for j in range(len(columns))]
-    best = [best_means(layout.lines, [row[j] for row in measures], column) for j, column in enumerate(columns)]
+    best = [best_means(layout.lines, [row[j] for row in compared], column) for j, column in enumerate(columns)]
     cells: list[list[Cell]] = []
-    for line, row in zip(layout.lines, measures, strict=True):
+    for i, (line, row) in enumerate(zip(layout.lines, measures, strict=True)):
         cells.append([])
         for j, (found, column) in enumerate(zip(row, columns, strict=True)):
             text = printed(found, column)
             others = protocols([found]) - {usual[j]}
-            notes = [found.remark, f"answers by {', '.join(sorted(others))}" if others else ""]
+            notes = [found.remark, f"answers by {', '.join(sorted(others))}" if others else "", remarks[i][j]]
             marks = (*footnotes.chosen(found), *(footnotes.ours(note) for note in notes if note))
-            is_best = found.complete and best[j].get(line.conditions) == mean_text(found, column)
+            is_best = compared[i][j].complete and best[j].get(line.conditions) == mean_text(found, column)
             cells[-1].append(Cell(text, (*marks, *_choice(line, j, layout, footnotes)), best=is_best))
     return cells
 
@@ -136,14 +140,14 @@ def published_cells(line: Line, layout: Layout, footnotes: Footnotes) -> list[Ce
 
 
 def printed(found: Measure, column: Column) -> str:
-    """Return `mean ± std` in the table's unit, without the deviation where there is one seed only."""
+    """Return `mean ± std` in the table's unit, without the deviation where there is one run only."""
     if found.std is None:
         return mean_text(found, column)
     return f"{mean_text(found, column)} ± {_number(found.std, column)}"
 
 
 def mean_text(found: Measure, column: Column) -> str:
-    """Return the mean over seeds in the table's unit, a dash without any."""
+    """Return the mean over seeds and draws in the table's unit, a dash without any."""
     return MISSING if found.mean is None else _number(found.mean, column)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlit.lab.analysis.collection import Collection
+from fedlit.config.grid import REPEATS
+from fedlit.lab.analysis.collection import Collection, bound_keys
 
 Settings = Mapping[str, Any]
 
@@ -12,13 +13,15 @@ def contender_keys(collection: Collection) -> tuple[str, ...]:
     """Return the keys that tell contenders apart; every other key that varies is a condition.
 
     These are `method` and those of its options that belong to it: an option that some methods lack, or that has one
-    value in each (rank 8 of one, d = 9 of another). Where the method is the same everywhere they are its options that
-    vary, and where those are the same too, the settings of local training and of the server.
+    value in each (rank 8 of one, d = 9 of another), and settings of local training that go with a method. Where the
+    method is the same everywhere they are its options that vary, and where those are the same too, the settings of
+    local training and of the server.
     """
     varied = collection.varied
     if "method" in varied:
         all_settings = [entry.settings for entry in collection.entries]
-        return ("method", *(key for key in varied if key.startswith("method.") and not _is_axis(key, all_settings)))
+        own = (key for key in varied if key.startswith("method.") and not _is_axis(key, all_settings))
+        return ("method", *own, *bound_keys(collection.entries))
     for beginnings in (("method.",), ("local.", "server.")):
         if found := tuple(key for key in varied if key.startswith(beginnings)):
             return found
@@ -27,7 +30,7 @@ def contender_keys(collection: Collection) -> tuple[str, ...]:
 
 def conditions_of(settings: Settings, contenders: Sequence[str]) -> tuple[str, ...]:
     """Return what contenders with these settings meet under, as texts that can be compared."""
-    return tuple(f"{key}={value!r}" for key, value in sorted(settings.items()) if key not in {*contenders, "seed"})
+    return tuple(f"{key}={value!r}" for key, value in sorted(settings.items()) if key not in {*contenders, *REPEATS})
 
 
 def _is_axis(key: str, all_settings: Sequence[Settings]) -> bool:

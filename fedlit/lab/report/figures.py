@@ -1,13 +1,15 @@
 """The figures beside a table: every score over the rounds, and what every method reached in it, as PDF and PNG."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedlit.lab.analysis.collection import Collection, Group, by_seed
-from fedlit.lab.analysis.plots import curve_places, points_of
+from fedlit.lab.analysis.draws import by_draw, repeat_of, several_draws
+from fedlit.lab.analysis.plots import Points, curve_places, points_of
 from fedlit.lab.analysis.seeds_plot import Curves, Reached, plot_curves_of_seeds, plot_reached
 from fedlit.lab.report.contenders import contender_keys
-from fedlit.lab.report.layout import Layout, known_scores, naming_keys
+from fedlit.lab.report.layout import Layout, bound_last, known_scores, naming_keys
 from fedlit.lab.report.measures import is_done, measure
 from fedlit.lab.report.published import scales_of
 from fedlit.scores import SCORES
@@ -33,11 +35,12 @@ def draw_figures(collection: Collection, layout: Layout, which: str, folder: Pat
         title = f"{collection.name}: {SCORES[score].heading if score in SCORES else score}"
         where = " on the validation set, where there is one" if places[0] == "validation" else ""
         heading = f"{title} over the rounds{where}"
-        written += plot_curves_of_seeds(curves, score, folder / f"curves-{stem}", heading, scale)
+        over = "draws" if any(several_draws(group.entries) for _, _, group in groups) else "seeds"
+        written += plot_curves_of_seeds(curves, score, folder / f"curves-{stem}", heading, scale, over)
         panels = {curve.panel for curve in curves}
         reached = [_reached(*entry, score, which, published, scale) for entry in groups if entry[0] in panels]
         when = "after the last round" if which == "last" else "in the best round"
-        written += plot_reached(reached, score, folder / f"reached-{stem}", f"{title} {when}", scale)
+        written += plot_reached(reached, score, folder / f"reached-{stem}", f"{title} {when}", scale, over)
     return written
 
 
@@ -45,7 +48,7 @@ def _named(collection: Collection, layout: Layout) -> list[tuple[str, str, Group
     """Return every setting with the panel it stands in and the name of its line."""
     contenders = contender_keys(collection)
     groups = by_seed(collection)
-    keys = naming_keys(groups, collection.varied)
+    keys = naming_keys(groups, bound_last(collection))
     called = {label.key: label.names for label in layout.published.rows_by} if layout.published else {}
     mine = [key for key in keys if key in contenders]
     others = [key for key in keys if key not in contenders]
@@ -65,7 +68,7 @@ def _reached(
     return Reached(
         panel=panel,
         name=name,
-        values=[scale * value.value for value in found.values.values()],
+        values=[scale * value for value in found.of_draws],
         final=found.final,
         scale=_data_of(group),
         published=published.get((id(group.entries[0]), score)),
@@ -84,13 +87,25 @@ def _label(group: Group, keys: Sequence[str], called: Mapping[str, Mapping[objec
 
 
 def _points(group: Group, score: str, places: Sequence[str], scale: float) -> list[list[tuple[int, float]]]:
-    """Return the curves of the seeds, as in the table: of the runs that are done, or of the others where none is."""
+    """Return the curves of the seeds, or of the draws, as in the table: of the runs that are done, or of the others
+    where none is.
+    """
     entries = [entry for entry in group.entries if is_done(entry)] or group.entries
     for place in places:
-        found = [points for entry in entries if (points := points_of(entry.records, f"{place}/{score}"))]
+        found = {
+            repeat_of(entry): points for entry in entries if (points := points_of(entry.records, f"{place}/{score}"))
+        }
         if found:
-            return [[(number, scale * value) for number, value in points] for points in found]
+            curves = by_draw(found) if several_draws(entries) else [[points] for points in found.values()]
+            return [[(number, scale * value) for number, value in _mean_curve(curve)] for curve in curves]
     return []
+
+
+def _mean_curve(seeds: Sequence[Points]) -> Points:
+    """Return the mean of the curves of a draw's seeds, at the rounds that all of them have."""
+    values = [dict(points) for points in seeds]
+    rounds = sorted(set.intersection(*map(set, values)))
+    return [(number, statistics.fmean(points[number] for points in values)) for number in rounds]
 
 
 def _published(layout: Layout) -> dict[tuple[int, str], float]:

@@ -14,11 +14,11 @@ from fedlit.lab.report.significance import Comparison
 
 
 def table_csv(collection: Collection, layout: Layout) -> str:
-    """Return a line for each setting and score: the values of its seeds after the last round and in the best, and the
+    """Return a line for each setting and score: the values of its runs after the last round and in the best, and the
     published number.
 
-    A value by seed is `seed=value`, several with spaces between them. `published` is in the record's unit,
-    `published_as_printed` in the paper's.
+    A value by seed is `seed=value`, where draws are an axis `draw/seed=value`, several with spaces between them.
+    `published` is in the record's unit, `published_as_printed` in the paper's.
     """
     places = {
         (id(place.entries[0]), score): (place, column)

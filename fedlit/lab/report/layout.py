@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlit.config.keys import show
 from fedlit.errors import UserError
-from fedlit.lab.analysis.collection import Collection, Entry, Group, by_seed
+from fedlit.lab.analysis.collection import Collection, Entry, Group, bound_keys, by_seed
 from fedlit.lab.report.contenders import conditions_of, contender_keys
 from fedlit.lab.report.published import Column, Published, Row, matches
 from fedlit.scores import CHOSEN_ON_TEST, SCORES, chosen_scores
@@ -20,7 +20,7 @@ LONGEST_LABEL = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """The runs of one place, which differ in their seed alone, and the published number, as printed."""
+    """The runs of one place, which differ in seed and draw alone, and the published number, as printed."""
 
     entries: tuple[Entry, ...] = ()
     published: str | None = None
@@ -196,7 +196,7 @@ def _by_setting(collection: Collection, scores: Sequence[str]) -> Layout:
     """Return a row for each setting, those that are compared beside one another, and a column for each score."""
     groups = by_seed(collection)
     contenders = contender_keys(collection)
-    keys = naming_keys(groups, collection.varied)
+    keys = naming_keys(groups, bound_last(collection))
     keys = [*(key for key in keys if key not in contenders), *(key for key in keys if key in contenders)]
     columns = [Column(heading=heading(score), scores=(score,), settings={}, scale=1.0, decimals=3) for score in scores]
     lines, axes = [], list(dict.fromkeys(axis for entry in collection.entries for axis in entry.chosen))
@@ -241,6 +241,12 @@ def _label(settings: Mapping[str, Any], key: str) -> str:
         return ""
     text = show(settings[key])
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…"
+
+
+def bound_last(collection: Collection) -> list[str]:
+    """Return the keys that vary, those last that go with the method: it names them."""
+    bound = bound_keys(collection.entries)
+    return [*(key for key in collection.varied if key not in bound), *bound]
 
 
 def naming_keys(groups: Sequence[Group], varied: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What one run, or the runs of one setting with several seeds, reached in one score: after the last round, or the best.
+"""What one run, or the runs of one setting, reached in one score: after the last round, or the best.
 
 The best round is the run's own, by `eval.score` or the data set's main score, on its validation set where it has one:
 every score is then read in that one round, rather than each at its own maximum.
@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlit.lab.analysis.best_axis import seed_of
 from fedlit.lab.analysis.collection import Entry
+from fedlit.lab.analysis.draws import Repeat, of_draws, repeat_of, words
 from fedlit.scores import choice_key, chosen_mark, chosen_scores, number
 from fedlit.store.records import best_record, trained
+from fedlit.store.task_version import TaskVersion
 
 ROUNDS = ("last", "best")
 PLACES = ("global", "own")
@@ -25,7 +26,7 @@ class Value:
 
     key: in the record, `global/rouge_l`. number: of the round, from 1. protocol: of generated answers and the like;
     None for a classification. of_models: whether it is the mean over clients' own models. chosen_by: key of the score
-    that chose the round; None of the last round.
+    that chose the round; None of the last round. version: None where it is not known. run: its folder.
     """
 
     value: float
@@ -34,13 +35,16 @@ class Value:
     protocol: str | None
     of_models: bool
     chosen_by: str | None = None
+    version: TaskVersion | None = None
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """One score of the runs that differ in their seed alone.
+    """One score of the runs that differ in seed and draw alone.
 
-    values: by seed, of the runs that are done; of the unfinished ones where none is. num_expected: runs that there
+    values: by seed, or by `Repeat` where draws are an axis, of the runs that are done; of the unfinished ones where
+    none is. num_expected: runs that there
     should be. final: whether `values` are of runs that are done. remark: what is missing and why, in words; empty if
     nothing is, or if no run has begun.
     """
@@ -51,14 +55,19 @@ class Measure:
     remark: str
 
     @property
+    def of_draws(self) -> list[float]:
+        """The mean over seeds of every draw; the seeds where there is one draw."""
+        return of_draws({repeat: value.value for repeat, value in self.values.items()})
+
+    @property
     def mean(self) -> float | None:
-        """Over the seeds; None without any."""
-        return statistics.fmean(value.value for value in self.values.values()) if self.values else None
+        """Over the draws, each the mean over its seeds; None without any."""
+        return statistics.fmean(self.of_draws) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over the seeds; None with fewer than two."""
-        return statistics.stdev(value.value for value in self.values.values()) if len(self.values) > 1 else None
+        """Sample standard deviation over the draws, over the seeds of a single one; None with fewer than two."""
+        return statistics.stdev(self.of_draws) if len(self.of_draws) > 1 else None
 
     @property
     def complete(self) -> bool:
@@ -114,17 +123,19 @@ def value_of(entry: Entry, scores: Sequence[str], which: str) -> Value | None:
                 protocol=record.get("eval/protocol"),
                 of_models=key.startswith("global/") and f"{key}_std" in record,
                 chosen_by=decider,
+                version=entry.version,
+                run=str(entry.folder),
             )
     return None
 
 
 def measure(entries: Sequence[Entry], scores: Sequence[str], which: str) -> Measure:
-    """Return what runs that differ in their seed alone reached in the first of alternative scores that they have."""
-    values = {seed_of(entry): value_of(entry, scores, which) for entry in entries}
-    done = {seed_of(entry) for entry in entries if is_done(entry)}
+    """Return what runs that differ in seed and draw alone reached in the first of alternative scores that they have."""
+    values = {repeat_of(entry): value_of(entry, scores, which) for entry in entries}
+    done = {repeat_of(entry) for entry in entries if is_done(entry)}
     final = {seed: value for seed, value in values.items() if value is not None and seed in done}
     shown = final or {seed: value for seed, value in values.items() if value is not None}
-    missing = [entry for entry in entries if seed_of(entry) not in final]
+    missing = [entry for entry in entries if repeat_of(entry) not in final]
     return Measure(
         values=shown,
         num_expected=len(entries),
@@ -148,11 +159,12 @@ def _is_expected(entry: Entry, scores: Sequence[str]) -> bool:
 
 
 def _remark(missing: Sequence[Entry], scores: Sequence[str], num_expected: int) -> str:
-    states = {seed_of(entry): _why_missing(entry, scores) for entry in missing}
+    states = {repeat_of(entry): _why_missing(entry, scores) for entry in missing}
     if len(missing) == num_expected and len(set(states.values())) == 1:
         return next(iter(states.values()))
-    parts = [f"seed {seed}: {state}" for seed, state in states.items()]
-    return "; ".join([f"{num_expected - len(missing)} of {num_expected} seeds", *parts])
+    parts = [f"{words(repeat)}: {state}" for repeat, state in states.items()]
+    what = "runs" if any(isinstance(repeat, Repeat) for repeat in states) else "seeds"
+    return "; ".join([f"{num_expected - len(missing)} of {num_expected} {what}", *parts])
 
 
 def _why_missing(entry: Entry, scores: Sequence[str]) -> str:

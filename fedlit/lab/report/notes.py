@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.analysis.draws import counted
 from fedlit.lab.report.cells import Measures, all_columns, protocols
 from fedlit.lab.report.layout import Layout
 from fedlit.lab.report.measures import Measure, Value, deciding_key, is_done
@@ -58,11 +59,11 @@ def _all_protocols(measures: Measures) -> set[str]:
 
 
 def _seed_words(found: Sequence[Measure]) -> str:
-    numbers = sorted({len(measured.values) for measured in found if measured.values})
-    if not numbers or numbers[-1] == 1:
-        return "One seed" if numbers else ""
-    how_many = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    return f"Ours: mean ± sample standard deviation over {how_many} seeds"
+    most = max((len(measured.values) for measured in found), default=0)
+    if most <= 1:
+        return "One seed" if most else ""
+    repeats = [list(measured.values) for measured in found]
+    return f"Ours: mean ± sample standard deviation over {counted(repeats)}"
 
 
 def _warnings(layout: Layout, measures: Measures, which: str) -> list[str]:

@@ -2,10 +2,10 @@
 
 F. Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1, 1945, as J. Demsar recommends it for
 two classifiers over several data sets (JMLR 7, 2006). A pair is two cells that differ in the contender only, each the
-mean over the seeds that both have: seeds of one cell share data, model and task, so that to count each as a pair of its
-own would make more of them than there is. Differences are rounded, so that equal ones are ties: 0.3 - 0.2 is not 0.1 in
-binary. Those of zero are left out, the test is two-sided, and the p-values of
-one score are corrected for their number by S. Holm's step-down method (Scandinavian Journal of Statistics 6, 1979).
+mean over the seeds and draws that both have: runs of one cell share data, model and task, so that to count each as a
+pair of its own would make more of them than there is. Differences are rounded, so that equal ones are ties: 0.3 - 0.2
+is not 0.1 in binary. Those of zero are left out, the test is two-sided, and the p-values of one score are corrected for
+their number by S. Holm's step-down method (Scandinavian Journal of Statistics 6, 1979).
 """
 
 import itertools
@@ -16,6 +16,7 @@ from typing import Any
 
 from scipy.stats import wilcoxon
 
+from fedlit.lab.analysis.draws import of_draws
 from fedlit.lab.report.cells import Measures
 from fedlit.lab.report.layout import Layout
 from fedlit.lab.report.measures import Measure
@@ -121,9 +122,9 @@ def _compare(score: str, first: str, second: str, cells: dict[str, Cells], *, lo
     differences = []
     for place in cells[first].keys() & cells[second].keys():
         (one, scale), (other, _) = cells[first][place], cells[second][place]
-        seeds = one.values.keys() & other.values.keys()
-        if seeds:
-            means = [statistics.fmean(found.values[seed].value for seed in seeds) for found in (one, other)]
+        repeats = one.values.keys() & other.values.keys()
+        if repeats:
+            means = [statistics.fmean(of_draws({r: each.values[r].value for r in repeats})) for each in (one, other)]
             differences.append(round(scale * (means[0] - means[1]), NUM_DECIMALS))
     nonzero = [difference for difference in differences if difference != 0]
     enough = len(nonzero) >= MIN_PAIRS

@@ -17,6 +17,7 @@ from fedlit.lab.report.departures import departures
 from fedlit.lab.report.layout import Layout, make_layout
 from fedlit.lab.report.notes import caption_of, notes_of
 from fedlit.lab.report.published import load_published
+from fedlit.lab.report.versions import compare_versions
 from fedlit.scores import is_lower_better
 
 WIDEST = 3
@@ -66,7 +67,8 @@ def table_of(
 ) -> Table:
     """Return the table of places and of what their runs reached; `warnings` are the first of its notes."""
     footnotes = Footnotes()
-    ours = our_cells(layout, measures, footnotes)
+    versions = compare_versions(layout, measures)
+    ours = our_cells(layout, measures, footnotes, versions.comparable, versions.remarks)
     heads, rows = (_alone if layout.published is None else _beside)(layout, ours, footnotes)
     breaks = [i for i, line in enumerate(layout.lines) if i and line.conditions != layout.lines[i - 1].conditions]
     rows_per_line = len(rows) // len(layout.lines)
@@ -78,7 +80,9 @@ def table_of(
         breaks=tuple(rows_per_line * i for i in breaks),
         notes=(
             *warnings,
+            *versions.warnings,
             *notes_of(collection, layout, measures, which, contender_keys(collection)),
+            *versions.notes,
             *footnotes.lines(),
         ),
     )

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlit.config import Cell, RunConfig, Sweep, load_config
+from fedlit.config.grid import REPEATS
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.placing import Other, Placed, placed
 from fedlit.store.status import RunStatus, read_status
@@ -63,11 +64,11 @@ def load_cell(index: int, cell: Cell) -> RunConfig:
 def check_cells(cells: Sequence[Cell]) -> None:
     """Raise UserError for the first cell whose configuration is a mistake.
 
-    A cell that is another one with a seed of its own is not looked at again.
+    A cell that is another one with a seed, or a draw, of its own is not looked at again.
     """
     seen = set()
     for index, cell in enumerate(cells):
-        others = tuple(word for word in cell.arguments if word.partition("=")[0] not in ("seed", "run.name"))
+        others = tuple(word for word in cell.arguments if word.partition("=")[0] not in (*REPEATS, "run.name"))
         if others not in seen:
             load_cell(index, cell)
             seen.add(others)

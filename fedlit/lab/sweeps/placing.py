@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlit.config import Cell, RunConfig, fingerprint, load_config, read_stored
+from fedlit.config.grid import DRAW, REPEATS, SEED
 from fedlit.config.keys import as_argument, show
 from fedlit.config.reading import read_file
 from fedlit.config.record import flat_values, why_no_more_rounds
@@ -222,21 +223,24 @@ def _candidates(cell: Cell) -> list[Path]:
 
 
 def _config(cell: Cell, configs: dict[tuple[str, ...], RunConfig | UserError]) -> RunConfig | UserError:
-    """Return a cell's configuration, or why there is none; of cells that differ in their seed alone one is loaded.
+    """Return a cell's configuration, or why there is none; of cells that differ in seed and draw alone one is loaded.
 
     It is only looked at: files that it names may be missing.
     """
     words = [word.partition("=") for word in cell.arguments]
-    common = tuple(f"{key}={text}" for key, _, text in words if key not in ("seed", "run.name"))
-    seeds = [text for key, _, text in words if key == "seed"]
+    plain = {key: int(text) for key, _, text in words if key in REPEATS and text.isascii() and text.isdecimal()}
+    common = tuple(f"{key}={text}" for key, _, text in words if key not in {*plain, "run.name"})
+    common = (*sorted(plain), *common)
     if common not in configs:
         try:
             configs[common] = load_config(cell.arguments, checked=False)
         except UserError as error:
             configs[common] = error
     config = configs[common]
-    plain = len(seeds) == 1 and seeds[0].isascii() and seeds[0].isdecimal()
-    return config if isinstance(config, UserError) or not plain else replace(config, seed=int(seeds[0]))
+    if isinstance(config, UserError):
+        return config
+    partition = replace(config.partition, seed=plain.get(DRAW, config.partition.seed))
+    return replace(config, seed=plain.get(SEED, config.seed), partition=partition)
 
 
 def _moved(cell: Cell, folder: Path) -> Cell:

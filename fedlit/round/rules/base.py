@@ -29,6 +29,7 @@ class AggregationRule(ABC):
     asks_again: the rule calls cohort.mean_of(), for which they are kept too, though only sums leave a client.
     Either may be a property, where an option decides; see also `num_sums`.
     folds: the rule changes backbone weights; the server holds the changes beside them (ServerState.fold).
+    leaves_own_out: what a client starts from is a mean without its own part, which it takes out itself.
     mixes_ranks: clients may have LoRA factors of different ranks, which a transform brings into one scaling.
     """
 
@@ -38,6 +39,7 @@ class AggregationRule(ABC):
     stacks: ClassVar[bool] = False
     asks_again: ClassVar[bool] = False
     folds: ClassVar[bool] = False
+    leaves_own_out: ClassVar[bool] = False
     mixes_ranks: ClassVar[bool] = False
 
     @property
@@ -80,6 +82,8 @@ class AggregationRule(ABC):
         what the server's step changed, sent to all who were invited, at their ranks. One who is lost sends nothing. A
         client that comes back after rounds without it also needs theirs; the first model, which all have, is in none.
 
+        server: before the round, with the `folded_ranks` of its end, where a rule chooses them; before they are known,
+        the largest that they can be count.
         clients: those invited, and whether they returned. trained: names of the tensors that train in this round; by
         default those among the shared travel both ways.
         """

@@ -24,7 +24,7 @@ from fedlit.algebra.low_rank import LowRank
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
-from fedlit.round.rules.base import AggregationRule, Traffic, both_ways
+from fedlit.round.rules.base import Traffic, both_ways
 from fedlit.round.rules.factors import (
     ByLayer,
     by_layer,
@@ -35,7 +35,8 @@ from fedlit.round.rules.factors import (
     product_bytes,
     stacked_products,
 )
-from fedlit.round.rules.options import WAYS, ProductOptions
+from fedlit.round.rules.options import ProductOptions
+from fedlit.round.rules.ways import SUM_BYTES, WayRule
 from fedlit.round.server import ServerState
 from fedlit.seeding import torch_stream
 
@@ -47,19 +48,15 @@ SCALE = 2.0**7
 """Of Omega, so that this rounding is small against Y. An entry of Y is then a row's length of a client's s B A times
 some 600 at most, which leaves room for a length of 200 below the limit of the sum (2**17)."""
 
-SKETCH_BYTES = torch.float64.itemsize
-"""Bytes of a number of Y, Q and P as they travel. In float32 Q would lose the small singular values."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class ProductRule(ProductOptions, AggregationRule):
+class ProductRule(ProductOptions, WayRule):
     """A rule over the mean product. See `ProductOptions` for `aggregate_by` and `sketch_width`."""
 
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.aggregate_by not in WAYS:
-            raise UserError(f"method.aggregate_by={self.aggregate_by} is not known; valid are {', '.join(WAYS)}")
+        WayRule.__post_init__(self)
         if self.sketch_width is None:
             return
         if self.aggregate_by != "sums":
@@ -71,21 +68,6 @@ class ProductRule(ProductOptions, AggregationRule):
             raise UserError(
                 f"method.sketch_width={self.sketch_width} must be null (the largest rank) or a number of 1 or more"
             )
-
-    @property
-    def by_sums(self) -> bool:
-        """Whether the rule looks at sums alone."""
-        return self.aggregate_by == "sums"
-
-    @property
-    def stacks(self) -> bool:  # type: ignore[override]  # of the class where nothing is to choose
-        """With aggregate_by=stack."""
-        return not self.by_sums
-
-    @property
-    def asks_again(self) -> bool:  # type: ignore[override]
-        """With aggregate_by=sums."""
-        return self.by_sums
 
     def num_sums(self, server: ServerState) -> int:
         """Return 2, Y and P, and 1 more where other tensors travel beside the factors."""
@@ -124,13 +106,20 @@ class ProductRule(ProductOptions, AggregationRule):
             found[layer.name] = min(width, *_sides(server, layer))
         return found
 
+    def most_ranks(self, server: ServerState, client_ids: Collection[int]) -> dict[str, int]:
+        """Return the largest rank that every layer's mean can have in a round in which these clients returned."""
+        return {
+            layer.name: min(sum(layer.rank_of(client_id) for client_id in client_ids), *_sides(server, layer))
+            for layer in server.layers
+        }
+
     def sketch_bytes(self, server: ServerState, widths: Mapping[str, int]) -> tuple[int, int]:
         """Return the bytes that a client that returned sends of Y and P, and that it receives of Q in between."""
         up = down = 0
         for layer in server.layers:
             num_out, num_in = _sides(server, layer)
-            up += widths[layer.name] * (num_out + num_in) * SKETCH_BYTES
-            down += widths[layer.name] * num_out * SKETCH_BYTES
+            up += widths[layer.name] * (num_out + num_in) * SUM_BYTES
+            down += widths[layer.name] * num_out * SUM_BYTES
         return up, down
 
     def folding_traffic(
@@ -206,6 +195,12 @@ class ProductRule(ProductOptions, AggregationRule):
                 drawn = torch.randn(a.shape[1], widths[layer.name], dtype=torch.float64)
                 omegas[layer.name] = (drawn * SCALE).to(a.device)
         return omegas
+
+
+def require_share(energy: float) -> None:
+    """Raise a UserError for a share of singular values that is none."""
+    if not 0 < energy <= 1:
+        raise UserError(f"method.energy_threshold={energy} must be above 0 and at most 1")
 
 
 def those_who_returned(clients: Mapping[int, bool]) -> list[int]:

@@ -20,7 +20,8 @@ from fedlit.round.server import ServerState
 class Transform(ABC):  # noqa: B024  either half may be left out
     """A pair of functions around the sum; either may leave things as they are.
 
-    needs: LoRA factors that clients must train and send, of `A`, `B`; empty for a transform of any tensors.
+    needs: LoRA factors that clients must train and send, of `A`, `B`, or the heads `H`; empty for a transform of any
+    tensors.
     mixes_ranks: brings factors of clients of different ranks into one scaling.
     """
 
@@ -38,6 +39,10 @@ class Transform(ABC):  # noqa: B024  either half may be left out
     def on_server(self, mean: Payload, server: ServerState, plan: RoundPlan) -> Payload:
         """Return what the rule sees of the means of all groups."""
         return mean
+
+    def unsent(self, server: ServerState) -> frozenset[str]:
+        """Return the `model` tensors whose value both sides know in every round: nothing of them travels."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,7 @@ class Transforms:
         for part in reversed(self.parts):
             mean = part.on_server(mean, server, plan)
         return mean
+
+    def unsent(self, server: ServerState) -> frozenset[str]:
+        """Return the tensors of which nothing travels."""
+        return frozenset().union(*(part.unsent(server) for part in self.parts))

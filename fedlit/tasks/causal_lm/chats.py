@@ -44,6 +44,11 @@ class ChatEncoder(Encoder):
         """Return what the template writes in the shortest conversation; a template without an end is told here."""
         return [self.tokens.shortest] if self.tokens.end_id is not None else []
 
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return the chat template."""
+        own = getattr(self.tokenizer, "chat_template", None)
+        return {"chat_template": own if self.tokens.template is None else self.tokens.template}
+
     def check_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Refuse rows that the template does; the first is rendered as all are, before anything is trained."""
         for number, row in enumerate(rows):

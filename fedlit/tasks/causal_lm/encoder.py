@@ -48,6 +48,10 @@ class Encoder(ABC):
         """Return what a template of the tokenizer's writes, of which the model must have every token."""
         return []
 
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return the words around a row's own, by the names of `Task.protocol_parts`; none by default."""
+        return {}
+
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Tokens that end what is generated; none for the tokenizer's end-of-text token alone."""

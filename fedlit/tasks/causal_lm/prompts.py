@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlit.data.collation import Example
-from fedlit.data.prompts import render
+from fedlit.data.prompts import prompt_template, render
 from fedlit.tasks.causal_lm.encoder import Encoder, Fit
 from fedlit.tasks.questions import Question, evaluation_questions
 
@@ -31,6 +31,10 @@ class PromptEncoder(Encoder):
         """Return the prompt of a row's columns."""
         prompt, _ = render({**row, self.data.response: ""}, self.data, test=True)
         return self._examples([Question(prompt=prompt, references=("",))], self.longest_prompt)[0]
+
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return the template of evaluation."""
+        return {"template": prompt_template(self.data, test=True)}
 
     def _examples(self, questions: Sequence[Question], longest_prompt: int) -> list[Example]:
         if not questions:

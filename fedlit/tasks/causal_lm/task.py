@@ -22,9 +22,17 @@ from fedlit.tasks.causal_lm.encoder import Encoder
 from fedlit.tasks.causal_lm.forms import form_of
 from fedlit.tasks.causal_lm.prompts import PromptEncoder
 from fedlit.tasks.causal_lm.texts import TextEncoder
-from fedlit.tasks.generation import cut_at_stop, generate
+from fedlit.tasks.contents import tokenizer_content
+from fedlit.tasks.generation import cut_at_stop, decoding_parts, generate
 from fedlit.tasks.likelihood import candidate_losses, label_logits, label_losses, likeliest
-from fedlit.tasks.text_scores import computed_scores, forced_metrics, make_metric, signatures, update_texts
+from fedlit.tasks.text_scores import (
+    computed_scores,
+    forced_metrics,
+    make_metric,
+    score_settings,
+    signatures,
+    update_texts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +194,20 @@ class CausalLM(Task[Example, Batch]):
     def notes(self) -> dict[str, str]:
         """Return the signatures of the scores that compare texts."""
         return signatures(self.data, self.protocol)
+
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return how a row becomes a question, how it is answered, and how the answer is scored."""
+        data, ends = self.data, self.tokenizer.convert_ids_to_tokens(list(self.encoder.end_ids))
+        parts: dict[str, Any] = {
+            "task": ["causal_lm", type(form_of(data)).__name__],
+            **self.encoder.protocol_parts(),
+            "tokenizer": {**tokenizer_content(self.tokenizer), "ends": ends},
+            "max_length_tokens": [self.max_length_tokens, self.longest_test_prompt],
+            "references": data.multiple_references,
+            "protocol": self.protocol,
+            **score_settings(data, self.protocol),
+        }
+        return parts | (decoding_parts(self.eval) if self.protocol == "generate" else {})
 
     @torch.no_grad()
     def evaluate(

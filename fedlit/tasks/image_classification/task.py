@@ -28,6 +28,7 @@ from fedlit.metrics.exact import FixedPointMean
 from fedlit.models import Backbone
 from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
+from fedlit.tasks.contents import image_processor_content
 from fedlit.tasks.outside_scores import outside_metrics
 from fedlit.tasks.precision import at_least_float32
 
@@ -209,6 +210,14 @@ class ImageClassification(Task[ImageExample, ImageBatch]):
     def metrics(self) -> dict[str, Metric]:
         """Return fresh metrics: loss (nats per image, without smoothing) and the scores of classes."""
         return {"loss": FixedPointMean(), "classes": Classification(len(self.classes)), **outside_metrics(self.data)}
+
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return the classes, and what is done to an image."""
+        return {
+            "task": ["image_classification"],
+            "classes": list(self.classes),
+            "image": image_processor_content(self.preparation.image_processor),
+        }
 
     @torch.no_grad()
     def evaluate(

@@ -29,6 +29,7 @@ from fedlit.models import Backbone
 from fedlit.models.masks import masks_as_given
 from fedlit.tasks import Joined, Sample, Task
 from fedlit.tasks.chosen_classes import chosen_classes
+from fedlit.tasks.contents import tokenizer_content
 from fedlit.tasks.outside_scores import outside_metrics
 from fedlit.tasks.precision import at_least_float32
 
@@ -251,6 +252,15 @@ class SequenceClassification(Task[TextExample, TextBatch]):
         if self.data.regression:
             return {"loss": FixedPointMean(), "numbers": Regression(), **outside_metrics(self.data, of_numbers=True)}
         return {"loss": FixedPointMean(), "classes": Classification(len(self.classes)), **outside_metrics(self.data)}
+
+    def protocol_parts(self) -> dict[str, Any]:
+        """Return the classes, and how the texts become tokens."""
+        return {
+            "task": ["sequence_classification", self.data.regression, len(text_columns(self.data))],
+            "classes": list(self.classes),
+            "tokenizer": tokenizer_content(self.tokenizer),
+            "max_length_tokens": self.max_length_tokens,
+        }
 
     @torch.no_grad()
     def evaluate(

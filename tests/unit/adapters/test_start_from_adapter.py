@@ -23,7 +23,10 @@ from fedlit.planning import make_plan
 from fedlit.recipes import RECIPES
 from fedlit.sizing import measure
 
-STARTING = {name for name, recipe in RECIPES.items() if recipe.adapter.startswith("lora") and name != "fed_sb"}
+CORES = {"lora_core", "lora_heads"}
+STARTING = {name for name, recipe in RECIPES.items() if recipe.adapter.startswith("lora")} - {
+    name for name, recipe in RECIPES.items() if recipe.adapter in CORES
+}
 """The recipes that train LoRA factors and nothing else."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlit.algebra import leading, together
 from fedlit.algebra.low_rank import LowRank
-from fedlit.algebra.together import compacted, norms, ranks, truncations
+from fedlit.algebra.together import compacted, norms, ranks, ranks_of_energy, truncations
 
 SIDES = st.integers(2, 30)
 
@@ -97,6 +97,20 @@ def test_truncations_are_those_of_each(reads: list[int]) -> None:
         assert best.width == rank
     assert reads == [3]
     assert made == [0, 1, 2, 3, 2], "one after the other, and again what was not reliable"
+
+
+def test_ranks_of_energy_are_read_once(reads: list[int]) -> None:
+    """Thin factors, a dense matrix, and one of zeros."""
+    matrices = [of_values(FAR), random_matrix(20, 12, 30), random_matrix(9, 7, 3) * 0.0]
+    for energy in (0.5, 0.99, 1.0):
+        found = ranks_of_energy([partial(matrices.__getitem__, place) for place in range(3)], energy)
+        for matrix, rank in zip(matrices[:2], found, strict=False):
+            values = torch.linalg.svdvals(matrix.dense())
+            left_out = [float(values[kept:].square().sum()) for kept in (rank - 1, rank)]
+            assert left_out[1] <= (1 - energy) * float(values.square().sum()) + 1e-25
+            assert left_out[0] > (1 - energy) * float(values.square().sum())
+        assert found[2] == 0
+    assert reads == [3, 3, 3]
 
 
 @settings(max_examples=60, deadline=None)

@@ -53,6 +53,7 @@ def test_axes_of_which_the_best_is_shown(best: str) -> None:
     [
         ("[local.lrr]", "did you mean 'local.lr'?"),
         ("[seed]", "Keys that vary: local.lr"),
+        ("[partition.seed]", "Keys that vary: local.lr"),
         ("[method]", "is no axis with several values"),
         ("{local.lr: 1}", "write best: \\[local.lr\\]"),
         ("[1]", "write best: \\[local.lr\\]"),

@@ -50,10 +50,18 @@ RECIPE_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "fedex_lora, reinitialize": ("fedex_lora", {"assignment": "reinitialize"}),
     "fedex_lora, keep": ("fedex_lora", {"assignment": "keep"}),
     "fedex_lora, residual_rank=1": ("fedex_lora", {"residual_rank": 1}),
+    "florist": ("florist", {}),
+    "florist, mixed ranks": ("florist", {"lora_rank": MIXED, "energy_threshold": 1.0}),
+    "fedmomentum": ("fedmomentum", {"energy_threshold": 1.0}),
+    "fedmomentum, half": ("fedmomentum", {"energy_threshold": 0.5}),
+    "lora_fair": ("lora_fair", {}),
     "fedsvd": ("fedsvd", {}),
     "fedrot_lora": ("fedrot_lora", {}),
     "rolora": ("rolora", {}),
+    "la_lora": ("la_lora", {}),
     "fed_sb": ("fed_sb", {"init": "weights"}),
+    "ravan": ("ravan", {"num_heads": 2}),
+    "fedask": ("fedask", {}),
     "fedit, rslora": ("fedit", {"use_rslora": True}),
 }
 EXACT = {
@@ -63,9 +71,12 @@ EXACT = {
     "fedex_lora",
     "fedex_lora, reinitialize",
     "fedex_lora, keep",
+    "florist, mixed ranks",
+    "fedmomentum",
     "fedsvd",
     "rolora",
     "fed_sb",
+    "ravan",
 }
 """Rules whose server has the mean of the clients' effective weights."""
 
@@ -85,9 +96,13 @@ class Round:
 
 
 def product(layer: LoraLayer, tensors: dict[str, Tensor], client_id: int | None, ranks: list[int] | None) -> Tensor:
-    """Return scaling * B @ A, or with the core, written apart from the library's."""
+    """Return scaling * B @ A, or with the core or the heads, written apart from the library's."""
     rank = layer.rank if ranks is None or client_id is None else ranks[client_id]
     scaling = layer.alpha / (rank**0.5 if layer.use_rslora else rank)
+    if layer.core and layer.scale:
+        cores = tensors[layer.core].split(tensors[layer.core].shape[1])
+        core = torch.block_diag(*(scale * each for scale, each in zip(tensors[layer.scale], cores, strict=True)))
+        return scaling * tensors[layer.b] @ core @ tensors[layer.a]
     left = tensors[layer.b] @ tensors[layer.core] if layer.core else tensors[layer.b]
     return scaling * left @ tensors[layer.a]
 

@@ -18,8 +18,8 @@ from fedlit.metrics.exact import FixedPointMean
 from fedlit.process import communication
 from fedlit.round.client_models import ClientModels
 from fedlit.round.evaluation import Evaluator
-from fedlit.round.subsets import fixed_subset, sampled_clients
 from fedlit.round.over_clients import over_clients
+from fedlit.round.subsets import fixed_subset, sampled_clients
 from fedlit.tasks import Sample
 from fedlit.tasks.causal_lm.task import CausalLM
 

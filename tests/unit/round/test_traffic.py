@@ -24,15 +24,19 @@ from fedlit.planning import first_traffic, make_traffic
 from fedlit.process import communication
 from fedlit.round.cohort import Cohort
 from fedlit.round.observers import RoundView
+from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.payload import MODEL
 from fedlit.round.rules import AggregationRule, Traffic
 from fedlit.round.rules.fedavg import FedAvg
 from fedlit.round.rules.fedex_lora import FedExLora
+from fedlit.round.rules.fedmomentum import FedMomentum
 from fedlit.round.rules.fedsvd import FedSvd
 from fedlit.round.rules.flexlora import FlexLora
 from fedlit.round.rules.flora import Flora
-from fedlit.round.rules.products import ProductRule
+from fedlit.round.rules.florist import Florist
+from fedlit.round.rules.lora_fair import LoraFair
+from fedlit.round.rules.ways import WayRule
 from fedlit.round.server import ServerState
 from fedlit.round.transforms import Transforms
 from fedlit.round.transforms.rank_scaling import RankScaling
@@ -142,6 +146,9 @@ PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "ffa_lora": ("ffa_lora", {}, B8, B8),
     "fedsa_lora": ("fedsa_lora", {}, A8, A8),
     "fedsvd": ("fedsvd", {}, B8, A8 + B8),
+    # The global LoRA alone; one's own up, and down one mean of all.
+    "feddpa": ("feddpa", {}, A8 + B8, A8 + B8),
+    "fedalt": ("fedalt", {}, A8 + B8, A8 + B8),
     "flexlora": ("flexlora", {}, A8 + B8, A8 + B8),
     "hetlora": ("hetlora", {}, A8 + B8, A8 + B8),
     # Two means of rank 8 and a residual of rank (3 - 1) * 8: 16 * (2048 + 2048) + 2 * 16 * (256 + 2048) scalars.
@@ -174,6 +181,17 @@ PER_LAYER: dict[str, tuple[str, dict[str, Any], int, int]] = {
         *("flora", {"sketch_width": 300, **SUMS}),
         *(2 * (300 * 4096 + 2 * 256 * 2304), 2 * (300 * 2048 + 2 * 256 * 256) + 300 * 2048 + 2 * 256 * 2048),
     ),
+    # Before a round the most that can be folded: all of rank 24, or what is beyond the 8 of the factors.
+    "florist": ("florist", {}, A8 + B8, 3 * (A8 + B8)),
+    "florist, sums": ("florist", SUMS, 2 * 226_304, 2 * 26 * 2560 + 3 * (A8 + B8)),
+    "fedmomentum": ("fedmomentum", {}, A8 + B8, 3 * (A8 + B8)),
+    "fedmomentum, sums": ("fedmomentum", SUMS, 2 * 226_304, 2 * 26 * 2560 + 3 * (A8 + B8)),
+    "lora_fair": ("lora_fair", {}, A8 + B8, A8 + B8),
+    # R (out, 8) up in float64, and B again when it is corrected.
+    "lora_fair, sums": ("lora_fair", SUMS, A8 + B8 + 2 * B8, A8 + B8 + B8),
+    # FedASK at any number of clients w = 8 + 4 = 12: 12 * 4096 + 2 * 12 * 2304 = 104,448 numbers.
+    "fedask": ("fedask", {}, 2 * 104_448, 2 * 12 * 2560 + A8 + B8),
+    "fedask, narrow": ("fedask", {"oversampling": 0}, 2 * 8 * 8704, 2 * 8 * 2560 + A8 + B8),
     "fed_sb": ("fed_sb", {"lora_rank": 25}, 3 * 625, 3 * 625),
     "fedit, attention": (
         "fedit",
@@ -190,6 +208,18 @@ def test_lora_recipes_on_tinyllama(case: str) -> None:
     name, options, up, down = PER_LAYER[case]
     federation = on_meta("tinyllama", name, {"lora_rank": 8, **options})
     assert set(scalars(federation).values()) == {(22 * up, 22 * down)}
+
+
+def test_ravan_sends_its_cores_and_no_scales() -> None:
+    """Four heads of 8 * 8 on q, k and v: as many numbers as one core of rank 16."""
+    federation = on_meta("tinyllama", "ravan", {"num_heads": 4, "lora_rank": 8})
+    one = on_meta("tinyllama", "fed_sb", {"lora_rank": 16})
+    assert federation.record((0, 2), returned=(2,)) == one.record((0, 2), returned=(2,))
+    assert federation.record((1,)) == {
+        "communication/uplink_bytes": 4 * 22 * 3 * 256,
+        "communication/downlink_bytes": 4 * 22 * 3 * 256,
+    }
+    assert num_parameters(trainable(federation.host.model)) == 22 * 3 * (256 + 4)
 
 
 def test_the_published_number_of_parameters() -> None:
@@ -235,6 +265,39 @@ def test_by_sums_one_client_leaves_no_residual_and_nobody_no_sums() -> None:
     federation = on_meta("tinyllama", "fedex_lora", {"lora_rank": 8, **SUMS})
     assert scalars(federation, client_ids=(1,)) == {1: (22 * (A8 + B8), 22 * (A8 + B8))}
     federation = on_meta("tinyllama", "flora", {"lora_rank": 8, **SUMS})
+    assert set(federation.record((0, 1, 2), returned=()).values()) == {0}
+
+
+def test_what_a_rule_chose_to_fold_is_what_it_sent() -> None:
+    """Ranks 5 of q, 0 of k and 2 of v in each of 22 layers: 5 * 4096 + 2 * 2304 = 25,088 scalars."""
+    for name, options, beside in [
+        ("florist", {}, 0),
+        ("fedmomentum", {}, A8 + B8),
+        ("florist", SUMS, 2 * 26 * 2560),
+        ("fedmomentum", SUMS, A8 + B8 + 2 * 26 * 2560),
+    ]:
+        federation = on_meta("tinyllama", name, {"lora_rank": 8, **options})
+        chosen = {"q_proj": 5, "k_proj": 0, "v_proj": 2}
+        ranks = {layer.name: chosen[layer.name.rsplit(".", 1)[1]] for layer in federation.server.layers}
+        after = replace(federation.server, folded_ranks=ranks)
+        plan = make_plan((0, 1, 2), [1 / 3] * 3)
+        cohort = Cohort(plan, {MODEL: federation.server.shared})
+        cohort.close((0, 1, 2))
+        view = RoundView(plan=plan, before=federation.server, after=after, cohort=cohort, notes={})
+        assert federation.observer.record(view)["communication/downlink_bytes"] == 3 * 4 * 22 * (25_088 + beside)
+        assert FoldedRankObserver().record(view)["lora/folded_rank"] == pytest.approx(7 / 3)
+        assert FoldedRankObserver().record(view)["lora/folded_rank/model.layers.3.self_attn.q_proj"] == 5
+        assert not FoldedRankObserver().record(replace(view, after=federation.server))
+
+
+def test_florist_in_a_round_that_lost_a_client() -> None:
+    """Ranks 4 and 2 came, so no more than 6 can be kept, of which everybody gets what was."""
+    federation = on_meta("tinyllama", "florist", {"lora_rank": [4, 16, 2]}, num_clients=3)
+    parts = federation.host.method.rule.traffic(
+        federation.server, {0: True, 1: False, 2: True}, federation.host.trains(0)
+    )
+    assert {client: part.downlink_bytes for client, part in parts.items()} == dict.fromkeys((0, 1, 2), 22 * 24 * 8704)
+    assert [parts[client].uplink_bytes for client in (0, 1, 2)] == [22 * 4 * 4 * 8704, 0, 22 * 4 * 2 * 8704]
     assert set(federation.record((0, 1, 2), returned=()).values()) == {0}
 
 
@@ -293,6 +356,20 @@ def test_control_variates_double_the_traffic() -> None:
     assert scaffold == {key: 2 * value for key, value in plain.items()}
 
 
+def test_second_moments_and_their_bases_travel_both_ways() -> None:
+    """Of TinyLlama's up projections (5632, 2048) at rank 8 V (5632, 8) and Q (8, 2048), and one number N of 8 bytes."""
+    plain, shared = (on_meta("tinyllama", name, GALORE).record((0, 2)) for name in ("fedftg", "fedgalore"))
+    beside = 22 * (4 * 8 * (5632 + 2048) + 8)
+    assert shared == {key: value + 2 * beside for key, value in plain.items()}
+    assert shared["communication/uplink_bytes"] == 2 * (4 * 253_755_392 + beside)
+
+
+def test_both_factors_travel_though_they_are_stepped_in_turn() -> None:
+    federation = on_meta("tinyllama", "la_lora", {"lora_rank": 8})
+    for round_idx in range(2):
+        assert set(scalars(federation, round_idx).values()) == {(22 * (A8 + B8), 22 * (A8 + B8))}
+
+
 @pytest.mark.parametrize("scaffold", [False, True])
 def test_a_lost_client_was_sent_to_and_sends_nothing(scaffold: bool) -> None:
     federation = on_meta("tinyllama", "fedit", {"lora_rank": 8}, optimizer="sgd", scaffold=scaffold)
@@ -339,19 +416,31 @@ def test_the_counts_are_the_scalars_that_are_not_zero(rule: AggregationRule, tra
 
 
 @pytest.mark.parametrize(
-    "rule", [Flora(), FedExLora(assignment="reinitialize"), FedExLora(), FedExLora(residual_rank=2)], ids=str
+    "rule",
+    [
+        *(Flora(), FedExLora(assignment="reinitialize"), FedExLora(), FedExLora(residual_rank=2)),
+        *(Florist(), Florist(energy_threshold=1.0), FedMomentum(), FedMomentum(energy_threshold=0.8)),
+    ],
+    ids=str,
 )
 def test_what_is_folded_is_what_is_received(rule: AggregationRule) -> None:
-    server, clients = mixed_round((3, 3, 3, 3, 3) if isinstance(rule, FedExLora) else (2, 4, 3, 1, 4))
+    server, clients = mixed_round((2, 4, 3, 1, 4) if rule.mixes_ranks else (3, 3, 3, 3, 3))
     after = aggregated(rule, server, clients, WEIGHTS[3], *([RankScaling()] if rule.mixes_ranks else []))
-    means = num_nonzero(after.shared.values()) if "average" in str(rule) else 0
-    for part in rule.traffic(server, dict.fromkeys(clients, True), server.shared).values():
+    sends_factors = "average" in str(rule) or isinstance(rule, FedMomentum)
+    means = num_nonzero(after.shared.values()) if sends_factors else 0
+    before = replace(server, folded_ranks=after.folded_ranks)
+    for part in rule.traffic(before, dict.fromkeys(clients, True), server.shared).values():
         received = sum(num_nonzero([change.left, change.right]) for change in after.folded.values())
         assert part.downlink_bytes == 8 * (received + means)
 
 
 @pytest.mark.parametrize(
-    "rule", [FedAvg(), FedSvd(), FedSvd(svd_every=2), FlexLora(), FedExLora(), FedExLora(residual_rank=2)], ids=str
+    "rule",
+    [
+        *(FedAvg(), FedSvd(), FedSvd(svd_every=2), FlexLora(), FedExLora(), FedExLora(residual_rank=2)),
+        *(FedMomentum(), LoraFair()),
+    ],
+    ids=str,
 )
 def test_a_round_s_downlink_is_what_its_own_step_changed(rule: AggregationRule) -> None:
     """Round after round: the shared tensors that are new, and what was folded; never those of the round before."""
@@ -366,7 +455,7 @@ def test_a_round_s_downlink_is_what_its_own_step_changed(rule: AggregationRule) 
         changed = {name for name, held in server.shared.items() if not torch.equal(held, after.shared[name])}
         folded = sum(num_nonzero([change.left, change.right]) for change in after.folded.values())
         expected = 8 * (sum(server.shared[name].numel() for name in changed) + folded)
-        told = rule.traffic(server, dict.fromkeys(clients, True), trains)
+        told = rule.traffic(replace(server, folded_ranks=after.folded_ranks), dict.fromkeys(clients, True), trains)
         assert {part.downlink_bytes for part in told.values()} == {expected}, round_idx
         clients = {
             client: {name: value * 1.5 for name, value in tensors.items()} for client, tensors in clients.items()
@@ -382,12 +471,15 @@ def test_a_round_s_downlink_is_what_its_own_step_changed(rule: AggregationRule) 
         FedExLora(aggregate_by="sums", residual_rank=2),
         FedExLora(aggregate_by="sums", assignment="reinitialize", sketch_width=5),
         Flora(aggregate_by="sums"),
+        Florist(aggregate_by="sums"),
+        FedMomentum(aggregate_by="sums"),
+        LoraFair(aggregate_by="sums"),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("with_head", [False, True])
 def test_by_sums_the_counts_are_the_numbers_that_are_summed(
-    rule: ProductRule, with_head: bool, monkeypatch: pytest.MonkeyPatch
+    rule: WayRule, with_head: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up: the integers of every sum that is reduced, 8 bytes each, and less for what is a mean of its own."""
     server, clients = mixed_round((3, 3, 3, 3, 3))
@@ -397,7 +489,9 @@ def test_by_sums_the_counts_are_the_numbers_that_are_summed(
     sizes: list[int] = []
     monkeypatch.setattr(communication, "sum_in_place", lambda buffer: sizes.append(buffer.numel()))
     rule(make_cohort(server, clients, WEIGHTS[3]), server)
-    if not isinstance(rule, FedExLora) or rule.assignment != "average":
+    if isinstance(rule, LoraFair):
+        assert len(sizes) == 2
+    elif not isinstance(rule, FedExLora) or rule.assignment != "average":
         assert len(sizes) == 2 + with_head
         sizes = [*([35] if with_head else []), *sizes[-2:]]  # a mean has the factors too, which do not travel
     for part in rule.traffic(server, dict.fromkeys(clients, True), server.shared).values():
@@ -441,6 +535,8 @@ def mixed_round(ranks: tuple[int, ...] = (2, 4, 3, 1, 4)) -> tuple[ServerState, 
         FedExLora(aggregate_by="sums"),
         FlexLora(aggregate_by="sums"),
         Flora(aggregate_by="sums"),
+        *(Florist(), FedMomentum(), LoraFair()),
+        *(Florist(aggregate_by="sums"), FedMomentum(aggregate_by="sums"), LoraFair(aggregate_by="sums")),
     ],
     ids=repr,
 )

@@ -88,7 +88,7 @@ function curveTraces(group, points, style, panelSize) {
 function hoverText(group, point) {
   const seeds = point.num ?? group.num_seeds;
   const spread = point.high > point.low ? ` (${shown(point.low)}–${shown(point.high)})` : "";
-  const fewer = point.num !== null && !point.isWhole ? `, ${seeds} seed${seeds === 1 ? "" : "s"} only` : "";
+  const fewer = point.num !== null && !point.isWhole ? `, ${seeds} ${page.repeat}${seeds === 1 ? "" : "s"} only` : "";
   return `<b>${plain(group.name)}</b> ${shown(point.y)}${spread}${fewer}`;
 }
 
@@ -138,7 +138,7 @@ function dotsChart(page, panel, state, colours, ranges) {
 function outcomeText(group, outcome, value) {
   const seeds = outcome.seeds.map((seed, i) => `${shown(seed)} after round ${outcome.rounds[i]}`).join("<br>");
   const open = group.num_seeds - group.num_done;
-  return `<b>${plain(group.name)}</b> ${shown(value)}<br>${seeds}${open ? `<br>${open} of ${group.num_seeds} seeds missing or not done` : ""}`;
+  return `<b>${plain(group.name)}</b> ${shown(value)}<br>${seeds}${open ? `<br>${open} of ${group.num_seeds} ${page.repeat}s missing or not done` : ""}`;
 }
 
 /** The score after the last round against all that was sent up and down until then. */

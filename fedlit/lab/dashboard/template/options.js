@@ -5,7 +5,7 @@ function fillOptions() {
   const section = document.getElementById("options");
   if (!section) return;
   // Of two seeds of one setting there would be nothing to read.
-  const other = runs.findIndex((_, run) => keys.some((key, i) => key !== "seed" && values[i][run] !== values[i][0]));
+  const other = runs.findIndex((_, run) => keys.some((key, i) => !["seed", "partition.seed"].includes(key) && values[i][run] !== values[i][0]));
   const chosen = { first: 0, second: other < 0 ? runs.length - 1 : other };
   const show = () => {
     const rows = keys

@@ -173,6 +173,7 @@ function build() {
   buildSection("methods", panels, (panel) => dotsChart(page, panel, state, colours, dotRanges), (panel) => 64 + 30 * panel.groups.length);
   buildSection("traffic", panels, (panel, width) => trafficChart(page, panel, state, colours, trafficRanges, height, width), () => height);
   buildClients(colours);
+  buildClaims(colours);
   buildLabels(colours);
   writeCaptions(panels, all.filter((panel) => !panels.includes(panel)));
   startQueue();
@@ -184,7 +185,7 @@ function writeCaptions(panels, missing) {
   const kinds = new Set(panels.map((panel) => scoreOf(page, panel, state.score)).filter(Boolean).map((one) => (one.lower_is_better ? "lower is better" : "higher is better")));
   const direction = kinds.size === 1 ? `, ${[...kinds][0]}` : "";
   const seeds = Math.max(...page.groups.map((group) => group.num_seeds));
-  const band = seeds > 1 ? " Lines are means over seeds, bands reach from the lowest seed to the highest; where fewer seeds have got that far, a thin line goes on with their mean." : "";
+  const band = seeds > 1 ? ` Lines are means over ${page.repeat}s, bands reach from the lowest ${page.repeat} to the highest; where fewer ${page.repeat}s have got that far, a thin line goes on with their mean.` : "";
   const scales = panels.length > 1 ? " Panels of one data set share their scales." : "";
   const titles = missing.map((panel) => panel.title).filter(Boolean);
   const named = titles.slice(0, 6).join("; ") + (titles.length > 6 ? `; and ${titles.length - 6} more` : "");
@@ -193,8 +194,8 @@ function writeCaptions(panels, missing) {
   write("curves", `${what}${direction}.${band}${scales}${state.logX ? "" : " Round 0 is the untrained model."}`);
   const pick = state.pick === "last" ? "after the last round" : `of the best trained round${page.legend && " †"}`;
   const chosen = state.pick === "best" && page.legend ? ` ${page.legend}.` : "";
-  const spread = seeds > 1 ? " Large marks are means over seeds, small ones the seeds." : "";
-  write("methods", `${what} ${pick}${direction}; the best stands on top.${spread}${chosen} A star: some seeds are missing or not done; those on their way count only where none is done.`);
+  const spread = seeds > 1 ? ` Large marks are means over ${page.repeat}s, small ones the ${page.repeat}s.` : "";
+  write("methods", `${what} ${pick}${direction}; the best stands on top.${spread}${chosen} A star: some ${page.repeat}s are missing or not done; those on their way count only where none is done.`);
   write("traffic", `${what} after the last round${direction}, against what all clients together have sent and received until then.`);
 }
 
@@ -229,7 +230,7 @@ function labelledData(data, colours) {
   return block;
 }
 
-/** The grid of the partitions that differ in their seed alone. */
+/** The grid of the partitions that differ in seed and draw alone. */
 function rowOf(rows, data, shards) {
   const found = [...rows.children].find((row) => row.dataset.title === shards.title);
   if (found) return found;
@@ -239,7 +240,8 @@ function rowOf(rows, data, shards) {
 }
 
 function partition(data, shards, colours) {
-  const seeds = shards.seeds.length ? `seed${shards.seeds.length > 1 ? "s" : ""} ${shards.seeds.join(", ")}` : "";
+  const listed = (name, values) => (values.length ? `${name}${values.length > 1 ? "s" : ""} ${values.join(", ")}` : "");
+  const seeds = [listed("draw", shards.draws), listed("seed", shards.seeds)].filter(Boolean).join(", ");
   const skew = shards.skew === null ? "" : `label skew ${shown(shards.skew)}`;
   const box = element("div", { class: "chart", role: "img" });
   const chart = labelsChart(page, data, shards, colours);

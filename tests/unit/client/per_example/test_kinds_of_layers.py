@@ -11,6 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from fedlit.adapters.lora_core import CoreLayer
+from fedlit.adapters.lora_heads import HeadsLayer
 from fedlit.client.per_example.layers import layers_of, scales_elements
 from fedlit.client.per_example.recording import Rows
 from fedlit.errors import UserError
@@ -78,6 +79,12 @@ def core_layer() -> CoreLayer:
     return layer
 
 
+def heads_layer(num_outputs: int = 5) -> HeadsLayer:
+    layer = HeadsLayer(nn.Linear(6, num_outputs), 2, 3, 0.7, transposed=False)
+    layer.base_layer.requires_grad_(False)
+    return layer
+
+
 def again(layer: nn.Module) -> Sequence[nn.Module]:
     return layer, nn.Tanh(), layer
 
@@ -115,6 +122,8 @@ CASES: dict[str, tuple[Callable[[], Sequence[nn.Module]], Callable[[], Tensor]]]
     "a convolution in groups": (lambda: [nn.Conv2d(4, 6, 3, groups=2, dilation=2)], tensors(4, 4, 8, 9)),
     "padded by reflection": (lambda: [nn.Conv2d(3, 4, 3, padding="same", padding_mode="reflect")], tensors(4, 3, 5, 6)),
     "Fed-SB's core": (lambda: [core_layer()], tensors(4, 7, 6)),
+    "Ravan's heads": (lambda: [heads_layer()], tensors(4, 7, 6)),
+    "heads used twice": (lambda: again(heads_layer(6)), tensors(4, 6)),
     "used twice": (lambda: again(nn.Linear(6, 6)), tensors(4, 7, 6)),
     "wide and used twice": (lambda: again(nn.Linear(40, 40)), tensors(4, 3, 40)),
     "a scale used twice": (lambda: again(nn.RMSNorm(6)), tensors(4, 7, 6)),

@@ -121,6 +121,8 @@ METHODS: list[tuple[str, str, dict[str, Any]]] = [
     ("scl", "llama", {"compression_dim": 12, "init": "gaussian"}),
     ("fed_sb", "llama", {"init": "random", "lora_rank": 4}),
     ("fed_sb", "gpt2", {"init": "random", "lora_rank": 4}),
+    ("ravan", "llama", {"lora_rank": 3, "num_heads": 2}),
+    ("ravan", "gpt2", {"lora_rank": 3, "num_heads": 2}),
 ]
 
 

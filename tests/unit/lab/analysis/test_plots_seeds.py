@@ -9,7 +9,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from fedlit.lab.analysis import seeds_plot
+from fedlit.lab.analysis import panels
 from fedlit.lab.analysis.plots import Points
 from fedlit.lab.analysis.seeds_plot import Curves, Reached, _look, plot_curves_of_seeds, plot_reached
 
@@ -83,7 +83,7 @@ def test_reached_shows_seeds_mean_deviation_and_the_published(tmp_path: Path, dr
 
 def test_panels_go_on_further_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = [Reached(panel=f"panel {i}", name="fedit", values=[0.1]) for i in range(3)]
-    monkeypatch.setattr(seeds_plot, "MAX_PANELS", 2)
+    monkeypatch.setattr(panels, "MAX_PANELS", 2)
     written = plot_reached(reached, "rouge_l", tmp_path / "reached", "a title")
     names = ["reached.png", "reached.pdf", "reached-2.png", "reached-2.pdf"]
     assert [path.name for path in written] == names

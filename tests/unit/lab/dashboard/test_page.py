@@ -19,6 +19,7 @@ from fedlit.lab.dashboard.page import KINDS, render, write_page
 from fedlit.lab.report.table import build_table
 from fedlit.lab.sweeps.cells import STALE
 from fedlit.store.status import STATES
+from fedlit.store.task_version import TaskVersion
 
 MADE_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = (
@@ -164,3 +165,17 @@ def test_200_runs_make_a_page_of_reasonable_size(tmp_path: Path) -> None:
 def test_equal_runs_make_equal_pages(plain: tuple[str, PageData]) -> None:
     again, _ = page_of(collection(Path("runs/demo"), states={1: "running", 2: "pending"}))
     assert again == plain[0]
+
+
+def test_task_versions_that_differ_are_told_at_the_head(tmp_path: Path) -> None:
+    found = collection(tmp_path)
+    usual, other = (TaskVersion(parts={"template": text}, rows={"global": "r"}) for text in ("x", "y"))
+    entries = [replace(run, version=usual) for run in found.entries]
+    write_page(replace(found, entries=tuple(entries)), tmp_path / "page.html")
+    same = read((tmp_path / "page.html").read_text()).text
+    assert "ask versions differ" not in same
+    assert f"Task version {usual.protocol[:8]}" in same
+    write_page(replace(found, entries=(*entries[:-1], replace(entries[-1], version=other))), tmp_path / "page.html")
+    text = read((tmp_path / "page.html").read_text()).text
+    assert "Task versions differ in" in text
+    assert "another task version (template)" in text

@@ -53,6 +53,22 @@ def test_runs_of_the_cells_own_settings_are_done(own: Callable[..., Sweep]) -> N
     assert told(placed(own().cells())) == []
 
 
+def test_a_run_of_another_draw_is_not_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cells that differ in seed and draw alone one configuration is loaded; each is judged by its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("experiment: demo\naxes:\n  partition.seed: [0, 1, null]\n  seed: [0, 1]\n")
+    sweep = load_sweep("own.yaml")
+    for cell in sweep.cells():
+        finish(cell)
+    assert states(sweep) == ["done"] * 6
+    swapped = sweep.cells()[1].folder, sweep.cells()[3].folder
+    for folder, other in zip(swapped, reversed(swapped), strict=True):
+        folder.rename(f"{other}.new")
+    for folder in swapped:
+        Path(f"{folder}.new").rename(folder)
+    assert states(sweep) == ["done", "stale", "done", "stale", "done", "done"]
+
+
 @pytest.mark.parametrize("change", ["lr", "base", "overrides"])
 def test_a_changed_sweep_shows_no_old_run_as_done_and_loses_none(own: Callable[..., Sweep], change: str) -> None:
     for cell in own().cells()[:3]:

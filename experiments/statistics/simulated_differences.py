@@ -12,7 +12,7 @@ from scipy import special, stats
 from fedlit.seeding import numpy_generator
 from fedlit.statistics.family import step_down_p
 from fedlit.statistics.paired import bca_interval, holm, sign_flip_p, t_interval
-from fedlit.statistics.planning import MAX_DRAWS, detectable_difference, draws_needed, flip_probability, test_power
+from fedlit.statistics.planning import MAX_DRAWS, detectable_difference, draws_needed, flip_probability, power_of
 
 Line = dict[str, Any]
 
@@ -121,15 +121,16 @@ def power(num_tables: int, seed: int) -> list[Line]:
     cases = []
     for effect in (2.5, 1.5, 1.0, 0.75, 0.5):
         numbers = np.arange(6, MAX_DRAWS)
-        cases.append(("draws_needed", effect, int(numbers[test_power(effect, numbers) >= 0.8][0])))
+        cases.append(("draws_needed", effect, int(numbers[power_of(effect, numbers) >= 0.8][0])))
     cases += [("detectable_difference", detectable_difference(1.0, n), n) for n in (6, 10, 20)]
     lines = []
-    for shape, (promise, effect, num_pairs) in itertools.product(SHAPES, cases):
+    for shape, (promise, effect, num_pairs) in itertools.product((*SHAPES, "skewed away"), cases):
         generator = numpy_generator(seed, f"power/{shape}/{promise}/{num_pairs}")
-        differences = sample(generator, shape, (num_tables, num_pairs)) + effect
+        side = -1 if shape == "skewed away" else 1  # the long tail on the other side of the gap
+        differences = side * sample(generator, shape.split()[0], (num_tables, num_pairs)) + effect
         lines.append(
             {"shape": shape, "promise": promise, "effect": round(effect, 4), "pairs": num_pairs, "tables": num_tables}
-            | {"promised": round(float(test_power(effect, num_pairs)), 4)}
+            | {"promised": round(float(power_of(effect, num_pairs)), 4)}
             | counted("found", np.sum(flips(differences) <= 0.05), num_tables)
         )
     return lines
@@ -141,12 +142,12 @@ def pilot(num_tables: int, seed: int, *, num_pairs: int = 10) -> list[Line]:
     for effect in (1.5, 1.0, 0.75, 0.5, 0.25):
         pilots = numpy_generator(seed, f"pilot/{effect}").normal(size=(num_tables, num_pairs)) + effect
         needed = np.array([draws_needed(row) or MAX_DRAWS for row in pilots.tolist()])
-        truly = np.arange(6, MAX_DRAWS)[test_power(effect, np.arange(6, MAX_DRAWS)) >= 0.8][0]
+        truly = np.arange(6, MAX_DRAWS)[power_of(effect, np.arange(6, MAX_DRAWS)) >= 0.8][0]
         low, median, high = np.quantile(needed, (0.1, 0.5, 0.9))
         lines.append(
             {"effect": effect, "pilot_pairs": num_pairs, "tables": num_tables, "needed": int(truly)}
             | {"said_10": int(low), "said_50": int(median), "said_90": int(high)}
-            | {"power_mean": round(float(np.mean(test_power(effect, needed))), 4)}
+            | {"power_mean": round(float(np.mean(power_of(effect, needed))), 4)}
             | counted("power_reached", np.sum(needed >= truly), num_tables)
         )
     return lines
