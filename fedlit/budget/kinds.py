@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.config import Cell
-from fedlit.config.grid import Settings
+from fedlit.config.grid import Settings, naming_keys
 from fedlit.config.keys import show
 
 WITHOUT_WORK = frozenset(
@@ -42,21 +42,18 @@ def kinds_of(cells: Sequence[Cell]) -> list[Kind]:
     for place, cell in enumerate(cells):
         places.setdefault(repr(sorted(_of_work(cell.settings).items(), key=lambda item: item[0])), []).append(place)
     settings = [_of_work(cells[found[0]].settings) for found in places.values()]
-    keys = dict.fromkeys(key for each in settings for key in each)
-    varied = [key for key in keys if len({repr(each.get(key, ...)) for each in settings}) > 1]
+    keys = naming_keys(settings)
     return [
-        Kind(name=_name(each, varied) or "all", settings=each, cells=tuple(found))
+        Kind(name=_name(each, keys) or "all", settings=each, cells=tuple(found))
         for each, found in zip(settings, places.values(), strict=True)
     ]
 
 
 def axes_of(cells: Sequence[Cell]) -> dict[str, list[Any]]:
-    """Return the values of every key that differs between cells, in the order of the sweep."""
+    """Return the values of every key that has several, in the order of the sweep."""
     keys = dict.fromkeys(key for cell in cells for key in cell.settings)
     values = {key: _distinct([cell.settings[key] for cell in cells if key in cell.settings]) for key in keys}
-    return {
-        key: found for key, found in values.items() if len(found) > 1 or not all(key in cell.settings for cell in cells)
-    }
+    return {key: found for key, found in values.items() if len(found) > 1}
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
@@ -67,10 +64,10 @@ def _of_work(settings: Settings) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in WITHOUT_WORK}
 
 
-def _name(settings: Settings, varied: Sequence[str]) -> str:
+def _name(settings: Settings, keys: Sequence[str]) -> str:
     """Return `fedit, lora_rank 8`: texts of the groups as they stand, others after the last part of their key."""
     return ", ".join(
         str(settings[key]) if isinstance(settings[key], str) else f"{key.rsplit('.', 1)[-1]} {show(settings[key])}"
-        for key in varied
+        for key in keys
         if key in settings
     )

@@ -72,8 +72,9 @@ def test_everybody_s_rows_in_one_place_are_as_many_steps() -> None:
 
 
 def test_what_is_generated_counts_to_its_longest() -> None:
-    short, long = work("method=fedit"), work("method=fedit", "eval.max_new_tokens=40")
-    assert long.evaluate.flops > 1.5 * short.evaluate.flops
+    short, long, longest = (work("method=fedit", f"eval.max_new_tokens={number}") for number in (8, 40, 72))
+    assert long.evaluate.flops > short.evaluate.flops
+    assert longest.evaluate.flops - long.evaluate.flops == pytest.approx(long.evaluate.flops - short.evaluate.flops)
     forced = work("method=fedit", "eval.protocol=teacher_forced")
     assert forced.evaluate.flops < short.evaluate.flops
 
