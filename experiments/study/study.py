@@ -43,6 +43,16 @@ TASKS: Mapping[str, tuple[str, ...]] = {
 """By data set, the scores that are shown; the first is that of single examples."""
 EXAMPLE_SCORES = ("loss", "rouge_l")
 REFERENCE = "fedit"
+RULES = ("fedit", "ffa_lora", "flexlora", "fedex_lora", "flora", "fedsvd", "rolora", "fedrot_lora", "fed_sb")
+"""Ways to combine one low-rank adapter into one model: those whose papers compare with one another."""
+VIEWS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "dolly": ("dolly", ()),
+    "dolly_rules": ("dolly", RULES),
+    "brain_tumor": ("brain_tumor", ()),
+    "brain_tumor_rules": ("brain_tumor", RULES),
+}
+"""By folder of tables and pictures: the task, and the methods; none for all."""
+TITLES = {"dolly": "Dolly", "brain_tumor": "brain MRI"}
 ORDER = ["task", "method", "draw", "seed"]
 
 
@@ -92,9 +102,9 @@ def write_results(entries: Sequence[Entry]) -> None:
     )
 
 
-def scores_of(runs: pd.DataFrame, task: str) -> list[Scores]:
+def scores_of(runs: pd.DataFrame, task: str, methods: Sequence[str] = ()) -> list[Scores]:
     """Return the scores of a task, of the draws that every method has with every seed."""
-    mine = runs[runs["task"] == task]
+    mine = runs[(runs["task"] == task) & (runs["method"].isin(methods) if methods else True)]
     counts = mine.groupby("draw").size()
     mine = mine[mine["draw"].isin(counts[counts == counts.max()].index)]
     nothing: Any = None  # the run folders are gone
@@ -113,7 +123,8 @@ def errors_of(examples: pd.DataFrame, task: str, scores: Scores) -> list[Error]:
     """Return the errors over single examples of every method, and of its difference from the best."""
     if scores.key not in EXAMPLE_SCORES:
         return []
-    mine = examples[(examples["task"] == task) & examples[scores.key].notna() & examples["draw"].isin(scores.draws)]
+    of_task = (examples["task"] == task) & examples["draw"].isin(scores.draws)
+    mine = examples[of_task & examples["method"].isin(scores.runs) & examples[scores.key].notna()]
     means = mine.groupby(["method", "draw", "example"], observed=True)[scores.key].mean()
     known: dict[str, dict[int, dict[str, float]]] = {}
     for (method, draw), part in means.groupby(level=["method", "draw"], observed=True):
@@ -130,9 +141,9 @@ def errors_of(examples: pd.DataFrame, task: str, scores: Scores) -> list[Error]:
     return errors
 
 
-def claims_of(runs: pd.DataFrame, examples: pd.DataFrame, task: str) -> Claims:
+def claims_of(runs: pd.DataFrame, examples: pd.DataFrame, task: str, methods: Sequence[str] = ()) -> Claims:
     """Return all statistics of a task."""
-    scores = scores_of(runs, task)
+    scores = scores_of(runs, task, methods)
     errors = [error for each in scores for error in errors_of(examples, task, each)]
     rows, shares = compare_draws(scores), shares_of(scores)
     return Claims(
@@ -198,6 +209,22 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def write_view(name: str, claims: Claims) -> None:
+    """Write the tables and pictures of some methods on one task."""
+    folder = RESULTS / name
+    folder.mkdir(exist_ok=True)
+    texts = [f"## {heading}\n\n{markdown(table)}" for heading, table in sections_of(claims)]
+    (folder / "statistics.md").write_text("\n".join(texts), encoding="utf-8")
+    for file, text in (
+        ("differences.csv", differences_csv(claims)),
+        ("shares.csv", shares_csv(claims)),
+        ("examples.csv", examples_csv(claims)),
+    ):
+        (folder / file).write_text(text, encoding="utf-8")
+    task, methods = VIEWS[name]
+    draw_statistics(claims, TITLES[task] + (", nine rules over LoRA" if methods else ""), folder)
+
+
 def main(words: Sequence[str]) -> int:
     """Write the results of the run folders that are named, and all tables and pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,19 +233,14 @@ def main(words: Sequence[str]) -> int:
     if folders:
         write_results([entry for folder in folders for entry in collect([folder]).entries])
     runs, examples = (pd.read_parquet(RESULTS / f"{name}.parquet") for name in ("runs", "examples"))
-    claims = {task: claims_of(runs, examples, task) for task in TASKS if task in set(runs["task"])}
-    for task, found in claims.items():
-        folder = RESULTS / task
-        folder.mkdir(exist_ok=True)
-        texts = [f"## {name}\n\n{markdown(table)}" for name, table in sections_of(found)]
-        (folder / "statistics.md").write_text("\n".join(texts), encoding="utf-8")
-        for name, text in (
-            ("differences.csv", differences_csv(found)),
-            ("shares.csv", shares_csv(found)),
-            ("examples.csv", examples_csv(found)),
-        ):
-            (folder / name).write_text(text, encoding="utf-8")
-        draw_statistics(found, {"dolly": "Dolly", "brain_tumor": "brain MRI"}[task], folder)
+    views = {
+        name: claims_of(runs, examples, task, methods)
+        for name, (task, methods) in VIEWS.items()
+        if task in set(runs["task"])
+    }
+    for name, found in views.items():
+        write_view(name, found)
+    claims = {name: found for name, found in views.items() if name in TASKS}
     (RESULTS / "methods.md").write_text(summary(runs, claims), encoding="utf-8")
     (RESULTS / "protocols.md").write_text(protocols(runs, claims["dolly"]), encoding="utf-8")
     print((RESULTS / "methods.md").read_text(encoding="utf-8"))
