@@ -20,7 +20,7 @@ from fedlit.recipes import RECIPES
 from fedlit.round.loop import Federation
 from fedlit.tasks.causal_lm.task import CausalLM
 
-TOLERANCE = 1e-10
+TOLERANCE = 1e-8
 BASE = ("num_clients=5", "partition.alpha=0.5")
 UNEQUAL = ("partition.name=quantity", "partition.alpha=1", "partition.min_test_rows=1", "local.steps=null")
 """Clients of 1 to 14 steps."""
@@ -28,7 +28,7 @@ DENSE = ("full", "fedftg", "fedgalore")
 """They train the backbone's own weights."""
 OWN_STEPS = ("feddpa",)
 """They take two passes a step."""
-REFACTORED = ("flexlora", "fedask")
+REFACTORED = ("flexlora", "fedask", "fedmomentum", "florist")
 """Their factors are singular vectors, whose signs the last bit decides: the product is compared."""
 
 

@@ -43,6 +43,7 @@ OTHER_VALUES: Mapping[str, Any] = {
     "regularization": 0.5,
     "target_modules": "attention",
     "assignment": "keep",
+    "global_rounds": 1,
 }
 """Second values that a rule cannot guess."""
 
@@ -54,7 +55,9 @@ NEEDS: Mapping[str, Sequence[str]] = {
 }
 """What else an option needs to be looked at."""
 
-WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {}
+WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
+    ("lora_dual", "similarity_scale"): "weighs the answers, not the training: tests/parity/test_lora_pairs.py",
+}
 """Part and option, and why two values give one result."""
 
 CLAIM = ["method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=0.1"]

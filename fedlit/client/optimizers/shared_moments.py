@@ -91,7 +91,8 @@ class SharedMoments(LocalPart):
                 server[f"{name}/basis"] = _stored(columns, side).to(tensor.device, dtype)
                 shape = torch.Size((shape[0], self.rank) if side == "right" else (self.rank, shape[1]))
             server[name] = torch.zeros(shape, dtype=dtype, device=tensor.device)
-        server[NORMALISERS] = torch.zeros(len(trained), dtype=torch.float64, device=next(iter(trained.values())).device)
+        device = next((tensor.device for tensor in trained.values()), None)  # nothing may travel that trains
+        server[NORMALISERS] = torch.zeros(len(trained), dtype=torch.float64, device=device)
         return server
 
     def begin(self, work: LocalRound) -> None:

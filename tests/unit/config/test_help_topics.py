@@ -78,7 +78,7 @@ def told(*words: str) -> str:
         ("transforms=[rotation]", ["transform=rotation: A_i, B_i"]),
         ("adapter", ["adapter: lora, lora_train_b"]),
         ("method.lora_rank", ["method.lora_rank=8", "adapter=lora_core method.lora_rank=16"]),
-        ("galore", ["optimizer=galore method.galore.rank=16", "method.galore.proj_type=std"]),
+        ("galore", ["optimizer=galore, galore_shared method.galore.rank=16", "method.galore.proj_type=std"]),
         ("method.weighting", ["method.weighting=num_examples"]),
         ("partition.name", ["partition.name=dirichlet"]),
         ("server.lr local.lr", ["server.lr=null", "local.lr=0.001"]),
