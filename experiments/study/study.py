@@ -152,22 +152,26 @@ def claims_of(runs: pd.DataFrame, examples: pd.DataFrame, task: str, methods: Se
 
 
 def summary(runs: pd.DataFrame, claims: Mapping[str, Claims]) -> str:
-    """Return the table of methods: means over draws with 95 % intervals, and bytes that a client sends in a round."""
-    columns = [(task, scores) for task, found in claims.items() for scores in found.scores if _is_shown(task, scores)]
-    heads = ["method", *(f"{task}: {scores.score}" for task, scores in columns), *(f"{t}: kB up" for t in claims)]
+    """Return the table of methods: means over draws with 95 % intervals, and kB that a client sends in a round."""
+    columns = [scores for task, found in claims.items() for scores in found.scores if _is_shown(task, scores)]
+    heads = ["method", *(_head(scores) for scores in columns), "kB sent, text / images"]
     lines = [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)])]
-    first = columns[0][1]
+    first = columns[0]
     for method in sorted(first.runs, key=first.mean):
-        cells = [method]
-        for _, scores in columns:
+        cells = [f"`{method.replace(' (', '`, ').rstrip(')')}" if " (" in method else f"`{method}`"]
+        for scores in columns:
             means = list(scores.by_draw(method).values())
             low, high = t_interval(np.array(means))
             cells.append(f"{statistics.fmean(means):.3f} [{low:.3f}, {high:.3f}]")
-        for task in claims:
-            mine = runs[(runs["task"] == task) & (runs["method"] == method)]
-            cells.append(f"{(mine['uplink_bytes'] / mine['invited'].clip(lower=1)).mean() / 1000:.1f}")
+        sent = [runs[(runs["method"] == method) & (runs["task"] == task)] for task in claims]
+        each = [(mine["uplink_bytes"] / mine["invited"].clip(lower=1)).mean() / 1000 for mine in sent]
+        cells.append(" / ".join(f"{kb:.0f}" for kb in each) if any(each) else "nothing")
         lines.append(_row(cells))
     return "\n".join(lines) + "\n"
+
+
+def _head(scores: Scores) -> str:
+    return f"{scores.score} {'↓' if scores.lower_is_better else '↑'}"
 
 
 def _is_shown(task: str, scores: Scores) -> bool:
