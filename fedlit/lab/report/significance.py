@@ -21,6 +21,7 @@ from fedlit.lab.report.cells import Measures
 from fedlit.lab.report.layout import Layout
 from fedlit.lab.report.measures import Measure
 from fedlit.scores import is_lower_better
+from fedlit.statistics.paired import holm as holm_p
 
 NUM_DECIMALS = 10
 """Of a difference; scores are sums of doubles, whose error is some 1e-15 of a score."""
@@ -73,13 +74,8 @@ def compare_all(layout: Layout, measures: Measures) -> list[Comparison]:
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return comparisons with their p-values corrected for being several."""
-    tested = sorted((c.p, i) for i, c in enumerate(comparisons) if c.p is not None)
-    corrected: dict[int, float] = {}
-    highest = 0.0
-    for rank, (p, i) in enumerate(tested):
-        highest = max(highest, min(1.0, (len(tested) - rank) * p))
-        corrected[i] = highest
-    return [replace(c, p_holm=corrected.get(i)) for i, c in enumerate(comparisons)]
+    corrected = holm_p([comparison.p for comparison in comparisons])
+    return [replace(comparison, p_holm=p) for comparison, p in zip(comparisons, corrected, strict=True)]
 
 
 def signed_rank(differences: Sequence[float]) -> Any:
