@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.config import Cell
-from fedlit.config.grid import Settings, naming_keys
+from fedlit.config.grid import REPEATS, Settings, naming_keys
 from fedlit.config.keys import show
 
 WITHOUT_WORK = frozenset(
     {
-        *("seed", "partition.seed"),
+        *REPEATS,
         *("local.lr", "local.schedule", "local.schedule_over", "local.warmup", "local.weight_decay"),
         *("local.label_smoothing", "server.lr", "server.beta1", "server.beta2", "server.tau"),
         *("eval.score", "eval.choose_on"),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedlit.config.grid import DRAW, REPEATS, SEED
 from fedlit.lab.analysis.collection import Collection, Entry
 from fedlit.lab.report.contenders import contender_keys
 from fedlit.lab.report.layout import default_scores
@@ -20,8 +21,6 @@ from fedlit.statistics.paired import min_pairs
 from fedlit.statistics.planning import detectable_difference
 
 POWER, ALPHA = 0.8, 0.05
-REPEATS = ("seed", "partition.seed")
-"""Keys whose values repeat a setting."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +107,8 @@ def power_of(runs: Sequence[Repeated], planned: Collection, seen: Collection) ->
 
 def repeated(settings: Mapping[str, Any], draw: int | None, seed: int) -> Repeated:
     """Return a cell in these words. draw, seed: of its kind's configuration, where the cell does not say."""
-    own = settings.get("seed", seed)
-    found = settings.get("partition.seed", draw)
+    own = settings.get(SEED, seed)
+    found = settings.get(DRAW, draw)
     return Repeated(settings=settings, draw=own if found is None else found, seed=own)
 
 
