@@ -91,7 +91,7 @@ KILLED_ON_PUSH = {
     "fedex_lora-masked",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
-SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "la_lora-examples"}
+SHARED_ON_PUSH = {"fedsa_lora-keep", "flexlora-sums", "hetlora-ranks", "local_only", "fedit-masked", "fedit-examples"}
 
 
 @pytest.fixture(scope="module")
