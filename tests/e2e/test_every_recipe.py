@@ -125,7 +125,6 @@ SHARED_ON_PUSH = {
     "local_only",
     "fedit-masked",
     "fedit-examples",
-    "la_lora-examples",
 }
 
 

@@ -24,8 +24,10 @@ from fedlit.recipes import RECIPES
 from fedlit.sizing import measure
 
 CORES = {"lora_core", "lora_heads"}
+PAIRS = ("lora_dual", "lora_rest")
+"""Two LoRAs side by side: an adapter's files hold one."""
 STARTING = {name for name, recipe in RECIPES.items() if recipe.adapter.startswith("lora")} - {
-    name for name, recipe in RECIPES.items() if recipe.adapter in CORES
+    name for name, recipe in RECIPES.items() if recipe.adapter in (*CORES, *PAIRS)
 }
 """The recipes that train LoRA factors and nothing else."""
 

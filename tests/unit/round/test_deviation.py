@@ -286,7 +286,7 @@ def mean_of(weights: tuple[float, ...], tensors: list[TensorDict], name: str) ->
 
 def test_every_lora_recipe_is_here() -> None:
     lora = {name for name, recipe in RECIPES.items() if recipe.adapter.startswith("lora")}
-    assert lora - {"centralized", "local_only"} == {name for name, _ in RECIPE_OPTIONS.values()}
+    assert lora - {"centralized", "local_only", "feddpa", "fedalt"} == {name for name, _ in RECIPE_OPTIONS.values()}
 
 
 @pytest.mark.parametrize("case", RECIPE_OPTIONS)
