@@ -149,7 +149,7 @@ def test_the_command_writes_a_page_that_draws_under_its_own_policy(tmp_path: Pat
     assert done.stdout == "runs/demo/dashboard.html\n"
     root = open_page(browser, tmp_path / "runs" / "demo" / "dashboard.html", tmp_path / "profile", "dark")
     assert root["data-errors"] == "0"
-    assert root["data-drawn"] == "5"  # three charts, and a partition for each seed
+    assert root["data-drawn"] == "8"  # three charts, a partition for each seed, and three of statistics
 
 
 def test_every_control_works_and_the_lines_are_the_means(tmp_path: Path, browser: str) -> None:

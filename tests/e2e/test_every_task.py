@@ -193,7 +193,7 @@ def test_the_clients_own_test_parts(zygote: Zygote, forked_command_line: Command
 
 def test_it_stops_early_and_exports_the_best_round(zygote: Zygote) -> None:
     """The learning rate is so large that no round is better than the first ones; the record has all that were run."""
-    arguments = merge(SMALL, (*VIT, "num_rounds=9", "local.lr=3", "eval.score=loss", "eval.patience=2"))
+    arguments = merge(SMALL, (*VIT, "num_rounds=9", "local.lr=1", "eval.score=loss", "eval.patience=2"))
     arguments = merge(arguments, ("eval.choose_on=test",))
     out = zygote.run("stops", *arguments, "run.result=best", "run.keep_checkpoints=1")
     records = [json.loads(line) for line in (zygote.folder / "stops" / "metrics.jsonl").read_text().splitlines()]
