@@ -1,6 +1,7 @@
 """Times of runs as their folders tell them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,22 @@ def run(folder: Path, *, state: str = "done", wall_s: float = 20.0, timed: bool 
     (folder / "environment.json").write_text(json.dumps({"device": "cuda:0"}))
     status = {"state": state, "started_s": 100.0, "updated_s": 100.0 + wall_s}
     (folder / "status.json").write_text(json.dumps(status))
+    os.utime(folder / "metrics.jsonl", (100.0, 100.0))  # or the run would have ended when this was written
     return folder
 
 
 def test_a_finished_run_is_taken_apart(tmp_path: Path) -> None:
-    path = run(tmp_path / "run", wall_s=2e9)  # its record was written now, which is later than its status says
-    found = times_of(path)
+    found = times_of(run(tmp_path / "run"))
     assert (found.train_s, found.evaluate_s, found.between_s) == (6.0, 5.0, 1.5)
     assert (found.num_rounds, found.num_processes, found.device) == (1, 2, "cuda:0")
-    assert found.outside_s == pytest.approx(2e9 - 12.5)
+    assert found.outside_s == pytest.approx(20.0 - 12.5)
+    assert found.total_s == pytest.approx(20.0)
+
+
+def test_a_run_that_was_taken_up_again_does_not_tell_of_its_first_start(tmp_path: Path) -> None:
+    found = times_of(run(tmp_path / "run", wall_s=11.0))
+    assert found.outside_s is None
+    assert found.total_s == pytest.approx(12.5)
 
 
 @pytest.mark.parametrize(
