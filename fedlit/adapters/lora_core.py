@@ -44,7 +44,7 @@ class CoreLayer(nn.Module):
         super().__init__()
         weight: Tensor = base_layer.weight  # type: ignore[assignment]
         num_outputs, num_inputs = reversed(weight.shape) if transposed else weight.shape
-        dtype = _fine(weight.dtype)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
         self.base_layer = base_layer
         self.scaling = scaling
         self.transposed = transposed
@@ -182,8 +182,7 @@ class LoraCore(LoraCoreOptions, Adapter):
 
     def _wrap(self, model: nn.Module, name: str, base: nn.Module) -> CoreLayer:
         layer = CoreLayer(base, self.lora_rank, self.lora_alpha / self.lora_rank, transposed=is_conv1d(base))
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
+        model.set_submodule(name, layer)
         return layer
 
     def _source(self, weight: Tensor, gradient: Tensor | None, *, transposed: bool) -> Tensor | None:
@@ -218,7 +217,10 @@ def _mean_gradients(model: nn.Module, weights: Mapping[str, nn.Parameter], calib
     is held beside the sums. The parameters are left as they were.
     """
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    sums = {name: torch.zeros_like(weight, dtype=_fine(weight.dtype)) for name, weight in weights.items()}
+    sums = {
+        name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for name, weight in weights.items()
+    }
     names = {id(weight): name for name, weight in weights.items()}
 
     def collect(weight: Tensor) -> None:
@@ -271,9 +273,5 @@ def _wrapped(model: nn.Module) -> dict[str, CoreLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, CoreLayer)}
 
 
-def _fine(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.itemsize >= 4 else torch.float32
-
-
 def _as_fine(tensor: Tensor) -> Tensor:
-    return tensor.to(_fine(tensor.dtype))
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

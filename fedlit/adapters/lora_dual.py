@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from fedlit.adapters.lora_pair import PRIVATE, SHARED, LoraPair, PairLayer, fine, is_factor, pair_layers, twin
+from fedlit.adapters.lora_pair import PRIVATE, SHARED, LoraPair, PairLayer, is_factor, pair_layers, twin
 from fedlit.adapters.mixing import Mixer, hidden_size
 from fedlit.adapters.options import LoraDualOptions
 from fedlit.algebra.tensors import TensorDict
@@ -91,7 +92,8 @@ class LoraDual(LoraDualOptions, LoraPair):
                 "line, and method.adapter=lora_dual weighs rows; leave it out"
             )
         weight = next(model.parameters())
-        mixer = Mixer(self.num_references, hidden_size(model), self.similarity_scale, fine(weight.dtype), weight.device)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        mixer = Mixer(self.num_references, hidden_size(model), self.similarity_scale, dtype, weight.device)
         model.add_module(_MIXER, mixer)
         super().put_into(model, names)
         model.register_forward_pre_hook(mixer.before, with_kwargs=True)

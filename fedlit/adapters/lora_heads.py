@@ -45,7 +45,7 @@ class HeadsLayer(nn.Module):
         weight: Tensor = base_layer.weight  # type: ignore[assignment]
         num_outputs, num_inputs = reversed(weight.shape) if transposed else weight.shape
         width = num_heads * rank
-        dtype = weight.dtype if weight.dtype.itemsize >= 4 else torch.float32
+        dtype = torch.promote_types(weight.dtype, torch.float32)
         self.base_layer = base_layer
         self.scaling = scaling
         self.transposed = transposed
@@ -124,8 +124,7 @@ class LoraHeads(LoraHeadsOptions, Adapter):
         for name, base in targets.items():
             scaling = self.lora_alpha / self.lora_rank
             layer = HeadsLayer(base, self.num_heads, self.lora_rank, scaling, transposed=is_conv1d(base))
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer)
+            model.set_submodule(name, layer)
             if base.weight.device.type != "meta":
                 self._draw(layer)
         return {}

@@ -43,7 +43,11 @@ class PairLayer(nn.Module):
             outputs, inputs = int(base_layer.out_features), int(base_layer.in_features)  # type: ignore[arg-type]
         self.base_layer = base_layer
         self.scaling = scaling
-        made: dict[str, Any] = {"bias": False, "device": weight.device, "dtype": fine(weight.dtype)}
+        made: dict[str, Any] = {
+            "bias": False,
+            "device": weight.device,
+            "dtype": torch.promote_types(weight.dtype, torch.float32),
+        }
         self.lora_A = nn.ModuleDict({name: nn.Linear(inputs, rank, **made) for name in (SHARED, PRIVATE)})
         self.lora_B = nn.ModuleDict({name: nn.Linear(rank, outputs, **made) for name in (SHARED, PRIVATE)})
         self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(dropout) if dropout else nn.Identity()})
@@ -119,8 +123,7 @@ class LoraPair(LoraPairOptions, Adapter):
         """Wrap the layers of these names in place, in their order; all else is frozen."""
         model.requires_grad_(False)
         for name in names:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, self.layer_around(model, name))
+            model.set_submodule(name, self.layer_around(model, name))
 
     def layer_around(self, model: nn.Module, name: str) -> PairLayer:
         """Return what takes a layer's place."""
@@ -191,8 +194,3 @@ def is_factor(name: str) -> bool:
 def twins_of(shared: Mapping[str, Tensor], private: Mapping[str, Tensor]) -> TensorDict:
     """Return the private factors under the names of the shared."""
     return {name: private[twin(name)] if is_factor(name) else tensor for name, tensor in shared.items()}
-
-
-def fine(dtype: torch.dtype) -> torch.dtype:
-    """Return a type, or float32 for one that is no finer, or holds packed integers."""
-    return dtype if dtype.is_floating_point and dtype.itemsize >= 4 else torch.float32

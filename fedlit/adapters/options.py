@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedlit.options import option
-from fedlit.ranges import COUNT, FRACTION, POSITIVE, POSITIVE_COUNT, Range
+from fedlit.ranges import COUNT, FRACTION, POSITIVE, POSITIVE_COUNT, SHARE
 
 LINEAR_LAYERS = ("qkv", "attention", "mlp", "all")
 """Sets of projections with a name; see Projections.select."""
-
-_SHARE = Range(lambda value: 0 < value <= 1, "a number above 0, up to 1")
 
 INITS_OF_CORES = ("update", "gradient", "weights", "random")
 INITS_OF_HEADS = ("orthogonal", "normal")
@@ -104,10 +102,10 @@ class LoraDualOptions(LoraPairOptions):
     """FedDPA's adapter."""
 
     local_weight: float = option(
-        0.5, "weight of the local LoRA while it trains, that of the global one being 1 less it", range=_SHARE
+        0.5, "weight of the local LoRA while it trains, that of the global one being 1 less it", range=SHARE
     )
     similarity_scale: float = option(
-        0.5, "weight of the local LoRA for an input that is like all references; below that by the cosine", range=_SHARE
+        0.5, "weight of the local LoRA for an input that is like all references; below that by the cosine", range=SHARE
     )
     num_references: int = option(
         5, "inputs of its last training whose representation a client stores", range=POSITIVE_COUNT

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlit.config import Cell
-from fedlit.config.grid import REPEATS, Settings, naming_keys
-from fedlit.config.keys import show
+from fedlit.config.grid import Settings, naming_keys
+from fedlit.config.keys import REPEATS, show
 
 WITHOUT_WORK = frozenset(
     {

@@ -12,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlit.config.grid import DRAW, REPEATS, SEED
-from fedlit.lab.analysis.collection import Collection, Entry
-from fedlit.lab.report.contenders import contender_keys
-from fedlit.lab.report.layout import default_scores
-from fedlit.lab.report.measures import is_done, value_of
+from fedlit.config.keys import DRAW, SEED
+from fedlit.lab.analysis.collection import Collection
+from fedlit.lab.report.cells import measure_all
+from fedlit.lab.report.contenders import conditions_of, contender_keys
+from fedlit.lab.report.layout import default_scores, make_layout
+from fedlit.lab.report.measures import is_done
+from fedlit.lab.report.over_draws.scores import scores_of
+from fedlit.lab.report.versions import comparable
 from fedlit.statistics.paired import min_pairs
 from fedlit.statistics.planning import detectable_difference
 
@@ -77,12 +80,12 @@ def power_of(runs: Sequence[Repeated], planned: Collection, seen: Collection) ->
     planned: the sweep that they are of. seen: finished runs that tell how much differences vary, the sweep's or others.
     """
     keys = tuple(key for key in contender_keys(planned) if key not in planned.best)
+    arms = _arms(runs, keys, planned.best)
     shared = [
         (len(one.keys() & other.keys()), [len(seeds) for seeds in (*one.values(), *other.values())])
-        for arms in _arms(runs, keys, planned.best).values()
-        for one, other in itertools.combinations(arms.values(), 2)
+        for contenders in arms.values()
+        for one, other in itertools.combinations(contenders.values(), 2)
     ]
-    arms = _arms(runs, keys, planned.best)
     counts = [number for number, _ in shared] or [len(draws) for each in arms.values() for draws in each.values()]
     seeds = [number for _, each in shared for number in each] or [
         len(found) for each in arms.values() for draws in each.values() for found in draws.values()
@@ -114,24 +117,20 @@ def repeated(settings: Mapping[str, Any], draw: int | None, seed: int) -> Repeat
 
 def _arms(
     runs: Sequence[Repeated], keys: Sequence[str], chosen: Sequence[str]
-) -> dict[str, dict[str, dict[int, set[int]]]]:
+) -> dict[tuple[str, ...], dict[str, dict[int, set[int]]]]:
     """Return the seeds of every draw, by conditions and contender. `chosen`: axes of which one value will be shown."""
-    arms: dict[str, dict[str, dict[int, set[int]]]] = {}
+    arms: dict[tuple[str, ...], dict[str, dict[int, set[int]]]] = {}
     for run in runs:
-        conditions = _word(run.settings, without=(*keys, *chosen, *REPEATS))
-        contender = _word({key: run.settings[key] for key in keys if key in run.settings})
-        arms.setdefault(conditions, {}).setdefault(contender, {}).setdefault(run.draw, set()).add(run.seed)
+        contender = repr([(key, run.settings[key]) for key in keys if key in run.settings])
+        of_conditions = arms.setdefault(conditions_of(run.settings, (*keys, *chosen)), {})
+        of_conditions.setdefault(contender, {}).setdefault(run.draw, set()).add(run.seed)
     return arms
 
 
 def _observed(seen: Collection, num_draws: int, corrected: float) -> list[Observed]:
     """Return what finished runs tell of each score whose differences vary in at least one comparison."""
     found = []
-    done = [entry for entry in seen.entries if is_done(entry) and entry.config is not None]
-    for score in default_scores(seen) if done else []:
-        deviations = _deviations(done, contender_keys(seen), score)
-        if not deviations:
-            continue
+    for score, deviations in _deviations(seen).items():
         std = statistics.median(deviations)
         found.append(
             Observed(
@@ -147,28 +146,22 @@ def _observed(seen: Collection, num_draws: int, corrected: float) -> list[Observ
     return found
 
 
-def _deviations(done: Sequence[Entry], keys: Sequence[str], score: str) -> list[float]:
-    """Return the standard deviation of the paired differences of every comparison with at least two common draws. An
-    axis whose best value will be shown is a condition here: at each of its values.
+def _deviations(seen: Collection) -> dict[str, list[float]]:
+    """Return by score the standard deviations of the paired differences of those comparisons of the report with two
+    common draws or more whose differences vary. An axis whose best value will be shown is a condition here: at each of
+    its values.
     """
-    cells: dict[str, dict[str, dict[int, list[float]]]] = {}
-    for entry in done:
-        value = value_of(entry, (score,), "last")
-        if value is None or entry.config is None:
-            continue
-        run = repeated(entry.settings, entry.config.partition.seed, entry.config.seed)
-        conditions = _word(run.settings, without=(*keys, *REPEATS))
-        contender = _word({key: run.settings[key] for key in keys if key in run.settings})
-        cells.setdefault(conditions, {}).setdefault(contender, {}).setdefault(run.draw, []).append(value.value)
-    deviations = []
-    for contenders in cells.values():
-        for one, other in itertools.combinations(contenders.values(), 2):
-            draws = sorted(one.keys() & other.keys())
-            if len(draws) > 1:
-                deviations.append(
-                    statistics.stdev(statistics.fmean(one[draw]) - statistics.fmean(other[draw]) for draw in draws)
-                )
-    return [each for each in deviations if each > 0]
+    names = default_scores(seen) if any(is_done(entry) for entry in seen.entries) else []
+    if not names:
+        return {}
+    layout = make_layout(seen, None, names)
+    deviations: dict[str, list[float]] = {}
+    for scores in scores_of(layout, comparable(layout, measure_all(layout, "last"))):
+        for one, other in itertools.combinations(scores.runs, 2):
+            differences = list(scores.differences(one, other).values())
+            if len(differences) > 1 and (std := statistics.stdev(differences)) > 0:
+                deviations.setdefault(scores.key, []).append(std)
+    return deviations
 
 
 def _shown(std: float, num_draws: int, alpha: float) -> float | None:
@@ -176,7 +169,3 @@ def _shown(std: float, num_draws: int, alpha: float) -> float | None:
         return None
     found = detectable_difference(std, num_draws, power=POWER, alpha=alpha)
     return found if math.isfinite(found) else None
-
-
-def _word(settings: Mapping[str, Any], without: Sequence[str] = ()) -> str:
-    return repr(sorted((key, repr(value)) for key, value in settings.items() if key not in without))

@@ -13,10 +13,6 @@ Settings: TypeAlias = Mapping[str, Any]
 Axis: TypeAlias = tuple[Settings, ...]
 Grid: TypeAlias = tuple[Axis, ...]
 
-SEED, DRAW = "seed", "partition.seed"
-REPEATS = (SEED, DRAW)
-"""Keys whose values repeat a setting: other trainings, and other draws of the rows; no methods and no conditions."""
-
 
 def single(settings: Settings) -> Grid:
     """Return the grid whose only cell has these settings."""

@@ -24,6 +24,10 @@ TEXT_OR_LIST: Hint = str | list[str]
 INT_OR_LIST: Hint = int | list[int]
 """What an option that may differ between clients accepts: one number for all, or a list with one for each."""
 
+SEED, DRAW = "seed", "partition.seed"
+REPEATS = (SEED, DRAW)
+"""Keys whose values repeat a setting: other trainings, and other draws of the rows; no methods and no conditions."""
+
 METHOD_FIELDS = frozenset(entry.name for entry in fields(MethodConfig)) - {"options"}
 """The keys of `method.` that every recipe has; whatever else its YAML lists is an option of its parts."""
 
@@ -105,7 +109,7 @@ def nearest(value: object, valid: Iterable[str]) -> str:
 
 def short_name(key: str) -> str:
     """Return what a key is called in names and tables: its last part, or `draw` for the seed of the partition."""
-    return "draw" if key == "partition.seed" else key.rsplit(".", maxsplit=1)[-1]
+    return "draw" if key == DRAW else key.rsplit(".", maxsplit=1)[-1]
 
 
 def show(value: Any) -> str:

@@ -32,19 +32,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fedlit.config.cells import Cell, Sweep
-from fedlit.config.grid import (
-    REPEATS,
-    Axis,
-    Grid,
-    Settings,
-    cell_name,
-    combinations,
-    is_part,
-    single,
-    values_by_key,
-    written,
-)
-from fedlit.config.keys import Hint, is_list, nearest, run_keys, show, unknown_key
+from fedlit.config.grid import Axis, Grid, Settings, cell_name, combinations, is_part, single, values_by_key, written
+from fedlit.config.keys import REPEATS, Hint, is_list, nearest, run_keys, show, unknown_key
 from fedlit.config.layers import SWEEP_MARKS
 from fedlit.config.loading import CONFIG_DIR, DEFAULT_CHOICES, list_choices, read_choice
 from fedlit.config.places import SUFFIXES, origin_of

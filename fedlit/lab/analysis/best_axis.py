@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedlit.config.grid import DRAW, REPEATS, SEED
-from fedlit.config.keys import nearest, show
+from fedlit.config.keys import DRAW, REPEATS, SEED, nearest, show
 from fedlit.config.record import flat_values
 from fedlit.errors import UserError
 from fedlit.lab.analysis import draws

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlit.config import CONFIG_DIR, RunConfig, load_sweep, read_stored
-from fedlit.config.grid import REPEATS
-from fedlit.config.keys import short_name, show
+from fedlit.config.keys import REPEATS, short_name, show
 from fedlit.config.loading import list_choices
 from fedlit.config.reading import is_there, read_file
 from fedlit.config.record import fingerprint

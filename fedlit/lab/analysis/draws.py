@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from fedlit.config.grid import DRAW, SEED
+from fedlit.config.keys import DRAW, SEED
 
 if TYPE_CHECKING:
     from fedlit.lab.analysis.collection import Entry

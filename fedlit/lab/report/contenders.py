@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlit.config.grid import REPEATS
+from fedlit.config.keys import REPEATS
 from fedlit.lab.analysis.collection import Collection, bound_keys
 
 Settings = Mapping[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedlit.config import Cell, RunConfig, Sweep, load_config
-from fedlit.config.grid import REPEATS
+from fedlit.config.keys import REPEATS
 from fedlit.errors import UserError
 from fedlit.lab.sweeps.placing import Other, Placed, placed
 from fedlit.store.status import RunStatus, read_status

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedlit.config import Cell, RunConfig, fingerprint, load_config, read_stored
-from fedlit.config.grid import DRAW, REPEATS, SEED
-from fedlit.config.keys import as_argument, show
+from fedlit.config.keys import DRAW, REPEATS, SEED, as_argument, show
 from fedlit.config.reading import read_file
 from fedlit.config.record import flat_values, why_no_more_rounds
 from fedlit.data.paths import DATA_PATHS, given_paths

@@ -70,8 +70,7 @@ def _left_out(scores: Scores, draws: Sequence[Any], num_seeds: int) -> str:
         many = "s" if len(missing) > 1 else ""
         runs = "a run" if num_seeds < 2 else f"{num_seeds} seeds"
         notes.append(f"left out draw{many} {named}, where not every method has {runs}")
-    extra = sum(len(of_seed) - num_seeds for draws_of in scores.runs.values() for of_seed in
-                (draws_of[draw] for draw in draws))  # fmt: skip
+    extra = sum(len(of_draw[draw]) - num_seeds for of_draw in scores.runs.values() for draw in draws)
     if extra:
         notes.append(f"{extra} run{'s' if extra > 1 else ''} beyond {num_seeds} seed{'s' if num_seeds > 1 else ''}")
     return "; ".join(notes)
