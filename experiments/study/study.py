@@ -181,8 +181,7 @@ def _is_shown(task: str, scores: Scores) -> bool:
 def protocols(runs: pd.DataFrame, claims: Claims) -> str:
     """Return what each score of text says of training and of the methods' order."""
     mine = runs[runs["task"] == "dolly"]
-    federated = [name for name in claims.scores[0].runs if name != "centralized"]
-    means = {scores.key: {name: scores.mean(name) for name in federated} for scores in claims.scores}
+    means = {scores.key: {name: scores.mean(name) for name in claims.scores[0].runs} for scores in claims.scores}
     loss = list(means["loss"].values())
     lines = [
         _row(
