@@ -43,3 +43,15 @@ def what_the_server_sees(method: Method) -> str:
             f"{common} The rule {rule} needs sums alone, and asks twice, for which the server keeps them for a round."
         )
     return f"{common} The rule {rule} needs the sum alone."
+
+
+def what_sites_keep(config: RunConfig, method: Method, num_private: int) -> str:
+    """Return in a sentence what stays with a site from round to round; `num_private` numbers are its own tensors."""
+    kept = {
+        f"tensors of its own, {num_private:,} numbers, which nobody else ever gets": num_private > 0,
+        "the moments of its optimizer": config.local.optimizer_state == "keep",
+        "its control variate": config.local.scaffold,
+        "what was folded into frozen weights so far, which arrives round by round as factors": method.rule.folds,
+    }
+    told = [text for text, holds in kept.items() if holds]
+    return f"A site keeps {'; '.join(told)}." if told else "A site keeps nothing from round to round."
