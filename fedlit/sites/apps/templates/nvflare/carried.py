@@ -5,9 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from fedlit.sites.app_config import read_config
 
 from fedlit.config import RunConfig
+from fedlit.sites.app_config import read_config
 from fedlit.sites.messages import Message
 
 TESTED = "2.9"
