@@ -32,10 +32,12 @@ def main() -> None:
     parser.add_argument(
         "--workspace", type=Path, default=Path("workspace"), help="of the simulator (default: workspace)"
     )
+    parser.add_argument("--at-once", type=int, metavar="N", help="sites that the simulator runs at once (default: all)")
     options = parser.parse_args()
     names = list(_sites())
     recipe = _recipe(simulated=not options.real)
-    recipe.execute(SimEnv(clients=names, num_threads=len(names), workspace_root=str(options.workspace.resolve())))
+    at_once, workspace = options.at_once or len(names), str(options.workspace.resolve())
+    recipe.execute(SimEnv(clients=names, num_threads=at_once, workspace_root=workspace))
 
 
 def _recipe(simulated: bool) -> FedAvgRecipe:
