@@ -39,7 +39,7 @@ from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
 from fedlit.round.subsets import VALIDATION_STREAM, fixed_subset, sampled_clients
-from fedlit.scheduling import make_schedule
+from fedlit.scheduling import LocalWorkload, make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
@@ -173,11 +173,12 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     share_rows(inputs.rows)
     store = ExampleStore.shared(task)
     rows: list[Sequence[Row]] = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
-    schedule = make_schedule(plan, host.trains)
+    work = LocalWorkload(rows=rows, task=task)
+    schedule = make_schedule(plan, host.trains, work)
     rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
     server = privacy.opened(host.first_server(method.parts, len(rows)), len(rows))
     host.load_server(server)
-    clients = _clients(config, host, len(rows))
+    clients = _clients(config, host, len(rows), keeps_late=schedule.availability.keeps_late)
     trainer = _trainer(
         config,
         privacy,
@@ -192,6 +193,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         num_step_multiples=plan.num_step_multiples,
     )
     traffic, kept = make_traffic(method), kept_examples(config)
+    work.begin(trainer, lambda round_idx: first_traffic(traffic, server, plan.cohort_size, host, round_idx))
     federation = Federation(
         config=config,
         schedule=schedule,
@@ -203,7 +205,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         observers=[
             traffic,
             FoldedRankObserver(),
-            *_deviation(config, host, folder),
+            *_deviation(config, host, folder, keeps_late=schedule.availability.keeps_late),
             *privacy_observers(privacy, traffic, folder.path),
         ],
         privacy=privacy,
@@ -241,8 +243,12 @@ def _reader(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Read
     )
 
 
-def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Observer]:
-    """Return what measures a LoRA method, if it is asked for and there is anything to measure."""
+def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder, *, keeps_late: bool) -> list[Observer]:
+    """Return what measures a LoRA method, if it is asked for and there is anything to measure: clients that began from
+    different servers have no mean of effective weights.
+    """
+    if keeps_late:
+        return []
     method, model = host.method, host.model
     if not (host.layers and config.eval.deviation and method.communicates):
         return []
@@ -260,10 +266,15 @@ def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Ob
     ]
 
 
-def _clients(config: RunConfig, host: ModelHost, num_clients: int) -> dict[int, ClientState] | None:
-    """Return what this process's clients keep before the first round; None where clients keep nothing."""
+def _clients(
+    config: RunConfig, host: ModelHost, num_clients: int, *, keeps_late: bool
+) -> dict[int, ClientState] | None:
+    """Return what this process's clients keep before the first round; None where clients keep nothing.
+
+    keeps_late: a result may come in a later round, and waits with its client.
+    """
     initial = host.first_state(host.method.parts)
-    if not (initial.private or initial.parts or config.local.optimizer_state == "keep"):
+    if not (initial.private or initial.parts or config.local.optimizer_state == "keep" or keeps_late):
         return None
     blocks = groups_of(range(num_clients), config.local.clients_per_batch, at_home=True)
     return {client_id: initial for block in communication.share(blocks) for client_id in block}

@@ -10,7 +10,18 @@ from fedlit.config.data_schema import DataConfig as DataConfig  # noqa: PLC0414 
 from fedlit.config.method_schema import MethodConfig as MethodConfig  # noqa: PLC0414  a section like the others
 from fedlit.config.privacy_schema import PrivacyConfig as PrivacyConfig  # noqa: PLC0414  a section like the others
 from fedlit.options import option
-from fedlit.ranges import COUNT, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, PROCESSES, SEED, at_least
+from fedlit.ranges import (
+    AT_LEAST_ONE,
+    COUNT,
+    FINITE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_COUNT,
+    PROCESSES,
+    SEED,
+    at_least,
+)
 
 
 @dataclass
@@ -49,9 +60,12 @@ class CohortConfig:
     sampling: str = "fixed"
     """`fixed` (cohort_size clients), `poisson` (each with probability cohort_size / num_clients), or one of a plugin"""
     availability: str = "always"
-    """which of them come back: `always`, or one of a plugin"""
+    """which of them come back, and when: `always`, `bernoulli` (dropout), `trace` (intervals in which clients are on),
+    `deadline` (a simulated clock), `buffered` (FedBuff), or one of a plugin"""
+    over_selection: float = option(1.0, range=AT_LEAST_ONE)
+    """clients that a round invites, as a multiple of cohort_size; the first cohort_size that come are summed"""
     options: dict[str, Any] = field(default_factory=dict)
-    """options of a plugin's sampling or availability, such as `{rate: 0.2}`"""
+    """options of the availability, and of a plugin's sampling, such as `{dropout: 0.2}`"""
     failures: str = option("stop", values=("stop", "drop"))
     """when a client's loss or update is not finite: `stop` the run, or `drop` the client from the round"""
 

@@ -37,11 +37,13 @@ class ClientState:
 
     private: its private tensors. parts: what the parts of its local training keep, by group (SCAFFOLD's `control`).
     optimizer: the state_dict of its optimizer, if it is kept.
+    under_way: of a client whose result comes in a later round, what it will bring (`fedlit.round.late`).
     """
 
     private: TensorDict = field(default_factory=dict)
     parts: dict[str, TensorDict] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
+    under_way: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

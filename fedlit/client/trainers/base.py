@@ -107,7 +107,7 @@ class LocalTrainer(Trainer):
 
         Of a large shard only the rows of this round become examples, all at once.
         """
-        order = list(self._order(len(job.rows), job.client_id, job.plan.round_idx))
+        order = list(self.order(len(job.rows), job.client_id, job.plan.round_idx))
         wanted = sorted({row for step in order for row in step})
         examples = dict(zip(wanted, examples_of(self.module.task, job.rows, wanted), strict=True))
         return ClientRound(job=job, order=order, examples=examples)
@@ -218,7 +218,7 @@ class LocalTrainer(Trainer):
             seconds=seconds(),
         )
 
-    def _order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
+    def order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
         """Yield the row numbers of each optimizer step, of the one in which an epoch ends only those that are left."""
         size, seed, epochs = self._num_step_rows, self.seed, self.local.epochs
         if epochs is not None:

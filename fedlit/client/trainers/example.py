@@ -36,7 +36,7 @@ class ExampleTrainer(SerialTrainer):
         """Return the probability that a row of a client takes part in a step."""
         return sampling_rate(num_examples, self._num_step_rows)
 
-    def _order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
+    def order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
         """Yield the rows of each step: as many steps as without privacy, of an epoch ceil(1 / q)."""
         return poisson_order(
             num_rows,

@@ -43,7 +43,7 @@ class TogetherTrainer(LocalTrainer):
         sizes: dict[int, int] = {}
         for job in jobs:
             group.append(job)
-            sizes = sizes or {client: len(each) for each in self.together(job.plan.arriving) for client in each}
+            sizes = sizes or {client: len(each) for each in self.together(job.plan.training) for client in each}
             if len(group) == sizes[job.client_id]:
                 yield from self._train(group)
                 group = []
