@@ -21,20 +21,17 @@ def round_record(plan: RoundPlan, everyone: Sequence[LocalWork]) -> dict[str, An
     for client_id in sorted(reports):
         record.update({f"client/{client_id}/{name}": value for name, value in reports[client_id].items()})
     failed = {client_id for part in everyone for client_id in part.lost}
-    expected = {*reports, *plan.missed, *plan.late} - (failed & {*plan.late})
-    # Of earlier ones, those whose training had failed by then.
-    lost = sorted(({*plan.invited} | plan.began.keys()) - expected)
+    late = {*plan.missed, *plan.late} - failed
+    # Of those who began earlier, the ones whose training had failed then.
+    lost = sorted(({*plan.invited} | plan.began.keys()) - reports.keys() - late)
     record |= {"clients/lost": lost} if lost else {}
-    return record | _coming(plan, reports)
+    return record | (_coming(plan, sorted(reports), sorted(late)) if plan.watched else {})
 
 
-def _coming(plan: RoundPlan, reports: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    """Return who was invited, came and was late; nothing where all who are invited come in their round."""
-    if not plan.watched:
-        return {}
-    arrived = sorted(reports)
+def _coming(plan: RoundPlan, arrived: list[int], late: list[int]) -> dict[str, Any]:
+    """Return who was invited, came and was late, and what the clock shows."""
     record: dict[str, Any] = {"clients/invited": list(plan.invited), "clients/arrived": arrived}
-    if late := sorted({*plan.late, *plan.missed}):
+    if late:
         record["clients/late"] = late
     if plan.began:
         record["clients/staleness"] = [plan.staleness(client_id) for client_id in arrived]

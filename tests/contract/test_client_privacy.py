@@ -183,6 +183,8 @@ REFUSED = {
     "large": (["privacy.clip_norm=1e6"], r"leave the range of a sum of 2 clients; lower privacy\.clip_norm"),
     "tiny": (["privacy.clip_norm=1e-12"], r"clip_norm=1e-12 is lost in the rounding of a sum of .* give a larger one"),
     "no round": (["privacy.epsilon=0.1"], r"epsilon=0\.1 is less than one round spends, .* give more noise"),
+    "dropout": (["cohort.availability=bernoulli"], r"which no epsilon is of; give cohort\.availability=always"),
+    "over-selection": (["cohort.over_selection=1.5"], r"over_selection=1\.5 .* than the accountant counts"),
     "canaries": (["privacy.canaries=4", "cohort.sampling=fixed"], "drawn by themselves"),
 }
 

@@ -98,6 +98,19 @@ VARIATIONS = {
         "privacy.secure_aggregation=true",
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
     ],
+    "fedit-trace": [
+        *("method=fedit", "num_clients=5", "cohort_size=3", "cohort.over_selection=1.4", "cohort.availability=trace"),
+        "cohort.options={round_s: 600, mean_on_s: 1200, mean_off_s: 600}",
+    ],
+    "flora-dropout": ["method=flora", "cohort.availability=bernoulli", "cohort.options={dropout: 0.4}"],
+    "fedsa_lora-late": [
+        *("method=fedsa_lora", "local.optimizer_state=keep", "num_clients=5", "cohort.availability=deadline"),
+        "cohort.options={deadline_s: 0.05, late: use, tokens_per_s: 500}",
+    ],
+    "fedit-buffered": [
+        *("method=fedit", "num_clients=5", "cohort_size=2", "num_rounds=4", "cohort.availability=buffered"),
+        "cohort.options={concurrency: 4, spread: 1}",
+    ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
 KILLED_ON_PUSH = {
@@ -114,6 +127,7 @@ KILLED_ON_PUSH = {
     "fedgalore",
     "fedit-private",
     "fedex_lora-masked",
+    "fedit-buffered",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
 SHARED_ON_PUSH = {
@@ -125,6 +139,8 @@ SHARED_ON_PUSH = {
     "local_only",
     "fedit-masked",
     "fedit-examples",
+    "fedit-trace",
+    "fedsa_lora-late",
 }
 
 

@@ -61,6 +61,7 @@ RANGE_CASES = [
         for text in ("1", "-0.1", ".nan")
     ),
     ("partition.seed", "-1", "at least 0"),
+    *(("cohort.over_selection", text, "from 1 to 1000") for text in ("0.9", "1001", ".nan")),
     *(
         (f"privacy.{name}", "0", "finite number above 0")
         for name in ("epsilon", "clip_norm", "clip_lr", "clip_count_noise")

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlit.errors import UserError
+from fedlit.options import options_of
 from fedlit.round.availability import Availability
 from fedlit.round.availability.bernoulli import Bernoulli
 from fedlit.round.availability.buffered import Buffered
 from fedlit.round.availability.deadline import Deadline
 from fedlit.round.availability.devices import Device
+from fedlit.round.availability.options import OPTIONS
 from fedlit.round.availability.parts import AVAILABILITIES
 from fedlit.round.availability.trace import Trace
 from fedlit.round.plan import RoundPlan, Schedule, weights_by_examples
@@ -106,6 +108,44 @@ def test_who_is_late_comes_once_and_is_not_invited_meanwhile(name: str) -> None:
             assert under_way.pop(client) == began
         under_way |= dict.fromkeys(plan.late, plan.round_idx)
     assert any(plan.staleness(client) > 1 for plan in found for client in plan.began)
+
+
+PAIRS: Mapping[tuple[str, str], tuple[Any, Any, dict[str, Any]]] = {
+    ("bernoulli", "dropout"): (0.1, 0.6, {}),
+    ("trace", "round_s"): (10.0, 1000.0, {}),
+    ("trace", "mean_on_s"): (10.0, 1000.0, {}),
+    ("trace", "mean_off_s"): (10.0, 1000.0, {}),
+    **{
+        (name, option): (first, second, {"deadline_s": 0.3, "late": "use"} if name == "deadline" else {})
+        for name in ("deadline", "buffered")
+        for option, first, second in (
+            *(("tokens_per_s", 10.0, 100.0), ("downlink_mbps", 0.1, 1.0), ("uplink_mbps", 0.1, 1.0)),
+            *(("spread", 0.0, 0.9), ("jitter", 0.0, 0.4), ("staleness_exponent", 0.0, 1.0)),
+        )
+    },
+    ("deadline", "deadline_s"): (0.2, 0.4, {}),
+    ("deadline", "late"): ("drop", "use", {"deadline_s": 0.3}),
+    ("buffered", "concurrency"): (3, 5, {}),
+}
+"""Two values of every option of a number or a word, and what else is given."""
+
+
+@pytest.mark.parametrize(("name", "option"), [pytest.param(*pair, id="-".join(pair)) for pair in PAIRS])
+def test_two_values_of_an_option_give_two_plans(name: str, option: str) -> None:
+    first, second, others = PAIRS[name, option]
+    work = FixedWork({client: 200 + 50 * client for client in range(9)}, 100_000, 50_000)
+    found = [
+        plans(schedule(AVAILABILITIES[name](**others, **{option: value}), 9, 3, work=work), 12)
+        for value in (first, second)
+    ]
+    assert found[0] != found[1]
+
+
+def test_every_option_is_looked_at() -> None:
+    known = {(name, option) for name, part in OPTIONS.items() for option in options_of(part)}
+    assert known == PAIRS.keys() | {("trace", "path"), ("deadline", "devices"), ("buffered", "devices")}
+    assert OPTIONS.keys() == AVAILABILITIES.keys()
+    assert all(issubclass(AVAILABILITIES[name], OPTIONS[name]) for name in OPTIONS if name != "always")
 
 
 # Over-selection
