@@ -130,3 +130,18 @@ def test_ranks_are_scaled_before_factors_are_rotated() -> None:
 def test_a_share_is_from_0_to_1(share: float) -> None:
     with pytest.raises(UserError, match=f"share_of_a={share}"):
         RankScaling(share_of_a=share)
+
+
+def test_a_start_keeps_what_no_transform_looks_at() -> None:
+    share, offset = torch.tensor(0.25, dtype=torch.float64), LowRank(torch.ones(2, 1), torch.ones(1, 3))
+    start = Start(
+        groups={MODEL: {"a": torch.ones(2)}, "moments": {"a": torch.zeros(2)}},
+        offsets={"layer": offset},
+        own_share=share,
+    )
+    server = ServerState(shared=start.groups[MODEL])
+    for transforms in (Transforms(), Transforms((Rotation(),))):
+        taken = transforms.start(start, server, 0)
+        assert taken.own_share is share, "FedALT's client takes its own part out with it"
+        assert taken.offsets == start.offsets
+        assert taken.groups.keys() == start.groups.keys()
