@@ -675,4 +675,11 @@ FAULTS = (
         "if stands:",
         ("unit/round/test_where_a_server_lies.py",),
     ),
+    Fault(
+        "a client of FedALT trains beside the mean with itself in it, and is scored beside the others'",
+        "round/transforms/base.py",
+        "return replace(start, groups={**start.groups, MODEL: tensors})",
+        "return Start(groups={**start.groups, MODEL: tensors}, offsets=start.offsets)",
+        ("unit/round/test_transforms.py", "contract/test_recipes.py"),
+    ),
 )

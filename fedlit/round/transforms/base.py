@@ -7,7 +7,7 @@ server, and t2, t1 on what a client starts from. All are pure functions of their
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fedlit.algebra.tensors import TensorDict
@@ -56,7 +56,7 @@ class Transforms:
         tensors = start.groups[MODEL]
         for part in reversed(self.parts):
             tensors = part.start(tensors, server, client_id)
-        return Start(groups={**start.groups, MODEL: tensors}, offsets=start.offsets)
+        return replace(start, groups={**start.groups, MODEL: tensors})
 
     def on_client(self, payload: Payload, server: ServerState, plan: RoundPlan, client_id: int) -> Payload:
         """Return what a client sends."""
