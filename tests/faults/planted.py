@@ -661,4 +661,25 @@ FAULTS = (
         "return Repeated(settings=settings, draw=own, seed=own)",
         ("unit/budget/test_power.py",),
     ),
+    Fault(
+        "a server's tensors lie in memory as the rule left them, and otherwise after a kill",
+        "round/server.py",
+        "if any(stand[name] is not tensor for name, tensor in tensors.items()):",
+        "if not tensors and stand:",
+        ("unit/round/test_where_a_server_lies.py", "e2e/test_every_recipe.py"),
+    ),
+    Fault(
+        "a tensor may begin wherever its file has it",
+        "algebra/tensors.py",
+        'if stands and (tensor.device.type != "cpu" or tensor.data_ptr() % ALIGNED == 0):',
+        "if stands:",
+        ("unit/round/test_where_a_server_lies.py",),
+    ),
+    Fault(
+        "a client of FedALT trains beside the mean with itself in it, and is scored beside the others'",
+        "round/transforms/base.py",
+        "return replace(start, groups={**start.groups, MODEL: tensors})",
+        "return Start(groups={**start.groups, MODEL: tensors}, offsets=start.offsets)",
+        ("unit/round/test_transforms.py", "contract/test_recipes.py"),
+    ),
 )

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from fedlit.algebra.pieces import largest
 from fedlit.algebra.reads import Reads
-from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance
+from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance, standing_alone
 from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange, StepTurns
@@ -255,7 +255,9 @@ def not_finite(losses: Sequence[float], job: ClientJob) -> DivergenceError | Non
 
 
 def _all_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state_dict with all its tensors on the CPU, in one transfer for each type."""
+    """Return an optimizer's state_dict with all its tensors on the CPU, in one transfer for each type. They lie as a
+    file gives them back: one with gaps keeps them, one without begins an allocation.
+    """
     found: TensorDict = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -263,7 +265,7 @@ def _all_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
         return tensor
 
     apply_to_collection(state, Tensor, note)
-    copies = iter(on_cpu(found).values())
+    copies = iter([standing_alone(copy) if copy.is_contiguous() else copy for copy in on_cpu(found).values()])
     moved: dict[str, Any] = apply_to_collection(state, Tensor, lambda _tensor: next(copies))
     return moved
 
