@@ -85,11 +85,11 @@ def test_aggregate_prints_every_rule(
     assert main(words.split()) == 0
     done = capsys.readouterr()
     assert done.err == ""
-    _, *rules, out = done.out.splitlines()
-    assert [line.split()[0] for line in rules] == ["flexlora", "fedit", "hetlora", "fedex", "flora"]
+    _, _, *rules, out = done.out.splitlines()
+    assert [line.split()[0] for line in rules] == ["flexlora", "fedit", "hetlora", "fedex", "flora", "lora_fair", "fedrot"]
     assert rules[0].endswith("(written)")
     assert "needs equal ranks, which are 2 and 4" in rules[1]
-    assert float(rules[4].split()[-1]) < 1e-6 < float(rules[0].split()[-2])
+    assert float(rules[4].split()[3]) < 1e-6 < float(rules[0].split()[3])
     assert out == "c"
     assert load_file(adapters / "c" / "adapter_model.safetensors")["base_model.model.q.lora_A.weight"].shape == (1, 6)
 
