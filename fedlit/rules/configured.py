@@ -31,7 +31,7 @@ _OTHER_TYPES: Mapping[str, str] = {
 }
 """Kinds that people have, with what they hold."""
 _OTHER_KINDS: Mapping[str, str] = {
-    "use_dora": "DoRA, whose magnitudes are no part of a product",
+    "use_dora": "DoRA, whose magnitudes are no part of a product, and peft's save_as_lora drops them",
     "use_qalora": "QALoRA, whose A reads pooled inputs",
     "use_bdlora": "BD-LoRA, whose factors are block-diagonal",
     "lora_bias": "biases of B",
