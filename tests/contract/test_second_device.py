@@ -69,7 +69,7 @@ ALSO = {
     "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},
     "fedrot_lora": {
         **_TRANSFORMED,
-        "round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client",
+        "algebra/rotations.py:procrustes": "an SVD of r x r of each layer and client",
     },
     "fedsa_lora": _PRIVATE,
     "feddpa": _PRIVATE,

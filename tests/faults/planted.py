@@ -95,7 +95,7 @@ FAULTS = (
     ),
     Fault(
         "LoRA-FAIR's penalty stands beside S and not its square",
-        "round/rules/lora_fair.py",
+        "algebra/mean_products.py",
         "values / (values.square() + penalty)",
         "1.0 / (values + penalty)",
         ("parity/test_lora_fair.py",),
