@@ -218,7 +218,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             head=method.head(backbone.model),
             reload=plan.backbone,
             run=folder,
-            reader=_reader(folder, backbone, task),
+            reader=reader_of(folder, backbone, task),
         ),
         rows=rows,
         server=server,
@@ -232,7 +232,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     return federation, replace(_summary(plan, federation, traffic), notices=backbone.notices)
 
 
-def _reader(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Reader:
+def reader_of(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Reader:
     """Return what reads the run's texts or images, as its results keep it."""
     is_tokenizer = backbone.tokenizer is not None
     return Reader(

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "push": "a run's result to the Hugging Face hub",
     "chat": "ask a run's result on the terminal",
     "aggregate": "one-shot aggregation of LoRA adapters, wherever they were trained",
+    "export": "a federation as an app of another framework, for real sites",
     "audit": "hold what a run claims of its privacy against what its canaries show",
     "fetch": "download models and data for compute nodes",
     "doctor": "what this machine has, and whether a run works on it",

@@ -170,11 +170,15 @@ class ModelHost:
 
     def load_model_of(self, server: ServerState, client_id: int, private: TensorDict) -> None:
         """Make the model a client's own after a round, beside the server's tensors, which it has already."""
-        if not self.method.adapter.takes_up_own:
-            self.load_private(private)
-            return
-        shared, private = self._taken_up(self.method.rule.start(server, client_id), private)
-        copy_into(self.shared(), shared)
+        self.load_own(self.method.rule.start(server, client_id), private)
+
+    def load_own(self, start: Start, private: TensorDict) -> None:
+        """Make the model a client's own, beside the server's tensors, which it has already; `start` as of the next
+        round.
+        """
+        if self.method.adapter.takes_up_own:
+            shared, private = self._taken_up(start, private)
+            copy_into(self.shared(), shared)
         self.load_private(private)
 
     def client_weights(

@@ -40,6 +40,17 @@ def require_no_group() -> None:
         )
 
 
+def settle_bits(compute: ComputeConfig) -> None:
+    """Settle what the last bits depend on, in this thread: before the first operation."""
+    # The number of threads changes the bits of a matrix product on a CPU. Lightning's launcher sets a number of its own
+    # where the variable is missing.
+    os.environ["OMP_NUM_THREADS"] = str(compute.threads)
+    torch.set_num_threads(compute.threads)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> "Fabric":
     """Start or join the process group and return its Fabric.
 
@@ -49,13 +60,7 @@ def launch(compute: ComputeConfig, environ: Mapping[str, str] = os.environ) -> "
     Raises:
         UserError: the group that came up is not the one asked for, or its port is taken or none.
     """
-    # Before the first operation: the number of threads changes the bits of a matrix product on a CPU. Lightning's
-    # launcher sets a number of its own where the variable is missing.
-    os.environ["OMP_NUM_THREADS"] = str(compute.threads)
-    torch.set_num_threads(compute.threads)
-    if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    settle_bits(compute)
     if slurm.makes_processes(environ):
         os.environ.setdefault("MASTER_PORT", str(slurm.main_port(environ)))
     _require_port(os.environ.get("MASTER_PORT", "1"))

@@ -71,6 +71,7 @@ FLOORS = (
     {"private_run"},
     {"assembly", "sizing"},
     {"versioning"},
+    {"sites"},
     {"budget", "launch", "exported", "restoring", "commands.rehearsal"},
     {"result"},
     {"running"},

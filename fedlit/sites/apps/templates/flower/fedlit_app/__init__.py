@@ -1,0 +1,1 @@
+"""A federation of fedlit as an app of Flower."""
