@@ -74,10 +74,11 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw loss against rounds under dropout, and against the simulated clock under deadlines."""
     figure = Figure(figsize=(7.6, 3.6), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [1, 1.25]})
-    names = list(dict.fromkeys(table["setting"]))
-    dropouts = ["all are waited for", *(name for name in names if name.startswith("dropout"))]
+    everybody = "all are waited for"
+    names = [everybody, *(name for name in dict.fromkeys(table["setting"]) if name != everybody)]
+    dropouts = [everybody, *(name for name in names if name.startswith("dropout"))]
     timed = [name for name in names if not name.startswith("dropout")]
-    _panel(left, table, dropouts, "round", "rounds", {"all are waited for": "dropout 0%"})
+    _panel(left, table, dropouts, "round", "rounds", {everybody: "dropout 0%"})
     _panel(right, table, timed, "simulated_s", "simulated minutes", {}, scale=60.0)
     left.set_ylabel("test loss (nats a token), lower is better", fontsize=8, color=MUTED)
     left.set_title("who stays away", loc="left", fontsize=9, color=INK)
