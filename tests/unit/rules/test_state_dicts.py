@@ -85,5 +85,5 @@ def test_what_is_no_factor_is_refused() -> None:
     with pytest.raises(UserError, match=r"the backbone's own; save with .*save_embedding_layers"):
         adapter(model)
     state = get_peft_model_state_dict(wrapped(llama(), {"r": 4, "target_modules": ["q_proj"]}, 0))
-    with pytest.raises(UserError, match="has rank 4 and adapter_config.json says 5"):
+    with pytest.raises(UserError, match=r"has rank 4 and adapter_config\.json says 5"):
         rules.from_state_dict(state, {"peft_type": "LORA", "r": 5, "lora_alpha": 8})
