@@ -745,4 +745,25 @@ FAULTS = (
         "start_s = end_s = round_idx * self.round_s",
         ("unit/round/test_availability.py",),
     ),
+    Fault(
+        "FedRot turns A the wrong way when adapters of peft are aggregated",
+        "rules/of_layers.py",
+        "Factors(rotation.T @ term.a.double()",
+        "Factors(rotation @ term.a.double()",
+        ("unit/rules/test_rules_against_numpy.py",),
+    ),
+    Fault(
+        "numbers of two bytes stand before those of eight in a file of tensors",
+        "rules/tensor_file.py",
+        "sorted(self._parts, reverse=True)",
+        "sorted(self._parts)",
+        ("unit/rules/test_tensor_file.py",),
+    ),
+    Fault(
+        "the least distance of a rank leaves out one singular value too many",
+        "rules/trials.py",
+        "values[rank:]",
+        "values[rank + 1 :]",
+        ("unit/rules/test_rules_on_folders.py",),
+    ),
 )
