@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fedlit.assembly import evaluated_clients, reader_of
 from fedlit.config import RunConfig
@@ -86,7 +87,7 @@ class CenterRecords:
         require_layout(folder.path)
         lock = take_lock(folder.path)
         remove_leftovers(folder.path)
-        folder.prepare(inputs.partition_record(), str(place.device))
+        folder.prepare(_who_has_what(inputs, simulated=simulated), str(place.device))
         answers: dict[int, dict[str, Scores]] = {}
         return cls(
             workplace=place,
@@ -241,6 +242,14 @@ def _validator(place: Workplace, plan: Plan, answers: Mapping[int, Mapping[str, 
 
 def _batches(evaluator: Evaluator | None) -> Batches:
     return [] if evaluator is None else evaluator.batches
+
+
+def _who_has_what(inputs: Inputs, *, simulated: bool) -> dict[str, Any]:
+    """Return what partition.json holds; of real sites the numbers of their rows alone."""
+    if simulated:
+        return inputs.partition_record()
+    data = replace(inputs.config.data, label=None)
+    return replace(inputs, config=replace(inputs.config, data=data)).partition_record()
 
 
 def _require_sets(config: RunConfig, inputs: Inputs, *, simulated: bool) -> None:
