@@ -39,6 +39,7 @@ def _analyse(options: argparse.Namespace) -> int:
     from fedlit.lab.analyses.named import chosen  # noqa: PLC0415
     from fedlit.lab.analyses.writing import require_new, write_analyses  # noqa: PLC0415
     from fedlit.lab.analysis.collection import collect  # noqa: PLC0415
+    from fedlit.models.notices import without_progress_bars  # noqa: PLC0415
 
     analyses = chosen([name.strip() for name in options.only.split(",") if name.strip()])
     collection = collect(targets, overrides)
@@ -51,6 +52,7 @@ def _analyse(options: argparse.Namespace) -> int:
     runs = runs_of(collection)
     if not runs:
         raise UserError(f"none of the runs of {collection.name} has a record yet; run them first")
+    without_progress_bars()
     with writing(folder, "--out"):
         made = write_analyses(analyses, runs, folder, collection.name, tell)
     print(folder)

@@ -89,13 +89,15 @@ class Run:
 class Table:
     """Numbers: a CSV file, and in the text as many of its first lines as a reader wants to see.
 
-    name: of the file, without ending. caption: what it holds, with units.
+    name: of the file, without ending. caption: what it holds, with units. only_in_file: columns that the
+    text leaves out.
     """
 
     name: str
     caption: str
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, Any]]
+    only_in_file: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

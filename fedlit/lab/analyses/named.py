@@ -5,10 +5,28 @@ from collections.abc import Mapping, Sequence
 from fedlit.config.keys import nearest
 from fedlit.errors import UserError
 from fedlit.lab.analyses.base import Analysis
+from fedlit.lab.analyses.communication import Communication
 from fedlit.lab.analyses.deviation import Deviation
+from fedlit.lab.analyses.excess_risk import ExcessRisk
+from fedlit.lab.analyses.fairness import Fairness
+from fedlit.lab.analyses.generalisation import Generalisation
+from fedlit.lab.analyses.initialisation import Initialisation
+from fedlit.lab.analyses.memory import Memory
 from fedlit.lab.analyses.stability import Stability
 
-ANALYSES: Mapping[str, Analysis] = {each.name: each for each in (Deviation(), Stability())}
+ANALYSES: Mapping[str, Analysis] = {
+    each.name: each
+    for each in (
+        Deviation(),
+        ExcessRisk(),
+        Generalisation(),
+        Communication(),
+        Memory(),
+        Stability(),
+        Fairness(),
+        Initialisation(),
+    )
+}
 
 
 def chosen(names: Sequence[str]) -> list[Analysis]:

@@ -11,7 +11,7 @@ from fedlit.lines import one_line
 from fedlit.process.storage import write_atomically
 
 TEXT = "analyses.md"
-MOST_LINES = 24
+MOST_LINES = 30
 """Of a table in the text; the file has all."""
 
 
@@ -90,11 +90,14 @@ def _table(table: Table) -> Iterator[str]:
     yield from (f"{table.caption} [CSV]({table.name}.csv)", "")
     if len(table.rows) > MOST_LINES:
         return
-    numeric = [all(isinstance(row.get(column), int | float | None) for row in table.rows) for column in table.columns]
-    yield f"| {' | '.join(map(_inline, table.columns))} |"
+    same = all(row.get("run") == row.get("setting") for row in table.rows)
+    left_out = {*table.only_in_file, *(["run"] if same else [])}
+    columns = [column for column in table.columns if column not in left_out]
+    numeric = [all(isinstance(row.get(column), int | float | None) for row in table.rows) for column in columns]
+    yield f"| {' | '.join(map(_inline, columns))} |"
     yield f"|{'|'.join('---:' if is_number else '---' for is_number in numeric)}|"
     for row in table.rows:
-        yield f"| {' | '.join(_cell(row.get(column)) for column in table.columns)} |"
+        yield f"| {' | '.join(_cell(row.get(column)) for column in columns)} |"
     yield ""
 
 

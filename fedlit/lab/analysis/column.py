@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from fedlit.lab.analysis.palette import INK, MUTED, PALETTE
 from fedlit.lab.analysis.plots import save, style
@@ -32,6 +32,7 @@ _LEGEND: Mapping[str, Any] = {
     **{"frameon": False, "fontsize": _SIZE, "labelcolor": INK},
     **{"handlelength": 2.0, "handletextpad": 0.5, "columnspacing": 1.0, "borderpad": 0.2},
 }
+_MARKERS = "osD^v"
 _REFERENCES: Sequence[Any] = ((0, (4, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), "-")
 
 
@@ -63,13 +64,23 @@ class Bars:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Dots:
+    """Rows of marks, one mark of each kind: `points[name][i]` stands in `rows[i]`, None is none."""
+
+    rows: Sequence[str]
+    points: Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """One pair of axes with lines, or with bars. title: above it, short. x, y: what the axes show, with units."""
+    """One pair of axes with lines, with bars or with dots. title: above it, short. x, y: the axes' labels, with
+    units."""
 
     x: str
     y: str
     lines: Sequence[Line] = ()
     bars: Bars | None = None
+    dots: Dots | None = None
     title: str = ""
     log_x: bool = False
     log_y: bool = False
@@ -135,6 +146,8 @@ def _legend(picture: Picture, names: Sequence[str]) -> tuple[list[Any], list[str
         if panel.bars is not None:
             for place, part in enumerate(panel.bars.parts):
                 entries.setdefault(part, Patch(facecolor=PALETTE[place], edgecolor="none"))
+        for place, part in enumerate(panel.dots.points if panel.dots else ()):
+            entries.setdefault(part, Line2D([], [], **_dot(place)))
     if len(entries) < 2:
         return [], []
     return list(entries.values()), list(entries)
@@ -163,9 +176,13 @@ def _look(line: Line, looks: Mapping[str, Mapping[str, Any]], panel: Panel) -> d
 def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, Any]]) -> None:
     style(axes)
     axes.tick_params(labelsize=_SIZE - 0.5, length=2, pad=2)
+    axes.tick_params(which="minor", length=1.2, color=MUTED)
     axes.grid(linewidth=0.5)
     if panel.bars is not None:
         _draw_bars(axes, panel.bars)
+        return
+    if panel.dots is not None:
+        _draw_dots(axes, panel.dots)
         return
     for line in panel.lines:
         look = _look(line, looks, panel)
@@ -211,7 +228,7 @@ def _scale(axes: Axes, panel: Panel) -> None:
         axes.set_xscale("log")
         shown = places if len(places) <= 6 else places[:: math.ceil(len(places) / 6)]
         axes.set_xticks(shown, [f"{place:g}" for place in shown], minor=False)
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=panel.whole_x, steps=[1, 2, 5, 10]))
     if not values:
@@ -223,7 +240,28 @@ def _draw_bars(axes: Axes, bars: Bars) -> None:
     for place, values in enumerate(bars.parts.values()):
         axes.barh(range(len(bars.rows)), values, left=left, height=0.7, color=PALETTE[place], linewidth=0)
         left = [before + value for before, value in zip(left, values, strict=True)]
-    axes.set_yticks(range(len(bars.rows)), list(bars.rows), fontsize=_SIZE, color=INK, parse_math=False)
-    axes.set_ylim(len(bars.rows) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
+    _name_rows(axes, bars.rows)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _dot(place: int) -> dict[str, Any]:
+    return {"color": PALETTE[place], "marker": _MARKERS[place % len(_MARKERS)], "markersize": 4, "linestyle": "none"}
+
+
+def _draw_dots(axes: Axes, dots: Dots) -> None:
+    """Draw the marks of each row, on an axis that is logarithmic away from 0 on either side where they differ much."""
+    for place, values in enumerate(dots.points.values()):
+        known = [(value, row) for row, value in enumerate(values) if value is not None]
+        axes.plot([value for value, _ in known], [row for _, row in known], **_dot(place), zorder=3)
+    sizes = [abs(value) for values in dots.points.values() for value in values if value]
+    if sizes and max(sizes) / min(sizes) > 100:
+        axes.set_xscale("symlog", linthresh=10.0 ** (math.floor(math.log10(max(sizes))) - 2))
+        axes.axvline(0, color=MUTED, linewidth=0.6)
+    _name_rows(axes, dots.rows)
+
+
+def _name_rows(axes: Axes, rows: Sequence[str]) -> None:
+    shown = [textwrap.shorten(row, 26, placeholder="…") for row in rows]
+    axes.set_yticks(range(len(rows)), shown, fontsize=_SIZE, color=INK, parse_math=False)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
