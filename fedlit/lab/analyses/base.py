@@ -148,7 +148,15 @@ def runs_of(collection: Collection) -> list[Run]:
         for entry in group.entries:
             if entry.config is not None and entry.records:
                 found[id(entry)] = _run(entry, group.label(keys) or entry.config.method.name)
-    return [found[id(entry)] for entry in collection.entries if id(entry) in found]
+    runs = [found[id(entry)] for entry in collection.entries if id(entry) in found]
+    names = [run.name for run in runs]
+    # The order of folders' names is that of text: 16 before 2.
+    return sorted(runs, key=lambda run: _natural(run.name)) if names == sorted(names) else runs
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts the numbers in a name by their value."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _run(entry: Entry, label: str) -> Run:
@@ -171,7 +179,7 @@ def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return found
 
 
-def mean_of(repeats: Sequence[Points]) -> dict[float, float]:
+def mean_of(repeats: Sequence[Points]) -> dict[Any, float]:
     """Return the mean over repeats at the places that all of them have."""
     shared = set.intersection(*map(set, repeats)) if repeats else set()
     return {place: statistics.fmean(points[place] for points in repeats) for place in sorted(shared)}

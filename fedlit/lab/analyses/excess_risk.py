@@ -49,12 +49,19 @@ class ExcessRisk(Analysis):
         caption = "Training loss above the least of the run, and the parabola that fits best (dotted)."
         table = Table(name="excess_risk", caption=_CAPTION, columns=tuple(rows[0]) if rows else (), rows=rows)
         picture = Picture(name="excess_risk", caption=caption, panels=[panel], height=2.1)
-        return Findings(tables=[table], pictures=[picture], notes=[_NOTE, *_verdicts(rows)])
+        bounds = [row for run in runs if (row := _bound_row(run))]
+        columns = tuple(bounds[0]) if bounds else ()
+        bound_table = Table(name="excess_risk_bounds", caption=_BOUNDS, columns=columns, rows=bounds)
+        return Findings(tables=[table, bound_table], pictures=[picture], notes=[_NOTE, *_verdicts(rows)])
 
 
 _CAPTION = (
     "Fits of the gap by least squares, constant + slope S + curvature S^2, with standard errors; residual is their "
     "standard deviation. The smaller AICc, the better a fit predicts."
+)
+_BOUNDS = (
+    "The part of theorem 2's bound that is known, alpha D^2 S t_agg, after the last round, with D the largest gradient "
+    "norm of the run; theorem 1's has constants that no run shows. It is a bound of averaged weights under SGD."
 )
 _NOTE = (
     "The gap is measured: mean training loss of the clients' local steps in round S above the least of the run, which "
@@ -75,6 +82,19 @@ def _rows(run: Run) -> list[dict[str, Any]]:
             row |= {term: value, f"{term} error": error}
         rows.append(row | {"residual": fit.residual, "AICc": fit.aicc})
     return rows
+
+
+def _bound_row(run: Run) -> dict[str, Any] | None:
+    """Return alpha D^2 S t_agg of a run whose gradients were measured (`analysis=[norms]`)."""
+    gradients, steps = run.points("norms/gradient"), run.points("norms/steps")
+    if not gradients or not steps:
+        return None
+    rate, largest, taken = run.config.local.lr, max(gradients.values()), sum(steps.values())
+    return {
+        **{"setting": run.label, "run": run.name, "alpha": rate, "D": largest, "S t_agg": taken},
+        "alpha D^2 S t_agg": rate * largest**2 * taken,
+        "largest gap": max(gap_of(run.train_loss()).values()),
+    }
 
 
 def _parabolas(runs: Sequence[Run]) -> list[Line]:

@@ -142,7 +142,8 @@ def _legend(picture: Picture, names: Sequence[str]) -> tuple[list[Any], list[str
         for line in panel.lines:
             look = _look(line, looks, panel)
             shown = {} if line.has_line else {"linestyle": "none"}
-            entries.setdefault(line.name, Line2D([], [], **(look | shown)))
+            colour = {"color": MUTED} if line.like else {}  # one entry stands for those of all methods
+            entries.setdefault(line.name, Line2D([], [], **(look | shown | colour)))
         if panel.bars is not None:
             for place, part in enumerate(panel.bars.parts):
                 entries.setdefault(part, Patch(facecolor=PALETTE[place], edgecolor="none"))
