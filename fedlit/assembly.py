@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedlit.adapters import Calibration
 from fedlit.algebra.tensors import num_parameters
+from fedlit.analysing import analysis_facts, analysis_observers
 from fedlit.cards.folder import Reader
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
@@ -18,6 +19,7 @@ from fedlit.client.trainers.example import ExampleTrainer
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.client.trainers.together import TogetherTrainer
 from fedlit.config import RunConfig
+from fedlit.config.analysis import measures_gradients
 from fedlit.data.chat_template import given_template
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
@@ -32,8 +34,6 @@ from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator
 from fedlit.round.examples import KeptExamples, kept_examples
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
-from fedlit.round.observers import Observer
-from fedlit.round.observers.deviation import DeviationObserver
 from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
@@ -177,6 +177,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     schedule = make_schedule(plan, host.trains, work)
     rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
     server = privacy.opened(host.first_server(method.parts, len(rows)), len(rows))
+    facts |= analysis_facts(config, server)
     host.load_server(server)
     clients = _clients(config, host, len(rows), keeps_late=schedule.availability.keeps_late)
     trainer = _trainer(
@@ -205,7 +206,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         observers=[
             traffic,
             FoldedRankObserver(),
-            *_deviation(config, host, folder, keeps_late=schedule.availability.keeps_late),
+            *analysis_observers(config, host, folder, server, keeps_late=schedule.availability.keeps_late),
             *privacy_observers(privacy, traffic, folder.path),
         ],
         privacy=privacy,
@@ -243,29 +244,6 @@ def reader_of(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Re
     )
 
 
-def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder, *, keeps_late: bool) -> list[Observer]:
-    """Return what measures a LoRA method, if it is asked for and there is anything to measure: clients that began from
-    different servers have no mean of effective weights.
-    """
-    if keeps_late:
-        return []
-    method, model = host.method, host.model
-    if not (host.layers and config.eval.deviation and method.communicates):
-        return []
-    names = {name for layer in host.layers for name in layer.factors}
-    tensors = {**method.shared(model), **method.private(model)}
-    return [
-        DeviationObserver(
-            layers=host.layers,
-            factors={name: tensors[name] for name in sorted(names & tensors.keys())},
-            fixed=dict(model.named_parameters()),
-            rule=method.rule,
-            transforms=method.transforms,
-            folder=folder.path,
-        )
-    ]
-
-
 def _clients(
     config: RunConfig, host: ModelHost, num_clients: int, *, keeps_late: bool
 ) -> dict[int, ClientState] | None:
@@ -289,6 +267,7 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
 def _trainer(config: RunConfig, privacy: PrivateRounds, *, at_home: bool, **common: Any) -> LocalTrainer:
     """Return what trains one client after the other, or several at once, or each by DP-SGD."""
     size, claim = config.local.clients_per_batch, privacy.claim
+    common["measures_gradients"] = measures_gradients(config)
     if claim is not None and claim.unit == "example":
         assert config.privacy.clip_norm is not None, "checked before"
         return ExampleTrainer(**common, clip_norm=config.privacy.clip_norm, noise_multiplier=claim.noise_multiplier)

@@ -111,6 +111,12 @@ def squared_distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) ->
     return torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
 
 
+def norm(tensors: Mapping[str, Tensor]) -> float:
+    """Return the Euclidean norm over all tensors, summed in float64; one wait for the device."""
+    squares = [in_double(parts).square_().sum() for (parts,) in pieces(tensors[name] for name in sorted(tensors))]
+    return math.sqrt(torch.stack(squares).sum().item()) if squares else 0.0
+
+
 def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
     """Return the Euclidean norm of left - right over all tensors, summed in float64; one wait for the device."""
     return math.sqrt(squared_distance(left, right).item())

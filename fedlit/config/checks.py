@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fedlit.config.analysis import analysis_problems
 from fedlit.config.choosing import choosing_problems
 from fedlit.config.keys import SCHEMA, nearest, parts, run_options, show
 from fedlit.config.parts import part_problems
@@ -125,6 +126,7 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
     yield from _task_problems(values)
     yield from _method_problems(values, options)
     yield from privacy_problems(values)
+    yield from analysis_problems(values)
     yield from _logging_problems(values)
     targets = values.get("method.target_modules")
     if targets == []:

@@ -23,6 +23,9 @@ from fedlit.ranges import (
     at_least,
 )
 
+ANALYSES = ("deviation", "rank", "subspaces", "norms", "dense")
+"""What `analysis` may name."""
+
 
 @dataclass
 class ModelConfig:
@@ -199,8 +202,6 @@ class EvalConfig:
     last) or `every` (at every evaluation)"""
     patience: int | None = option(None, range=POSITIVE_COUNT)
     """evaluations without a better score after which the run ends; null to run all rounds"""
-    deviation: bool = True
-    """for LoRA methods, measure every round how far the aggregate is from the mean of the clients' effective weights"""
 
 
 @dataclass
@@ -295,6 +296,9 @@ class RunConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    analysis: list[str] = option(("deviation", "rank", "subspaces", "norms"), values=ANALYSES)
+    """what is measured inside every round: `deviation` (of the aggregate from the clients' mean), `rank` (inflation),
+    `subspaces` (angles), `norms` (of weights and gradients), `dense` (rank and subspaces of whole matrices; slow)"""
     run: RunFolderConfig = field(default_factory=RunFolderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

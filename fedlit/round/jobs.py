@@ -15,6 +15,9 @@ from fedlit.errors import DivergenceError
 from fedlit.round.payload import Payload
 from fedlit.round.plan import RoundPlan
 
+GRADIENT_NORM = "grad_norm"
+"""Name of the largest gradient of a client's local steps among its metrics, where it is measured."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:

@@ -66,7 +66,7 @@ FLOORS = (
     {"client", "methods", "lab.analysis", "lab.prefetch"},
     {"round.loop", "lab.callbacks", "lab.report"},
     {"lab"},
-    {"extras", "planning"},
+    {"analysing", "extras", "planning"},
     {"scheduling"},
     {"private_run"},
     {"assembly", "sizing"},

@@ -156,7 +156,7 @@ def test_a_clock_without_a_deadline_changes_no_bit(builder: Builder, method: str
 
 
 def test_with_nobody_late_using_them_changes_no_bit(builder: Builder) -> None:
-    plain = builder.run("plain", "method=fedit", "num_clients=4", "eval.deviation=false")
+    plain = builder.run("plain", "method=fedit", "num_clients=4", "analysis=[]")
     options = ("cohort.availability=deadline", "cohort.options={deadline_s: 1e9, late: use}")
     used = builder.run("used", "method=fedit", "num_clients=4", *options)
     assert_equal(results(used)[0], results(plain)[0])

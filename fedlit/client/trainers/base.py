@@ -78,6 +78,7 @@ class LocalTrainer(Trainer):
     parts: what takes part in local training beside the optimizer. num_rounds: of the run, for a schedule over it.
     num_step_multiples: the pooled client takes as many steps as the clients it stands for.
     on_step: called after every step of a client; it raises StopAsked to end the training.
+    measures_gradients: each client's metrics have the largest gradient of its steps.
     """
 
     host: ModelHost
@@ -89,6 +90,7 @@ class LocalTrainer(Trainer):
     parts: Sequence[LocalPart] = ()
     num_step_multiples: int = 1
     on_step: Callable[[], None] = lambda: None
+    measures_gradients: bool = False
 
     def num_steps(self, num_examples: int) -> int:
         """Return the optimizer steps of one client in one round."""
