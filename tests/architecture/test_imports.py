@@ -73,7 +73,7 @@ FLOORS = (
     {"versioning"},
     {"sites"},
     {"budget", "launch", "exported", "restoring", "commands.rehearsal"},
-    {"result"},
+    {"lab.analyses", "result"},
     {"running"},
     {"commands.endings"},
     {"settings"},

@@ -766,4 +766,32 @@ FAULTS = (
         "values[rank + 1 :]",
         ("unit/rules/test_rules_on_folders.py",),
     ),
+    Fault(
+        "the entropy of theorem 3 is of columns",
+        "lab/analyses/generalisation.py",
+        "torch.log_softmax(weight.double(), 1)",
+        "torch.log_softmax(weight.double(), 0)",
+        ("unit/lab/analyses/test_analysis_formulas.py",),
+    ),
+    Fault(
+        "the bound on the norm takes the last gradient for the largest",
+        "lab/analyses/norm_growth.py",
+        "largest = max(gradients.values())",
+        "largest = gradients[max(gradients)]",
+        ("unit/lab/analyses/test_recorded_analyses.py",),
+    ),
+    Fault(
+        "analyses write over what is there",
+        "lab/analyses/writing.py",
+        "if folder.is_dir() and any(folder.iterdir()):",
+        "if False:",
+        ("unit/lab/analyses/test_analyse_command.py",),
+    ),
+    Fault(
+        "FedEx-LoRA's residual is counted at the rank of one client",
+        "lab/analyses/communication.py",
+        'residual = rule.residual * factors if method == "fedex_lora" else 0',
+        'residual = factors if method == "fedex_lora" else 0',
+        ("unit/lab/analyses/test_analysis_formulas.py",),
+    ),
 )
