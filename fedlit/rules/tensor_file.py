@@ -1,7 +1,7 @@
 """A safetensors file that is written one tensor after the other, so that not all of them are in memory at once.
 
 safetensors itself writes what it is given as a whole. The form is the length of a JSON header (8 bytes, little-endian),
-the header, and the numbers without gaps. As safetensors has it, wider types come first, so that every tensor begins at a
+the header, and the numbers without gaps. As in safetensors wider types come first, so that every tensor begins at a
 multiple of the size of its numbers and can be mapped.
 """
 
