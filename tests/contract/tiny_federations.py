@@ -16,6 +16,7 @@ from fedlit import assembly, planning
 from fedlit.adapters.pair_files import MIXING, load_pair
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
+from fedlit.general import general_set
 from fedlit.inputs import Inputs
 from fedlit.models import PACKAGED, Backbone, OwnBackbone, Purpose
 from fedlit.partition.shards import draw_seed, make_shards
@@ -62,7 +63,8 @@ class Builder:
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, seed)
         if config.partition.validation_fraction:
             shards = split_off_validation(shards, ROWS, config.data, config.partition, seed)
-        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards), packaged(self.num_layers).load)
+        inputs = Inputs(config=config, rows=ROWS, shards=shards, general=general_set(config))
+        plan = planning.make_plan(inputs, packaged(self.num_layers).load)
         fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
         federation, _ = assembly.assemble(plan, fabric)
         for folder in (federation.folder.checkpoints, federation.folder.plots):
