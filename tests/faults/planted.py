@@ -561,7 +561,7 @@ FAULTS = (
         "assembly.py",
         "config.eval.max_examples, draw_seed(config)",
         "config.eval.max_examples, config.seed",
-        ("contract/test_draws.py",),
+        ("contract/test_rows_of_a_draw.py",),
     ),
     Fault(
         "a mean over draws weighs draws by their seeds",
