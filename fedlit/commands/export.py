@@ -21,12 +21,12 @@ from fedlit.process.whole_folder import require_new
 if TYPE_CHECKING:
     from fedlit.config import RunConfig
 
-TARGETS = ("flower",)
+TARGETS = ("flower", "nvflare")
 
 EXAMPLES = """\
 examples:
   fedlit export runs/fedsa-medquad-tinyllama-seed0 --to flower --out app/
-  fedlit export my.yaml method=fedex_lora num_clients=3 --to flower --out app/
+  fedlit export my.yaml method=fedex_lora num_clients=3 --to nvflare --out app/
 """
 
 

@@ -183,7 +183,7 @@ class Schedule:
             began={client: began for client, began in window.began.items() if began != round_idx},
             late=window.late,
             missed=window.missed,
-            round_s=window.round_s,
+            round_s=None if window.round_s is None else float(window.round_s),
             watched=not isinstance(self.availability, Always) or self.over_selection > 1,
         )
 

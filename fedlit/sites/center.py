@@ -219,6 +219,11 @@ class Center:
         self.workplace.settle()
         self._books.export(self.server)
 
+    def close(self) -> None:
+        """Leave the run folder to another centre, which goes on there."""
+        if self._records is not None:
+            self._records.close()
+
     @property
     def _books(self) -> CenterRecords:
         if self._records is None:

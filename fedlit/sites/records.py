@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fedlit.assembly import evaluated_clients, reader_of
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs
+from fedlit.partition.shards import partition_record
 from fedlit.planning import Plan
 from fedlit.process.storage import remove_leftovers
 from fedlit.round.best_round import BestRound
@@ -86,7 +88,7 @@ class CenterRecords:
         require_layout(folder.path)
         lock = take_lock(folder.path)
         remove_leftovers(folder.path)
-        folder.prepare(inputs.partition_record(), str(place.device))
+        folder.prepare(inputs.partition_record() if simulated else _declared(inputs), str(place.device))
         answers: dict[int, dict[str, Scores]] = {}
         return cls(
             workplace=place,
@@ -241,6 +243,16 @@ def _validator(place: Workplace, plan: Plan, answers: Mapping[int, Mapping[str, 
 
 def _batches(evaluator: Evaluator | None) -> Batches:
     return [] if evaluator is None else evaluator.batches
+
+
+def _declared(inputs: Inputs) -> dict[str, Any]:
+    """Return what partition.json holds of sites whose rows nobody sees here: their numbers, each site's from 0."""
+    data = replace(inputs.config.data, label=None)
+    record = partition_record(
+        [], inputs.shards, data, own_test_rows=inputs.own_test_rows, own_validation_rows=inputs.own_validation_rows
+    )
+    num_rows = sum(len(shard.train + shard.test + shard.validation) for shard in inputs.shards)
+    return {**record, "num_rows": num_rows, "rows_sha256": None, "num_rows_left_over": 0}
 
 
 def _require_sets(config: RunConfig, inputs: Inputs, *, simulated: bool) -> None:

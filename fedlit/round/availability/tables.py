@@ -46,7 +46,8 @@ def read_numbers(path: str, key: str, needed: Sequence[str], optional: Sequence[
                 for row in table
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{key}={path} cannot be read ({error}); give a CSV file with {', '.join(needed)}") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{key}={path} cannot be read ({why}); give a CSV file with {', '.join(needed)}") from None
     if not rows:
         raise UserError(f"{key}={path} has no line; give a CSV file with {', '.join(needed)}")
     return rows

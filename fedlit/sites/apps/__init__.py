@@ -4,4 +4,4 @@ A target is a module here with a `TARGET`, and a folder of the same name in `tem
 are, with the framework's own code in them. fedlit itself imports no framework.
 """
 
-TARGETS = ("flower",)
+TARGETS = ("flower", "nvflare")

@@ -19,7 +19,7 @@ from fedlit.tasks.registry import task_spec
 from fedlit.units import readable_bytes
 
 TEMPLATES = Path(__file__).with_name("templates")
-FILLED = (".md", ".toml")
+FILLED = (".md", ".toml", ".yaml")
 """Endings of files with $names in them; code is copied as it is."""
 
 
@@ -83,6 +83,7 @@ class Target:
             "keeps": what_sites_keep(config, method, sizes.num_private),
             "shared_bytes": readable_bytes(sizes.shared_bytes),
             "scored": _scored(config),
+            "sites": "\n".join(f"site-{number + 1}:" for number in range(config.num_clients)),
         }
 
 
