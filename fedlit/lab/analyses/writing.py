@@ -108,7 +108,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.5g}" if abs(value) >= 10 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else _inline(str(value))
 
 
