@@ -1,8 +1,14 @@
 """From `analysis=[...]` to what looks at the rounds of a run."""
 
+from dataclasses import replace
+
 from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.config.analysis import measured
+from fedlit.inputs import Inputs
+from fedlit.models import Backbone
+from fedlit.partition.shards import draw_seed
+from fedlit.round.evaluation import GENERAL, Evaluator
 from fedlit.round.observers import Observer
 from fedlit.round.observers.dense import DenseObserver, looked_at
 from fedlit.round.observers.deviation import Deviation
@@ -12,7 +18,36 @@ from fedlit.round.observers.projectors import ProjectorObserver
 from fedlit.round.observers.ranks import Ranks
 from fedlit.round.observers.subspaces import Subspaces
 from fedlit.round.server import ServerState
+from fedlit.round.subsets import fixed_subset
 from fedlit.store.folder import RunFolder
+
+GENERAL_EXAMPLES = 500
+"""Of a general set, where `eval.max_examples` gives no number: it is scored at every evaluation."""
+
+
+def with_general(evaluator: Evaluator, inputs: Inputs, backbone: Backbone) -> Evaluator:
+    """Return an evaluator that scores the model on the general set too, if there is one."""
+    config, general = inputs.config, inputs.general
+    if general is None:
+        return evaluator
+    from fedlit.tasks.causal_lm.loss_alone import LossAlone  # noqa: PLC0415  a run on images does without texts
+
+    task = LossAlone.build(replace(config, data=general.data), backbone)
+    chosen = fixed_subset(
+        task.evaluation_examples(general.rows),
+        config.eval.max_examples or GENERAL_EXAMPLES,
+        draw_seed(config),
+        purpose="evaluation_of_general",
+    )
+    scorer = Evaluator(
+        fabric=evaluator.fabric,
+        model=evaluator.model,
+        task=task,
+        batches=task.evaluation_batches(chosen, config.eval.batch_size),
+        whole=GENERAL,
+        evaluated=evaluator.evaluated,
+    )
+    return replace(evaluator, general=scorer)
 
 
 def analysis_observers(

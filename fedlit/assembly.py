@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedlit.adapters import Calibration
 from fedlit.algebra.tensors import num_parameters
-from fedlit.analysing import analysis_facts, analysis_observers
+from fedlit.analysing import analysis_facts, analysis_observers, with_general
 from fedlit.cards.folder import Reader
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
@@ -210,7 +210,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
             *privacy_observers(privacy, traffic, folder.path),
         ],
         privacy=privacy,
-        evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
+        evaluator=with_general(make_evaluator(inputs, fabric, backbone.model, task, kept), inputs, backbone),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),
         exporter=Exporter(
             adapter=method.adapter,

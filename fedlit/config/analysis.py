@@ -16,10 +16,18 @@ OF_CLIENTS = ("deviation", "rank", "subspaces", "dense")
 
 
 def analysis_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield names that do not exist."""
+    """Yield names that do not exist, and forgetting without a general set."""
     for name in values["analysis"]:
         if name not in ANALYSES:
             yield "analysis", f"names {name}{nearest(name, ANALYSES)} Valid analyses: {', '.join(ANALYSES)}"
+    if "forgetting" in values["analysis"]:
+        if values["eval.general"] is None:
+            yield (
+                "eval.general",
+                "is not given, and analysis has forgetting; give a data set, as eval.general=dolly",
+            )
+        if values["data.task"] != "causal_lm":
+            yield "analysis", f"names forgetting, which is of texts, and data.task={values['data.task']}; leave it out"
 
 
 def hides_clients(config: RunConfig) -> bool:

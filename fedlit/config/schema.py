@@ -23,7 +23,7 @@ from fedlit.ranges import (
     at_least,
 )
 
-ANALYSES = ("deviation", "rank", "subspaces", "norms", "dense")
+ANALYSES = ("deviation", "rank", "subspaces", "norms", "dense", "forgetting")
 """What `analysis` may name."""
 
 
@@ -202,6 +202,8 @@ class EvalConfig:
     last) or `every` (at every evaluation)"""
     patience: int | None = option(None, range=POSITIVE_COUNT)
     """evaluations without a better score after which the run ends; null to run all rounds"""
+    general: str | None = None
+    """data set of analysis=[forgetting]: its name, or its YAML file; of it `eval.max_examples`, or 500"""
 
 
 @dataclass
@@ -298,7 +300,8 @@ class RunConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     analysis: list[str] = option(("deviation", "rank", "subspaces", "norms"), values=ANALYSES)
     """what is measured inside every round: `deviation` (of the aggregate from the clients' mean), `rank` (inflation),
-    `subspaces` (angles), `norms` (of weights and gradients), `dense` (rank and subspaces of whole matrices; slow)"""
+    `subspaces` (angles), `norms` (of weights and gradients); not by default `dense` (rank and subspaces of whole
+    matrices) and `forgetting` (loss on `eval.general`)"""
     run: RunFolderConfig = field(default_factory=RunFolderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

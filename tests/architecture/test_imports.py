@@ -54,7 +54,7 @@ FLOORS = (
     {"store.environment", "store.partition"},
     {"rules", "store.folder", "store.status"},
     {"data.own_rows", "data.sources", "metrics", "models"},
-    {"cards", "partition", "machine"},
+    {"cards", "general", "partition", "machine"},
     {"adapters", "inputs", "tasks"},
     {"round.availability"},
     {"round.payload"},

@@ -16,6 +16,7 @@ from fedlit import assembly, planning
 from fedlit.adapters.pair_files import MIXING, load_pair
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
+from fedlit.general import general_set
 from fedlit.inputs import Inputs
 from fedlit.models import PACKAGED, Backbone, OwnBackbone, Purpose
 from fedlit.partition.shards import draw_seed, make_shards
@@ -78,7 +79,7 @@ class Builder:
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, seed)
         if config.partition.validation_fraction:
             shards = split_off_validation(shards, ROWS, config.data, config.partition, seed)
-        return Inputs(config=config, rows=ROWS, shards=shards)
+        return Inputs(config=config, rows=ROWS, shards=shards, general=general_set(config))
 
     def run(self, name: str, *options: str) -> Federation:
         """Return a federation after its last round."""

@@ -53,7 +53,9 @@ class NormGrowth(Analysis):
             Panel(x="local steps, S t_agg", y="norm less B", lines=[*grown, *bounds]),
             Panel(x="local steps, S t_agg", y="share of the bound", lines=[*shares, met], log_y=True),
         ]
-        caption = "What the norm of the shared tensors grew by with the bound eta S t_agg D (dotted), and the ratio of the two."
+        caption = (
+            "What the norm of what is shared grew by, with the bound eta S t_agg D (dotted), and the ratio of the two."
+        )
         beyond = [str(row["setting"]) for row in rows if not row["within the bound"]]
         picture = Picture(name="norms", caption=caption, panels=panels, height=1.45)
         table = Table(name="norms", caption=_CAPTION, columns=tuple(rows[0]) if rows else (), rows=rows)
