@@ -106,7 +106,10 @@ def first_round(run: Run, kind: str) -> int:
 
 
 def _against_rounds(runs: Sequence[Run], kind: str, label: str) -> Iterator[Picture]:
-    """Yield the mean over layers and the first query over the rounds, where a run has more than one."""
+    """Yield the mean over layers and the first query over the rounds, where a run has more than one; of runs that are
+    exact there is nothing to see.
+    """
+    runs = [run for run in runs if max(mean_over_layers(run, kind).values()) > EXACT]
     if all(len(mean_over_layers(run, kind)) < 2 for run in runs):
         return
     lines = list(lines_of(runs, lambda run: mean_over_layers(run, kind)))
@@ -114,8 +117,17 @@ def _against_rounds(runs: Sequence[Run], kind: str, label: str) -> Iterator[Pict
     if first := _first_query(runs, kind):
         lines = list(lines_of(runs, lambda run: layers_of(run, kind).get(first, {})))
         panels.append(Panel(x="aggregation round", y=label, title=first, lines=lines, log_y=True))
-    caption = f"{label} after each round (figures 3 and 6 to 9 of the paper)."
+    caption = f"{_begin(label)} after each round{_figures(kind, '3 and 6 to 9')}."
     yield Picture(name=f"{kind}-rounds", caption=caption, panels=panels, height=1.5)
+
+
+def _begin(label: str) -> str:
+    return f"{label[:1].upper()}{label[1:]}"
+
+
+def _figures(kind: str, numbers: str) -> str:
+    """Return which figures of the paper show the same; it shows no spread of private models."""
+    return f" (as figures {numbers} of the paper)" if kind == "deviation" else ""
 
 
 def _first_query(runs: Sequence[Run], kind: str) -> str:
@@ -135,7 +147,7 @@ def _against_depth(runs: Sequence[Run], kind: str, label: str) -> Iterator[Pictu
             lines.append(Line(name=projection, x=list(mean), y=list(mean.values())))
         if max((value for line in lines for value in line.y), default=0.0) > EXACT:
             panels.append(Panel(x="block", y=label, title=name, lines=lines))
-    caption = f"{label} against depth after the first round (figures 2, 4 and 5 of the paper)."
+    caption = f"{_begin(label)} against depth after the first round{_figures(kind, '2, 4 and 5')}."
     for first in range(0, len(panels), MOST_PANELS):
         part = panels[first : first + MOST_PANELS]
         name = f"{kind}-depth{f'-{first // MOST_PANELS + 1}' if first else ''}"
@@ -157,7 +169,8 @@ def _against_work(runs: Sequence[Run], kind: str, label: str) -> Iterator[Pictur
         ]
         if lines:
             panel = Panel(x=f"local {unit}", y=label, lines=lines, log_x=True, log_y=True)
-            caption = f"{label}, mean over layers after the first round, against local {unit} (figure 2 of the paper)."
+            what = f"{_begin(label)}, mean over layers after the first round, against local {unit}"
+            caption = f"{what}{_figures(kind, '2')}."
             yield Picture(name=f"{kind}-{unit}", caption=caption, panels=[panel])
 
 

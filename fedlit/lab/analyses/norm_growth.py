@@ -42,16 +42,20 @@ class NormGrowth(Analysis):
         """Return norm and bound of every run, and a picture of both."""
         rows = [row for run in runs if (row := _row(run))]
         grown = list(lines_of(runs, lambda run: _above(growth(run)[0])))
-        norms = list(lines_of(runs, lambda run: growth(run)[0]))
         bounds = [
             Line(name="bound", x=line.x, y=line.y, like=line.name)
-            for line in lines_of(runs, lambda run: growth(run)[1])
+            for line in lines_of(runs, lambda run: _above(growth(run)[1]))
         ]
+        shares = list(lines_of(runs, _shares))
+        places = sorted({place for line in shares for place in line.x})
+        met = Line(name="bound met", x=places, y=[1.0] * len(places), is_reference=True)
         panels = [
-            Panel(x="local steps, S t_agg", y="norm less B", lines=grown),
-            Panel(x="local steps, S t_agg", y="norm and bound", lines=[*norms, *bounds], log_y=True),
+            Panel(x="local steps, S t_agg", y="norm less B", lines=[*grown, *bounds]),
+            Panel(x="local steps, S t_agg", y="share of the bound", lines=[*shares, met], log_y=True),
         ]
-        caption = "Euclidean norm of the shared tensors: what it grew by, and beside the bound (dotted)."
+        caption = (
+            "What the norm of what is shared grew by, with the bound eta S t_agg D (dotted), and the ratio of the two."
+        )
         beyond = [str(row["setting"]) for row in rows if not row["within the bound"]]
         picture = Picture(name="norms", caption=caption, panels=panels, height=1.45)
         table = Table(name="norms", caption=_CAPTION, columns=tuple(rows[0]) if rows else (), rows=rows)
@@ -76,6 +80,12 @@ def _above(points: dict[float, float]) -> dict[float, float]:
     """Return the points after round 0, less its norm."""
     start = points.get(0.0, 0.0)
     return {place: value - start for place, value in points.items() if place}
+
+
+def _shares(run: Run) -> dict[float, float]:
+    """Return what the norm grew by over what the bound allows."""
+    measured, bound = (_above(points) for points in growth(run))
+    return {place: value / bound[place] for place, value in measured.items() if bound[place] > 0}
 
 
 def _row(run: Run) -> dict[str, Any] | None:

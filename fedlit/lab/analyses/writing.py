@@ -90,8 +90,9 @@ def _table(table: Table) -> Iterator[str]:
     yield from (f"{table.caption} [CSV]({table.name}.csv)", "")
     if len(table.rows) > MOST_LINES:
         return
-    same = all(row.get("run") == row.get("setting") for row in table.rows)
-    left_out = {*table.only_in_file, *(["run"] if same else [])}
+    pairs = {(row.get("setting"), row.get("run")) for row in table.rows}
+    single = len({setting for setting, _ in pairs}) == len(pairs)  # the first table says which run a setting is
+    left_out = {*table.only_in_file, *(["run"] if single else [])}
     columns = [column for column in table.columns if column not in left_out]
     numeric = [all(isinstance(row.get(column), int | float | None) for row in table.rows) for column in columns]
     yield f"| {' | '.join(map(_inline, columns))} |"
@@ -107,7 +108,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.5g}" if abs(value) >= 10 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else _inline(str(value))
 
 

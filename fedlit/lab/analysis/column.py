@@ -25,6 +25,8 @@ from fedlit.lab.analysis.seeds_plot import looks_of
 WIDTH = 3.3
 """Of a column, in inches."""
 DPI = 300
+MOST_LINEAR = 20
+"""Largest over smallest value up to which an axis stays linear."""
 _SIZE = 7
 _LETTER = 0.055
 """Inches of a letter of this size, on average."""
@@ -213,13 +215,12 @@ def _label(axes: Axes, picture: Picture, place: int) -> None:
 
 
 def _scale(axes: Axes, panel: Panel) -> None:
-    """Set ticks and, where it can be, logarithmic axes: of values of 0 none is made."""
+    """Set ticks, and logarithmic axes where values are above 0 and differ enough for one."""
     values = [float(value) for line in panel.lines for value in line.y]
-    if panel.log_y and values and all(value > 0 for value in values):
+    if panel.log_y and values and min(values) > 0 and max(values) / min(values) >= MOST_LINEAR:
         axes.set_yscale("log")
-        if max(values) / min(values) >= 30:
-            axes.yaxis.set_major_locator(LogLocator(numticks=6))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
