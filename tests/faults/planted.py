@@ -306,8 +306,8 @@ FAULTS = (
     Fault(
         "clients of one pass are clipped by the norm of all",
         "client/together/members.py",
-        "factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)",
-        "factors = (max_norm / (norms.norm() + 0 * norms)).clamp(max=1.0)",
+        "factors = (max_norm / (stacked_norms(gradients) + 1e-6)).clamp(max=1.0)",
+        "factors = (max_norm / (stacked_norms(gradients).norm() + 0 * stacked_norms(gradients))).clamp(max=1.0)",
         ("contract/test_clients_per_batch.py",),
     ),
     Fault(
@@ -377,8 +377,8 @@ FAULTS = (
     Fault(
         "weights by rows are those of a private round",
         "round/plan.py",
-        "weights = (1 / self.cohort_size,) * len(arriving)",
-        "weights = tuple(weights)",
+        "if self._divides_by_cohort:\n            return {client",
+        "if False:\n            return {client",
         ("unit/round/test_private_sums.py",),
     ),
     Fault(
