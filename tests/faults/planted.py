@@ -794,4 +794,32 @@ FAULTS = (
         'residual = factors if method == "fedex_lora" else 0',
         ("unit/lab/analyses/test_analysis_formulas.py",),
     ),
+    Fault(
+        "a fold that is computed with reaches the sites rounded",
+        "sites/folds.py",
+        "return change.to(new.left.dtype) if stands and new is not None else change",
+        "return change.to(before.shared[layer.b].dtype)",
+        ("contract/test_sites.py",),
+    ),
+    Fault(
+        "a site sends its factors in its own rank's scaling",
+        "sites/site.py",
+        "sent = method.transforms.on_client(result.payload, server, plan, self.client_id)",
+        "sent = result.payload",
+        ("contract/test_sites.py",),
+    ),
+    Fault(
+        "a site scores the mean of all in place of its own model",
+        "sites/site.py",
+        "host.load_own(self._start(message, server), kept.client.private)",
+        "pass",
+        ("contract/test_sites.py",),
+    ),
+    Fault(
+        "a site that has lost what was folded goes on without it",
+        "sites/folds.py",
+        "elif came_from != held:",
+        "elif False:",
+        ("contract/test_sites.py",),
+    ),
 )
