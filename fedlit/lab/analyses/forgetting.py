@@ -18,7 +18,7 @@ class Forgetting(Analysis):
     title = "Forgetting"
     source = "beyond the papers"
     needs = (KEY,)
-    remedy = "run with analysis=[...,forgetting] and eval.general=<file of texts>"
+    remedy = "run them with analysis=[...,forgetting] and eval.general=<data set>, such as pydoc"
 
     def findings(self, runs: Sequence[Run]) -> Findings:
         """Return how the loss rose, and a picture over the rounds."""
