@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedlit.adapters import Calibration
 from fedlit.algebra.tensors import num_parameters
+from fedlit.analysing import analysis_facts, analysis_observers, with_general
 from fedlit.cards.folder import Reader
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule, LocalSteps
@@ -18,6 +19,7 @@ from fedlit.client.trainers.example import ExampleTrainer
 from fedlit.client.trainers.serial import SerialTrainer
 from fedlit.client.trainers.together import TogetherTrainer
 from fedlit.config import RunConfig
+from fedlit.config.analysis import measures_gradients
 from fedlit.data.chat_template import given_template
 from fedlit.data.prompts import Row
 from fedlit.inputs import Inputs
@@ -32,14 +34,12 @@ from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Evaluator
 from fedlit.round.examples import KeptExamples, kept_examples
 from fedlit.round.jobs import ClientState
 from fedlit.round.loop import Federation
-from fedlit.round.observers import Observer
-from fedlit.round.observers.deviation import DeviationObserver
 from fedlit.round.observers.folded_ranks import FoldedRankObserver
 from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
 from fedlit.round.subsets import VALIDATION_STREAM, fixed_subset, sampled_clients
-from fedlit.scheduling import make_schedule
+from fedlit.scheduling import LocalWorkload, make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
@@ -173,11 +173,13 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
     share_rows(inputs.rows)
     store = ExampleStore.shared(task)
     rows: list[Sequence[Row]] = [ClientRows(inputs.rows, shard.train, store) for shard in plan.clients]
-    schedule = make_schedule(plan, host.trains)
+    work = LocalWorkload(rows=rows, task=task)
+    schedule = make_schedule(plan, host.trains, work)
     rows += [()] * (schedule.num_clients - len(rows))  # canaries have none
     server = privacy.opened(host.first_server(method.parts, len(rows)), len(rows))
+    facts |= analysis_facts(config, server)
     host.load_server(server)
-    clients = _clients(config, host, len(rows))
+    clients = _clients(config, host, len(rows), keeps_late=schedule.availability.keeps_late)
     trainer = _trainer(
         config,
         privacy,
@@ -192,6 +194,7 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         num_step_multiples=plan.num_step_multiples,
     )
     traffic, kept = make_traffic(method), kept_examples(config)
+    work.begin(trainer, lambda round_idx: first_traffic(traffic, server, plan.cohort_size, host, round_idx))
     federation = Federation(
         config=config,
         schedule=schedule,
@@ -203,11 +206,11 @@ def assemble(plan: Plan, fabric: Fabric) -> tuple[Federation, RunSummary]:
         observers=[
             traffic,
             FoldedRankObserver(),
-            *_deviation(config, host, folder),
+            *analysis_observers(config, host, folder, server, keeps_late=schedule.availability.keeps_late),
             *privacy_observers(privacy, traffic, folder.path),
         ],
         privacy=privacy,
-        evaluator=make_evaluator(inputs, fabric, backbone.model, task, kept),
+        evaluator=with_general(make_evaluator(inputs, fabric, backbone.model, task, kept), inputs, backbone),
         validator=make_validator(inputs, fabric, backbone.model, task, kept),
         exporter=Exporter(
             adapter=method.adapter,
@@ -241,29 +244,15 @@ def reader_of(folder: RunFolder, backbone: Backbone, task: Task[Any, Any]) -> Re
     )
 
 
-def _deviation(config: RunConfig, host: ModelHost, folder: RunFolder) -> list[Observer]:
-    """Return what measures a LoRA method, if it is asked for and there is anything to measure."""
-    method, model = host.method, host.model
-    if not (host.layers and config.eval.deviation and method.communicates):
-        return []
-    names = {name for layer in host.layers for name in layer.factors}
-    tensors = {**method.shared(model), **method.private(model)}
-    return [
-        DeviationObserver(
-            layers=host.layers,
-            factors={name: tensors[name] for name in sorted(names & tensors.keys())},
-            fixed=dict(model.named_parameters()),
-            rule=method.rule,
-            transforms=method.transforms,
-            folder=folder.path,
-        )
-    ]
+def _clients(
+    config: RunConfig, host: ModelHost, num_clients: int, *, keeps_late: bool
+) -> dict[int, ClientState] | None:
+    """Return what this process's clients keep before the first round; None where clients keep nothing.
 
-
-def _clients(config: RunConfig, host: ModelHost, num_clients: int) -> dict[int, ClientState] | None:
-    """Return what this process's clients keep before the first round; None where clients keep nothing."""
+    keeps_late: a result may come in a later round, and waits with its client.
+    """
     initial = host.first_state(host.method.parts)
-    if not (initial.private or initial.parts or config.local.optimizer_state == "keep"):
+    if not (initial.private or initial.parts or config.local.optimizer_state == "keep" or keeps_late):
         return None
     blocks = groups_of(range(num_clients), config.local.clients_per_batch, at_home=True)
     return {client_id: initial for block in communication.share(blocks) for client_id in block}
@@ -278,6 +267,7 @@ def _how_trained(config: RunConfig) -> dict[str, float]:
 def _trainer(config: RunConfig, privacy: PrivateRounds, *, at_home: bool, **common: Any) -> LocalTrainer:
     """Return what trains one client after the other, or several at once, or each by DP-SGD."""
     size, claim = config.local.clients_per_batch, privacy.claim
+    common["measures_gradients"] = measures_gradients(config)
     if claim is not None and claim.unit == "example":
         assert config.privacy.clip_norm is not None, "checked before"
         return ExampleTrainer(**common, clip_norm=config.privacy.clip_norm, noise_multiplier=claim.noise_multiplier)

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "every method side by side on one data set",
     "report": "the table of a sweep or of run folders",
     "page": "one HTML page about a sweep or run folders",
+    "analyse": "what the papers analyse, made of finished runs",
     "merge": "a run's result as one model folder that transformers loads alone",
     "push": "a run's result to the Hugging Face hub",
     "chat": "ask a run's result on the terminal",

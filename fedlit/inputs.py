@@ -14,6 +14,7 @@ from fedlit.data.own_rows import PARTITION, SOURCE, OwnRows, require_own
 from fedlit.data.prompts import Row
 from fedlit.data.sources import ReadRows, load_test_rows, load_validation_rows, read_data, sample_numbers
 from fedlit.errors import UserError
+from fedlit.general import GeneralSet, general_set
 from fedlit.lines import printable
 from fedlit.metrics.meteor_jar import require_meteor
 from fedlit.partition.own import OwnData, check_own
@@ -41,7 +42,7 @@ class Inputs:
     own_test_rows: those of a test set that belongs to no client; none if the data set has none. own_validation_rows:
     the same of a validation set.
     classes: names of the classes in the order of their numbers; none without a classification.
-    notices: lines about the rows that a person should read.
+    notices: lines about the rows that a person should read. general: what forgetting is measured on, if it is.
     """
 
     config: RunConfig
@@ -52,6 +53,7 @@ class Inputs:
     own_validation_rows: tuple[Row, ...] = ()
     classes: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    general: GeneralSet | None = None
 
     def in_files(self) -> "Inputs":
         """Return the same with rows that are looked up in files without a name, not kept as objects; those that were
@@ -161,6 +163,7 @@ def gather_inputs(
         own_test_rows=tuple(own_test_rows),
         own_validation_rows=tuple(own_validation),
         classes=classes,
+        general=general_set(config),
     )
     notices += _validation_notices(inputs, folder)
     if config.eval.protocol != "options":

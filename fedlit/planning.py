@@ -151,8 +151,13 @@ def make_traffic(method: Method) -> TrafficObserver:
     )
 
 
-def first_traffic(traffic: TrafficObserver, server: ServerState, cohort_size: int, host: ModelHost) -> tuple[int, int]:
-    """Return the bytes up and down of one client in the first round, the mean over the first clients."""
+def first_traffic(
+    traffic: TrafficObserver, server: ServerState, cohort_size: int, host: ModelHost, round_idx: int = 0
+) -> tuple[int, int]:
+    """Return the bytes up and down of one client in the first round, the mean over the first clients.
+
+    round_idx: another round, as far as it depends on what trains in it.
+    """
     clients = range(cohort_size)
-    up, down = traffic.of_round(server, clients, clients, host.trains(0))
+    up, down = traffic.of_round(server, clients, clients, host.trains(round_idx))
     return up // cohort_size, down // cohort_size

@@ -66,11 +66,12 @@ if TYPE_CHECKING:
     from fedlit.partition.outside import Partition
     from fedlit.ranges import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, Range
     from fedlit.registry import Recipe, register
+    from fedlit.round.availability.base import Availability, Draws, Window
     from fedlit.round.callback import Callback, RunSummary
     from fedlit.round.cohort import Cohort
     from fedlit.round.jobs import Correction, LocalPart, LocalRound, Start
     from fedlit.round.payload import MODEL, Payload
-    from fedlit.round.plan import Availability, RoundPlan, Sampling
+    from fedlit.round.plan import RoundPlan, Sampling
     from fedlit.round.rules import AggregationRule, Traffic
     from fedlit.round.rules.fedavg import FedAvg
     from fedlit.round.server import ServerState
@@ -113,6 +114,11 @@ _MODULES = {
         "Recipe",
         "register",
     ),
+    "fedlit.round.availability.base": (
+        "Availability",
+        "Draws",
+        "Window",
+    ),
     "fedlit.round.callback": (
         "Callback",
         "RunSummary",
@@ -129,7 +135,6 @@ _MODULES = {
         "Payload",
     ),
     "fedlit.round.plan": (
-        "Availability",
         "RoundPlan",
         "Sampling",
     ),
@@ -170,6 +175,7 @@ __all__ = [
     "Correction",
     "DataConfig",
     "Dense",
+    "Draws",
     "FedAvg",
     "LocalOptimizer",
     "LocalPart",
@@ -196,6 +202,7 @@ __all__ = [
     "Traffic",
     "Transform",
     "UserError",
+    "Window",
     "distance",
     "numpy_generator",
     "option",

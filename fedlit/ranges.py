@@ -33,6 +33,7 @@ NOT_NEGATIVE = Range(
     lambda value: value == 0 or SMALLEST <= value <= LARGEST, f"a finite number of at least 0, up to {LARGEST}"
 )
 FRACTION = Range(lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
+AT_LEAST_ONE = Range(lambda value: 1 <= value <= 1000, "a number from 1 to 1000")
 SHARE = Range(lambda value: 0 < value <= 1, "a number above 0, up to and including 1")
 PROBABILITY = Range(lambda value: 0 < value < 1, "a number above 0 and below 1")
 SEED = Range(lambda value: 0 <= value <= LARGEST_SEED, f"an integer of at least 0, up to {LARGEST_SEED}")

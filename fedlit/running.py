@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedlit.config import RunConfig, check_launcher, no_effect_warnings, privacy_warnings
+from fedlit.config.analysis import analysis_warnings
 from fedlit.process.interrupt import StopRequest
 from fedlit.process.quick_imports import quick_imports
 
@@ -63,7 +64,7 @@ def run_to_end(
         KeyboardInterrupt: a second Ctrl-C.
     """
     check_launcher(os.environ, config.compute)
-    for line in (*no_effect_warnings(config), *privacy_warnings(config)):
+    for line in (*no_effect_warnings(config), *privacy_warnings(config), *analysis_warnings(config)):
         warn(line)
     from fedlit.inputs import gather_inputs  # noqa: PLC0415  other commands need `tell` alone, not numpy
 

@@ -1,37 +1,127 @@
 """The plans of a run's rounds, before any of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from fedlit.client.trainers.base import LocalTrainer
+from fedlit.config import RunConfig
+from fedlit.data.prompts import Row
+from fedlit.errors import UserError
 from fedlit.planning import Plan
 from fedlit.registry import option_names, registered
+from fedlit.round.availability.base import Availability, Work
+from fedlit.round.availability.parts import AVAILABILITIES
 from fedlit.round.canaries import Canaries, WithoutThoseOut
-from fedlit.round.plan import AVAILABILITIES, SAMPLINGS, Schedule
+from fedlit.round.plan import SAMPLINGS, Schedule
+from fedlit.tasks import Task
+from fedlit.tasks.encoded import examples_of
 
 Trains = Callable[[int], frozenset[str]]
+
+IMAGE_TOKENS = 197
+"""Tokens that an image counts on a simulated clock: ViT-B/16's at 224 x 224, patches and class token."""
 
 
 def _nothing(_round_idx: int) -> frozenset[str]:
     return frozenset()
 
 
-def make_schedule(plan: Plan, trains: Trains = _nothing) -> Schedule:
+@dataclass(kw_only=True)
+class LocalWorkload:
+    """What clients have to do in a round, for a simulated clock: the tokens of its rows, and the bytes of the method.
+
+    Every process finds the same numbers. Rows are encoded where nobody has, and kept for the training.
+    """
+
+    rows: Sequence[Sequence[Row]]
+    task: Task[Any, Any]
+    _trainer: LocalTrainer | None = field(default=None, init=False)
+    _traffic: Callable[[int], tuple[int, int]] = field(default=lambda _round_idx: (0, 0), init=False)
+    _tokens: dict[tuple[int, int], int] = field(default_factory=dict, init=False)
+
+    def begin(self, trainer: LocalTrainer, traffic: Callable[[int], tuple[int, int]]) -> None:
+        """Give what knows the rows of a round, and the bytes of a client up and down in one."""
+        self._trainer, self._traffic = trainer, traffic
+
+    def tokens(self, client_id: int, round_idx: int) -> int:
+        """Return the tokens of a client's round, of each row as often as it is trained on."""
+        key = client_id, round_idx
+        if key not in self._tokens:
+            assert self._trainer is not None, "begin() comes first"
+            rows = self.rows[client_id]
+            places = [place for step in self._trainer.order(len(rows), client_id, round_idx) for place in step]
+            wanted = sorted(set(places))
+            examples = dict(zip(wanted, examples_of(self.task, rows, wanted), strict=True))
+            counts = [examples[place].num_tokens for place in places]
+            self._tokens[key] = sum(IMAGE_TOKENS if count is None else count for count in counts)
+        return self._tokens[key]
+
+    def downlink_bytes(self, round_idx: int) -> int:
+        """Return what a client receives."""
+        return self._traffic(round_idx)[1]
+
+    def uplink_bytes(self, round_idx: int) -> int:
+        """Return what it sends."""
+        return self._traffic(round_idx)[0]
+
+
+def make_schedule(plan: Plan, trains: Trains = _nothing, work: Work | None = None) -> Schedule:
     """Return the plans of all rounds; an audit's canaries stand after the clients.
 
-    trains: what trains in a round (ModelHost.trains), for who asks for more than who takes part.
+    trains: what trains in a round (ModelHost.trains), for who asks for more than who takes part. work: what clients
+    have to do, for who asks for rounds that a simulated clock decides on.
+
+    Raises:
+        UserError: parts of the plan that do not fit the clients or the method.
     """
-    cohort, canaries = plan.inputs.config.cohort, make_canaries(plan)
+    config, canaries = plan.inputs.config, make_canaries(plan)
+    cohort = config.cohort
     sampling = _cohort_part("sampling", SAMPLINGS, cohort.sampling, cohort.options)
+    availability = _cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options)
+    _require_fits(config, plan, availability)
     return Schedule(
-        seed=plan.inputs.config.seed,
+        seed=config.seed,
         num_examples=(*(len(shard.train) for shard in plan.clients), *(0 for _ in canaries.clients if canaries.num)),
         cohort_size=plan.cohort_size,
         weigh=plan.method.weights,
         trains=trains,
         sampling=WithoutThoseOut(inner=sampling, canaries=canaries) if canaries.num else sampling,
-        availability=_cohort_part("availability", AVAILABILITIES, cohort.availability, cohort.options),
-        fixes_number=plan.inputs.config.privacy.unit == "client",
+        availability=availability,
+        fixes_number=config.privacy.unit == "client",
+        over_selection=cohort.over_selection,
+        work=work,
     )
+
+
+def _require_fits(config: RunConfig, plan: Plan, availability: Availability) -> None:
+    """Refuse late results where a sum of changes is not what the rule makes its server of.
+
+    Raises:
+        UserError: says which part does not fit.
+    """
+    name, method = config.cohort.availability, plan.method
+    told = f"cohort.availability={name}"
+    if method.pooled and name != "always":
+        raise UserError(f"{told} is for clients, and method={method.name} has none; give cohort.availability=always")
+    if not availability.keeps_late:
+        return
+    late = f"{told} uses results that come in a later round" + (" (late=use)" if name == "deadline" else "")
+    drop = "give cohort.options={late: drop}" if name == "deadline" else "give another availability"
+    if not method.rule.averages:
+        raise UserError(
+            f"{late}, as changes that are summed; method={method.name} makes its server of single results or refactors "
+            f"the mean; choose a method that averages, such as fedit, ffa_lora or fed_sb, or {drop}"
+        )
+    if method.groups:
+        raise UserError(
+            f"{late}, and {' and '.join(method.groups)} that travels beside the model belongs to one round; leave "
+            f"it out, or {drop}"
+        )
+    if config.privacy.secure_aggregation:
+        raise UserError(
+            f"{late}, and the masks of privacy.secure_aggregation=true belong to one round; {drop}, or leave masks out"
+        )
 
 
 def _cohort_part(kind: str, own: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any]) -> Any:

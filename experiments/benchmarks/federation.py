@@ -5,7 +5,7 @@ with AdamW (fused); the clients' rows have the same tokens, 30 % of them labelle
 
 fedlit: `fedlit run` as a person starts it, under torchrun's variables: rows from a file, tokenised by fedlit, records,
 status and a checkpoint every round, its console. Loggers are off, and evaluation is put off to rounds that do not come
-(`eval.every`, `eval.deviation=false`): the bare loop has neither.
+(`eval.every`, `analysis=[]`): the bare loop has neither.
 
 Bare: what a competent person writes without a harness (bare_federation.py). peft's `get_peft_model`, the model called
 with `labels`, which computes all logits, a new fused AdamW for each client, `loss.item()` a step. Each process takes
@@ -65,7 +65,7 @@ def words(folder: Path, shape: Shape, name: str, options: Sequence[str]) -> list
         f"local.lr={shape.lr}",
         "eval.every=1000000",
         "eval.max_new_tokens=1",
-        "eval.deviation=false",
+        "analysis=[]",
         "logging.loggers=[]",
         "compute.accelerator=cpu",
         f"run.dir={folder / 'runs'}",

@@ -55,7 +55,7 @@ class Setting:
             f"eval.max_examples={4 if self.tiny else 32}",
             "eval.batch_size=32",
             f"eval.max_new_tokens={2 if self.tiny else 32}",
-            "eval.deviation=false",
+            "analysis=[]",
             "logging.wandb=disabled",
         ]
 

@@ -142,7 +142,7 @@ def _in_child(point: Point, folder: Path, model: Path, rows: Path, num_rounds: i
     options = {
         **{"data": "plain", "data.path": str(rows), "data.test_path": str(write_rows(folder, 5, 8))},
         **{"model": "hf", "model.path": str(model), "method.target_modules": "all", "partition.name": "iid"},
-        **{"compute.accelerator": "cpu", "eval.every": 10**6, "eval.max_examples": 4, "eval.deviation": False},
+        **{"compute.accelerator": "cpu", "eval.every": 10**6, "eval.max_examples": 4, "analysis": []},
         **{"logging.wandb": "disabled", "run.dir": str(folder / f"run-{os.getpid()}"), "run.name": "run"},
         **words_of(point, num_rounds),
     }

@@ -75,7 +75,7 @@ class Case:
             *(*self.method, *rank, "method.weighting=uniform"),
             *(f"num_clients={shape.clients}", "num_rounds=1000000", f"local.steps={shape.steps}"),
             *(f"local.batch_size={shape.batch_size}", f"local.lr={shape.lr}"),
-            *("eval.every=1000000", "eval.max_new_tokens=1", "eval.deviation=false", "logging.loggers=[]"),
+            *("eval.every=1000000", "eval.max_new_tokens=1", "analysis=[]", "logging.loggers=[]"),
             *("compute.accelerator=cpu", f"run.dir={folder / 'runs'}", f"run.name={side}"),
             *added,
         ]

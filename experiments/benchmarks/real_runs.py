@@ -139,7 +139,7 @@ def run(words: Sequence[str], model: Path, rows: Path, folder: Path) -> Used:
     common = [
         *("data=plain", f"data.path={rows}", f"data.test_path={write_rows(rows.parent, 5, 8)}"),
         *(f"model.path={model}", "model=hf", "method.target_modules=all", "partition.name=iid"),
-        *("compute.accelerator=cpu", "eval.every=1000000", "eval.max_examples=4", "eval.deviation=false"),
+        *("compute.accelerator=cpu", "eval.every=1000000", "eval.max_examples=4", "analysis=[]"),
         *("plugins=[meter]", "logging.loggers=[meter]", f"run.dir={folder}", "run.name=run"),
     ]
     command = [sys.executable, "-m", "fedlit", "run", *common, *words]

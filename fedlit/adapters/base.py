@@ -160,6 +160,12 @@ class Adapter(ABC):
         """Return the LoRA layers in the model's order; none for other adapters."""
         return ()
 
+    def products(self, model: nn.Module) -> tuple[LoraLayer, ...]:
+        """Return the pairs of trained factors whose product is what counts, in the model's order, for those who look at
+        them: the LoRA layers. Of a pair that stands in a weight's place, the product is the whole weight, scaling 1.
+        """
+        return self.layers(model)
+
     def turn(self, trained: frozenset[str], round_idx: int) -> frozenset[str]:
         """Return which of the trained parameters train in a round: all, unless they take turns."""
         return trained

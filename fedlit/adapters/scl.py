@@ -24,6 +24,7 @@ from fedlit.adapters.base import Adapter, Calibration
 from fedlit.adapters.options import INITS_OF_COMPRESSION as INITS
 from fedlit.adapters.options import SclOptions
 from fedlit.adapters.targets import is_conv1d
+from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.models import Projections
@@ -129,6 +130,21 @@ class Scl(SclOptions, Adapter):
             for name, layer in _compressed_layers(model).items()
             for part in ("compression", "projection")
         }
+
+    def products(self, model: nn.Module) -> tuple[LoraLayer, ...]:
+        """Return W_2 W_c of all layers; no weight stands beside it."""
+        dim = self.compression_dim
+        return tuple(
+            LoraLayer(
+                name=name,
+                a=f"{name}.compression.weight",
+                b=f"{name}.projection.weight",
+                weight=f"{name}.projection.weight",
+                rank=dim,
+                alpha=dim,
+            )
+            for name in _compressed_layers(model)
+        )
 
     def merged(self, model: nn.Module) -> TensorDict:
         """Return W_2 W_c for every down projection, whose bias is the pretrained one."""

@@ -41,6 +41,13 @@ def mean_residual(a: Tensor, b: Tensor, b_mean: Tensor, weights: Tensor, scaling
     return LowRank(left.flatten(1), right.flatten(0, 1))
 
 
+def shrunk_inverse(values: Tensor, penalty: float, rounding: Tensor) -> Tensor:
+    """Return S / (S^2 + lambda) of singular values (k,), and 0 for those that are no more than rounding, 0-d: without
+    a penalty the pseudo-inverse.
+    """
+    return torch.where(values > rounding, values / (values.square() + penalty), 0.0)
+
+
 def _side_by_side(b: Tensor) -> Tensor:
     """Return a copy (out, n, r) of (n, out, r) in float64; one pass over the numbers."""
     return torch.empty(b.shape[1], b.shape[0], b.shape[2], dtype=torch.float64, device=b.device).copy_(

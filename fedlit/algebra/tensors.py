@@ -11,6 +11,9 @@ from fedlit.algebra.pieces import in_double, joined, largest, pieces
 
 TensorDict = dict[str, Tensor]
 
+ALIGNED = 64
+"""Bytes at whose multiples torch's memory on the CPU begins."""
+
 
 def num_parameters(tensors: Mapping[str, Tensor]) -> int:
     """Return the number of scalars in `tensors`."""
@@ -59,6 +62,23 @@ def copy_into(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) ->
             target.copy_(source)
 
 
+def standing_alone(tensor: Tensor) -> Tensor:
+    """Return a tensor row by row, at the beginning of an allocation: itself, or a copy.
+
+    Equal numbers that lie otherwise give products with other last bits: a transposed matrix takes another routine, and
+    so does one that begins in the middle of an allocation.
+    """
+    stands = tensor.stride() == _rows_of(tensor.shape) and tensor.storage_offset() == 0
+    if stands and (tensor.device.type != "cpu" or tensor.data_ptr() % ALIGNED == 0):
+        return tensor
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _rows_of(shape: torch.Size) -> tuple[int, ...]:
+    """Return the strides of new memory; `is_contiguous` does not look at those of sides of 1, which products do."""
+    return tuple(math.prod(max(size, 1) for size in shape[place + 1 :]) for place in range(len(shape)))
+
+
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
@@ -89,6 +109,12 @@ def squared_distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) ->
         for ours, theirs in pieces((left[name] for name in names), (right[name] for name in names))
     ]
     return torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
+
+
+def norm(tensors: Mapping[str, Tensor]) -> float:
+    """Return the Euclidean norm over all tensors, summed in float64; one wait for the device."""
+    squares = [in_double(parts).square_().sum() for (parts,) in pieces(tensors[name] for name in sorted(tensors))]
+    return math.sqrt(torch.stack(squares).sum().item()) if squares else 0.0
 
 
 def distance(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:

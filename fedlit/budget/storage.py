@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlit.budget.work import Work
+from fedlit.config.analysis import keys_of_a_layer
 from fedlit.planning import Plan
 from fedlit.sizing import Sizes
 
 RECORD_BYTES, CLIENT_BYTES, LAYER_BYTES = 900, 220, 70
-"""Of a line of metrics.jsonl: what every round has, each client of it, each layer whose deviation is measured."""
+"""Of a line of metrics.jsonl: what every round has, each client of it, each key of a single layer."""
 SCORED_BYTES, SAMPLE_BYTES, PLOTS_BYTES = 70, 300, 300_000
 """Of a test example in examples/ and of an answer in samples.jsonl, at each evaluation; of plots/."""
 ROW_BYTES, TOKEN_BYTES = 7, 60
@@ -29,7 +30,7 @@ def storage_of(plan: Plan, sizes: Sizes, work: Work, *, num_tokens: int, num_lay
     population, stored = len(plan.clients), sizes.stored_bytes
     rounds, kept = config.num_rounds, config.run.keep_checkpoints
     scored = 1 + rounds // config.eval.every + bool(rounds % config.eval.every)
-    line = RECORD_BYTES + CLIENT_BYTES * plan.cohort_size + LAYER_BYTES * num_layers * config.eval.deviation
+    line = RECORD_BYTES + CLIENT_BYTES * plan.cohort_size + LAYER_BYTES * num_layers * keys_of_a_layer(config)
     num_tests = min(len(inputs.test_rows), config.eval.max_examples or len(inputs.test_rows))
     samples = 8 if config.logging.samples_kept is None else config.logging.samples_kept
     text = (

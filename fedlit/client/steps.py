@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from fedlit.client.largest_gradient import LargestGradient
 from fedlit.client.schedules import lr_factor
 from fedlit.config import LocalConfig
 from fedlit.method import Method
@@ -88,11 +89,13 @@ class LocalSteps:
         corrections: Sequence[Correction] = (),
         schedule: StepRange | None = None,
         turns: StepTurns | None = None,
+        watch: LargestGradient | None = None,
     ) -> Tensor:
         """Take one optimizer step for each list of batches and return the losses (steps,), on the device.
 
         `schedule` is where the steps stand in a learning rate that changes; None for one that does not. `on_step` is
-        called after every step; what it raises ends the steps. `turns` is for parameters that take turns.
+        called after every step; what it raises ends the steps. `turns` is for parameters that take turns. `watch` looks
+        at the gradients of each step.
         """
         switch_to_training(self.module)
         optimizer.zero_grad(set_to_none=True)  # what a client left whose optimizer ended its training
@@ -105,6 +108,8 @@ class LocalSteps:
             loss = self._backward(parts)
             for correction in corrections:
                 correction.apply()
+            if watch is not None:
+                watch.see(parameters)
             if self.local.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, self.local.max_grad_norm)
             optimizer.step()

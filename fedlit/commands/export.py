@@ -1,8 +1,8 @@
 """Write a federation as an app of another framework, for real sites.
 
 The app's client trains on its site's own rows with fedlit's local trainer. Its server aggregates with the method's
-rule, to the last bit as `fedlit run` does for the same clients. Only tensors that the method trains travel, and what a rule
-folds, as factors. fedlit and the framework are to be installed on the server and on all sites.
+rule, to the last bit as `fedlit run` does for the same clients. Only tensors that the method trains travel, and what a
+rule folds, as factors. fedlit and the framework are to be installed on the server and on all sites.
 """
 
 import argparse

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fedlit.config.analysis import analysis_problems
 from fedlit.config.choosing import choosing_problems
 from fedlit.config.keys import SCHEMA, nearest, parts, run_options, show
 from fedlit.config.parts import part_problems
@@ -98,6 +99,17 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
     num_clients, cohort_size = values["num_clients"], values["cohort_size"]
     if cohort_size is not None and not 1 <= cohort_size <= num_clients:
         yield "cohort_size", f"is out of range; give 1 to num_clients={num_clients}, or null for all"
+    if values["cohort.over_selection"] > 1 and cohort_size is None:
+        yield (
+            "cohort.over_selection",
+            "invites more clients than a round wants, and cohort_size=null wants all; give cohort_size=<number>",
+        )
+    if values["cohort.over_selection"] > 1 and values["cohort.availability"] == "buffered":
+        yield (
+            "cohort.over_selection",
+            "has no meaning for cohort.availability=buffered, whose rounds are not drawn; give "
+            "cohort.options={concurrency: <number>}",
+        )
     steps, epochs = values["local.steps"], values["local.epochs"]
     if steps is not None and epochs is not None:
         yield "local.epochs", f"is given beside local.steps={steps}; leave one of them out"
@@ -114,6 +126,7 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
     yield from _task_problems(values)
     yield from _method_problems(values, options)
     yield from privacy_problems(values)
+    yield from analysis_problems(values)
     yield from _logging_problems(values)
     targets = values.get("method.target_modules")
     if targets == []:

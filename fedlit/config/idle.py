@@ -83,3 +83,5 @@ def _idle_evaluation_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "eval.test", "no validation set"
     elif config.eval.choose_on == "test":
         yield "eval.test", "eval.choose_on=test"
+    if "forgetting" not in config.analysis:
+        yield "eval.general", "analysis without forgetting"

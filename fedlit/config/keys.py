@@ -28,6 +28,11 @@ SEED, DRAW = "seed", "partition.seed"
 REPEATS = (SEED, DRAW)
 """Keys whose values repeat a setting: other trainings, and other draws of the rows; no methods and no conditions."""
 
+REPLACED = {
+    "eval.deviation": "give analysis=[] in place of false, and nothing in place of true",
+}
+"""Keys of older versions, and what to write today."""
+
 METHOD_FIELDS = frozenset(entry.name for entry in fields(MethodConfig)) - {"options"}
 """The keys of `method.` that every recipe has; whatever else its YAML lists is an option of its parts."""
 
@@ -66,6 +71,8 @@ def level_names(section: str, keys: Iterable[str]) -> list[str]:
 
 def unknown_key(key: str, origin: str, keys: Collection[str]) -> UserError:
     """Return the error for a key that does not exist: nearest name, valid names at its level."""
+    if key in REPLACED:
+        return UserError(f"{key} ({origin}) is not there any more; {REPLACED[key]}")
     if key.startswith("method.") and (others := takers(key.removeprefix("method."))):
         kind, name = others[0]
         part = f"method.transforms=[{name}]" if kind == "transform" else f"method.{kind}={name}"

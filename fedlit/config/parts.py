@@ -1,4 +1,4 @@
-"""Parts from outside whose options stand in a mapping of their own: that they exist, and that they take the options."""
+"""Parts whose options stand in a mapping of their own: that they exist, and that they take the options."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -8,6 +8,7 @@ from fedlit.config.tree import accepts
 from fedlit.options import REQUIRED, Option, options_of
 from fedlit.outside.kinds import KINDS
 from fedlit.registry import registered
+from fedlit.round.availability.options import OPTIONS as AVAILABILITY_OPTIONS
 
 Problem: TypeAlias = tuple[str, str]
 """A dotted key, and what is wrong with its value and what to do."""
@@ -17,6 +18,9 @@ MAPPINGS: Mapping[str, tuple[str, ...]] = {
     for section in dict.fromkeys(wanted.options for wanted in KINDS.values() if "." in wanted.options)
 }
 """The mappings that hold options, and the kinds of the parts that take them."""
+
+_OWN: Mapping[str, Mapping[str, type]] = {"availability": AVAILABILITY_OPTIONS}
+"""Of the package's own parts of these kinds, dataclasses of their options."""
 
 
 def part_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
@@ -42,8 +46,9 @@ def _chosen(kinds: tuple[str, ...], values: Mapping[str, Any]) -> dict[str, tupl
         for key in KINDS[kind].keys:
             given = values[key] if isinstance(values[key], list) else [values[key]]
             for name in given:
-                if name in registered(kind):
-                    found = options_of(registered(kind)[name])
+                factory = registered(kind).get(name) or _OWN.get(kind, {}).get(name)
+                if factory is not None:
+                    found = options_of(factory)
                     taken |= {option: (f"the {kind} {name}", entry) for option, entry in found.items()}
     return taken
 

@@ -26,6 +26,12 @@ def privacy_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             "trains several clients in one pass, and privacy.unit=example cuts each row's gradient there; "
             "give local.clients_per_batch=1",
         )
+    if unit == "example" and values["cohort.availability"] in ("deadline", "buffered"):
+        yield (
+            "cohort.availability",
+            "lets the number of tokens in a client's rows decide who comes, which no epsilon is of; give always, "
+            "bernoulli or trace",
+        )
     if unit in ("client", "example"):
         yield from _claim_problems(values)
         yield from _missing_package("dp_accounting", "privacy.unit", "dp-accounting")
@@ -61,8 +67,13 @@ def _client_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if values["cohort.availability"] != "always":
         yield (
             "cohort.availability",
-            "is of a plugin that sees all who are invited, so that one client may decide whether others come, which "
-            "no epsilon is of; give cohort.availability=always",
+            "may let one client decide whether others come, or how many, which no epsilon is of; give "
+            "cohort.availability=always",
+        )
+    if values["cohort.over_selection"] > 1:
+        yield (
+            "cohort.over_selection",
+            "invites more clients than the accountant counts; give 1, or a larger cohort_size",
         )
     deployed, population = (values["privacy.noise_cohort_size"] or cohort_size), values["privacy.population"]
     if deployed > (population or num_clients):

@@ -23,6 +23,7 @@ from fedlit.process.storage import user_path
 WITHOUT_INFLUENCE = (
     "run.",
     "logging.",
+    "analysis",  # what is measured beside the run
     "dry_run",
     *DATA_PATHS,  # a file may move; its rows are compared by their checksum
     "compute.devices",
@@ -31,7 +32,7 @@ WITHOUT_INFLUENCE = (
     "compute.timeout_s",
     "compute.start_timeout_s",
 )
-"""Keys, or beginnings of keys, that cannot change a run's weights or metrics."""
+"""Keys, or beginnings of keys, that cannot change a run's weights or scores."""
 
 
 def nested_values(config: RunConfig) -> dict[str, Any]:

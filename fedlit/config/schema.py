@@ -10,7 +10,21 @@ from fedlit.config.data_schema import DataConfig as DataConfig  # noqa: PLC0414 
 from fedlit.config.method_schema import MethodConfig as MethodConfig  # noqa: PLC0414  a section like the others
 from fedlit.config.privacy_schema import PrivacyConfig as PrivacyConfig  # noqa: PLC0414  a section like the others
 from fedlit.options import option
-from fedlit.ranges import COUNT, FINITE, FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, PROCESSES, SEED, at_least
+from fedlit.ranges import (
+    AT_LEAST_ONE,
+    COUNT,
+    FINITE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_COUNT,
+    PROCESSES,
+    SEED,
+    at_least,
+)
+
+ANALYSES = ("deviation", "rank", "subspaces", "norms", "dense", "forgetting")
+"""What `analysis` may name."""
 
 
 @dataclass
@@ -49,9 +63,12 @@ class CohortConfig:
     sampling: str = "fixed"
     """`fixed` (cohort_size clients), `poisson` (each with probability cohort_size / num_clients), or one of a plugin"""
     availability: str = "always"
-    """which of them come back: `always`, or one of a plugin"""
+    """which of them come back, and when: `always`, `bernoulli` (dropout), `trace` (intervals in which clients are on),
+    `deadline` (a simulated clock), `buffered` (FedBuff), or one of a plugin"""
+    over_selection: float = option(1.0, range=AT_LEAST_ONE)
+    """clients that a round invites, as a multiple of cohort_size; the first cohort_size that come are summed"""
     options: dict[str, Any] = field(default_factory=dict)
-    """options of a plugin's sampling or availability, such as `{rate: 0.2}`"""
+    """options of the availability, and of a plugin's sampling, such as `{dropout: 0.2}`"""
     failures: str = option("stop", values=("stop", "drop"))
     """when a client's loss or update is not finite: `stop` the run, or `drop` the client from the round"""
 
@@ -185,8 +202,8 @@ class EvalConfig:
     last) or `every` (at every evaluation)"""
     patience: int | None = option(None, range=POSITIVE_COUNT)
     """evaluations without a better score after which the run ends; null to run all rounds"""
-    deviation: bool = True
-    """for LoRA methods, measure every round how far the aggregate is from the mean of the clients' effective weights"""
+    general: str | None = None
+    """data set of analysis=[forgetting]: its name, or its YAML file; of it `eval.max_examples`, or 500"""
 
 
 @dataclass
@@ -281,6 +298,10 @@ class RunConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    analysis: list[str] = option(("deviation", "rank", "subspaces", "norms"), values=ANALYSES)
+    """what is measured inside every round: `deviation` (of the aggregate from the clients' mean), `rank` (inflation),
+    `subspaces` (angles), `norms` (of weights and gradients); not by default `dense` (rank and subspaces of whole
+    matrices) and `forgetting` (loss on `eval.general`)"""
     run: RunFolderConfig = field(default_factory=RunFolderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

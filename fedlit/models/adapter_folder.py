@@ -16,7 +16,8 @@ from fedlit.config.adapter_base import base_of
 from fedlit.errors import UserError
 from fedlit.models.backbone import MEMORY, PACKAGED, location
 from fedlit.rules import AdapterFolder, read_adapter_folder
-from fedlit.rules.folders import CONFIG, WEIGHTS
+from fedlit.rules.configured import CONFIG
+from fedlit.rules.folders import WEIGHTS
 
 _TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
 

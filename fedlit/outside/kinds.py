@@ -87,8 +87,11 @@ KINDS: Mapping[str, Kind] = {
         keys=("cohort.availability",),
         options="cohort.options",
         base="Availability",
-        needs=("arriving", "durations_s"),
-        own=("always",),
+        needs=(
+            *("arriving", "durations_s", "reachable", "round_seconds", "require", "window", "windows", "discount"),
+            *("keeps_late", "divides_by_cohort", "has_clock"),
+        ),
+        own=("always", "bernoulli", "trace", "deadline", "buffered"),
     ),
     "task": Kind(
         keys=("data.task",),

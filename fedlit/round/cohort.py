@@ -93,6 +93,21 @@ class Cohort:
         if self._keeps:
             self._kept.put(client_id, payload[MODEL])
 
+    def add_change(self, client_id: int, change: Mapping[str, Tensor]) -> None:
+        """Take in a client that began in an earlier round: what it changed then, flat, in float64."""
+        assert client_id in self.plan.began and client_id not in self._added, f"client {client_id} is not awaited"
+        assert change.keys() == self._like.keys(), "a client sends the groups and names that the server has"
+        assert not (self._keeps or self._release or self._channel), "a sum of changes alone takes late results"
+        values = {name: change[name].to(tensor.device) for name, tensor in self._like.items()}
+        start = {name: torch.zeros_like(value) for name, value in values.items()}
+        self._total.add(encode(values, start, self.plan.weights[client_id]))
+        self._added.add(client_id)
+
+    @property
+    def tensors(self) -> TensorDict:
+        """The server's tensors of every group, flat, which clients' are held against."""
+        return self._like
+
     def _sent(
         self, client_id: int, values: Mapping[str, Tensor], like: Mapping[str, Tensor], sum_index: int
     ) -> Encoded:

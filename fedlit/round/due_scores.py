@@ -47,6 +47,8 @@ class DueScores:
         if self._is_tested(record, is_last=is_last):
             scores, samples = replace(self.evaluator, watch=watch).score(self.config.eval.on, models)
             record |= scores
+        if self.evaluator.general is not None:
+            record |= replace(self.evaluator.general, watch=watch).score("global", models)[0]
         return record, samples
 
     def _is_tested(self, record: Record, *, is_last: bool) -> bool:

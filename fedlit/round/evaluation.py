@@ -46,6 +46,7 @@ GLOBAL = Place(key="global", of_client="client/{}", called="the global test set"
 OWN = Place(key="own", of_client="client/{}/own", called="the client's own test part", with_worst=True)
 VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the validation set")
 OWN_VALIDATION = Place(key="validation", of_client="client/{}/validation", called="the client's own validation part")
+GENERAL = Place(key="general", of_client="client/{}/general", called="the general set")
 
 Batches = Sequence[Sequence[Any]]
 
@@ -59,6 +60,7 @@ class Evaluator:
     whole, part: where the scores on either stand.
     evaluated: clients whose own model is scored, where that is not all of them.
     kept: collects what is kept of single examples; nothing is without it.
+    general: scores the model on texts that nobody trains on, whenever anything is scored; None for nothing.
     watch: yields the batches; its StopAsked, on whatever process, ends the evaluation on all of them.
     """
 
@@ -71,6 +73,7 @@ class Evaluator:
     part: Place = OWN
     evaluated: Collection[int] | None = None
     kept: KeptExamples | None = None
+    general: "Evaluator | None" = None
     watch: Callable[[Batches], Iterable[Sequence[Any]]] = iter
 
     @property

@@ -15,6 +15,9 @@ from fedlit.errors import DivergenceError
 from fedlit.round.payload import Payload
 from fedlit.round.plan import RoundPlan
 
+GRADIENT_NORM = "grad_norm"
+"""Name of the largest gradient of a client's local steps among its metrics, where it is measured."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
@@ -37,11 +40,13 @@ class ClientState:
 
     private: its private tensors. parts: what the parts of its local training keep, by group (SCAFFOLD's `control`).
     optimizer: the state_dict of its optimizer, if it is kept.
+    under_way: of a client whose result comes in a later round, what it will bring (`fedlit.round.late`).
     """
 
     private: TensorDict = field(default_factory=dict)
     parts: dict[str, TensorDict] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
+    under_way: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,7 @@ from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
+from fedlit.round.taking_part import record_of_work, reports_of
 from fedlit.round.work import LocalWork, RoundWork, clients_here
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.clients import split_clients
@@ -127,7 +128,8 @@ class Federation:
                 record |= self._aggregate(plan, cohort, everyone)
                 record["time/train_s"] = trained_s - started_s
                 record["time/aggregate_s"] = time.perf_counter() - trained_s
-                self._finish(record, changed=set(cohort.client_ids) & set(self.clients or {}), started_s=started_s)
+                changed = {*cohort.client_ids, *plan.late} & set(self.clients or {})
+                self._finish(record, changed=changed, started_s=started_s)
 
     @property
     def _is_last(self) -> bool:
@@ -157,18 +159,13 @@ class Federation:
             observers=self.observers,
             drops_failures=self.config.cohort.failures == "drop",
         )
-        everyone = self._agree(round_work.run(plan, server, cohort, (self._job(client, plan) for client in mine)))
+        jobs = (self._job(client, plan) for client in mine)
+        everyone = self._agree(round_work.run(plan, server, cohort, jobs, clients))
         if clients is not None:
             clients.update(round_work.states)
-        reports = {client_id: metrics for part in everyone for client_id, metrics in part.reports.items()}
+        reports = reports_of(everyone)
         cohort.close(tuple(reports), {client: int(each.get("num_steps", 0)) for client, each in reports.items()})
-        record: Record = {"round": plan.round_idx + 1, "time/clients_s": sum(part.clients_s for part in everyone)}
-        if all("num_tokens" in metrics for metrics in reports.values()):
-            record["clients/num_tokens"] = sum(metrics["num_tokens"] for metrics in reports.values())
-        for client_id in cohort.client_ids:
-            record.update({f"client/{client_id}/{name}": value for name, value in reports[client_id].items()})
-        lost = sorted(set(plan.invited) - set(cohort.client_ids))
-        return cohort, everyone, record | ({"clients/lost": lost} if lost else {})
+        return cohort, everyone, record_of_work(plan, everyone)
 
     def _job(self, client_id: int, plan: RoundPlan) -> ClientJob:
         method, server = self.host.method, self.server

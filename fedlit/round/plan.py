@@ -3,11 +3,13 @@
 Everything here is a pure function of (seed, round, client): the same on every process, before and after a kill.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from fedlit.round.availability.base import Always, Availability, Draws, Window, Work
 from fedlit.seeding import numpy_generator
 
 Weigh = Callable[[Sequence[int]], tuple[float, ...]]
@@ -20,12 +22,17 @@ class RoundPlan:
 
     round_idx: counted from 0.
     invited: the clients that the server sends its state to, sorted.
-    arriving: those of them whose result will be there in time, sorted; the others do not train.
+    arriving: the clients whose result the round sums, sorted.
     weights: p_i of the arriving clients, summing to 1; none if nobody arrives.
-    expected: where it is given, every p_i is 1 / expected, and they need not sum to 1: a number that is fixed before
-    anybody is drawn, as privacy asks.
+    expected: where it is given, every p_i is a part of 1 / expected, and they need not sum to 1: a number that is fixed
+    before anybody is drawn, as privacy asks.
     trains: names of the parameters that train in this round.
+    began: the round in which an arriving client began, where it is an earlier one.
+    late: invited ones that train now and whose result comes in a later round. missed: invited ones for whom nobody
+    waits. All others who are invited and do not arrive stay away; neither they nor the missed train.
     durations_s: seconds of a simulated clock until a client's result is there; empty without a clock.
+    round_s: seconds of that clock that the round lasts; None without a clock.
+    watched: who is invited and who comes may differ, so that the record tells of both.
     """
 
     round_idx: int
@@ -35,6 +42,22 @@ class RoundPlan:
     trains: frozenset[str]
     durations_s: Mapping[int, float] = field(default_factory=dict)
     expected: int | None = None
+    began: Mapping[int, int] = field(default_factory=dict)
+    late: tuple[int, ...] = ()
+    missed: tuple[int, ...] = ()
+    round_s: float | None = None
+    watched: bool = False
+
+    @property
+    def training(self) -> tuple[int, ...]:
+        """The clients that train in this round, sorted."""
+        if not (self.began or self.late):
+            return self.arriving
+        return tuple(sorted({*self.arriving} - self.began.keys() | {*self.late}))
+
+    def staleness(self, client_id: int) -> int:
+        """Return how many rounds ago an arriving client began."""
+        return self.round_idx - self.began.get(client_id, self.round_idx)
 
 
 @dataclass(frozen=True)
@@ -80,31 +103,22 @@ class Poisson(Sampling):
         return tuple(client for client, draw in enumerate(draws) if draw < share)
 
 
-@dataclass(frozen=True)
-class Availability(ABC):
-    """Tells which invited clients come back, and when; a pure function of (seed, round, client)."""
-
-    @abstractmethod
-    def arriving(self, invited: Sequence[int], seed: int, round_idx: int) -> tuple[int, ...]:
-        """Return those of `invited` whose result arrives, sorted."""
-
-    def durations_s(self, invited: Sequence[int], seed: int, round_idx: int) -> Mapping[int, float]:
-        """Return the simulated seconds of each client; nothing without a clock."""
-        return {}
-
-
-@dataclass(frozen=True)
-class Always(Availability):
-    """Whoever is invited comes back."""
-
-    def arriving(self, invited: Sequence[int], seed: int, round_idx: int) -> tuple[int, ...]:
-        """Return all."""
-        return tuple(invited)
-
-
 SAMPLINGS: Mapping[str, type[Sampling]] = {"fixed": FixedSize, "poisson": Poisson}
-AVAILABILITIES: Mapping[str, type[Availability]] = {"always": Always}
-"""The package's own parts of a plan by the names of `cohort.sampling` and `cohort.availability`."""
+"""The package's own samplings by the names of `cohort.sampling`."""
+
+
+class Timeline:
+    """The windows of a run in their order, each made once, when somebody asks for it or for a later one."""
+
+    def __init__(self, windows: Iterator[Window]) -> None:
+        self._windows = windows
+        self._known: list[Window] = []
+
+    def __getitem__(self, round_idx: int) -> Window:
+        """Return the window of a round."""
+        while len(self._known) <= round_idx:
+            self._known.append(next(self._windows))
+        return self._known[round_idx]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +128,7 @@ class Schedule:
     num_examples: training rows of every client of the population. weigh: see Weigh. fixes_number: every mean divides by
     cohort_size, however many come.
     trains: from a round's index to the names of the parameters that train in it.
+    over_selection: how many times cohort_size a round invites. work: what clients have to do, for a simulated clock.
     """
 
     seed: int
@@ -124,6 +139,26 @@ class Schedule:
     sampling: Sampling = field(default_factory=FixedSize)
     availability: Availability = field(default_factory=Always)
     fixes_number: bool = False
+    over_selection: float = 1.0
+    work: Work | None = None
+    _draws: Draws = field(init=False, repr=False, compare=False)
+    _timeline: Timeline | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise a UserError if the availability does not fit the clients."""
+        num_invited = min(self.num_clients, math.ceil(round(self.cohort_size * self.over_selection, 9)))
+        draws = Draws(
+            seed=self.seed,
+            num_clients=self.num_clients,
+            cohort_size=self.cohort_size,
+            num_invited=num_invited,
+            sample=lambda num, size, round_idx: self.sampling.invited(num, size, self.seed, round_idx),
+            work=self.work,
+        )
+        self.availability.require(draws)
+        windows = self.availability.windows(draws)
+        object.__setattr__(self, "_draws", draws)
+        object.__setattr__(self, "_timeline", None if windows is None else Timeline(windows))
 
     @property
     def num_clients(self) -> int:
@@ -132,27 +167,48 @@ class Schedule:
 
     def plan(self, round_idx: int) -> RoundPlan:
         """Return the plan of a round."""
-        invited = self.sampling.invited(self.num_clients, self.cohort_size, self.seed, round_idx)
-        arriving = tuple(self.availability.arriving(invited, self.seed, round_idx))
-        assert list(arriving) == sorted(set(arriving) & set(invited)), "those who arrive are invited, sorted, once each"
-        weights = self.weigh([self.num_examples[client] for client in arriving]) if arriving else ()
-        if self.fixes_number:
-            weights = (1 / self.cohort_size,) * len(arriving)
+        if self._timeline is None:
+            window = self.availability.window(self._draws, round_idx)
+        else:
+            window = self._timeline[round_idx]
+        arriving = tuple(window.began)
         return RoundPlan(
             round_idx=round_idx,
-            invited=invited,
+            invited=window.invited,
             arriving=arriving,
-            weights=dict(zip(arriving, weights, strict=True)),
+            weights=self._weights(window, round_idx),
             trains=self.trains(round_idx),
-            durations_s=self.availability.durations_s(invited, self.seed, round_idx),
-            expected=self.cohort_size if self.fixes_number else None,
+            durations_s=window.durations_s,
+            expected=self.cohort_size if self._divides_by_cohort else None,
+            began={client: began for client, began in window.began.items() if began != round_idx},
+            late=window.late,
+            missed=window.missed,
+            round_s=None if window.round_s is None else float(window.round_s),
+            watched=not isinstance(self.availability, Always) or self.over_selection > 1,
         )
+
+    @property
+    def _divides_by_cohort(self) -> bool:
+        return self.fixes_number or self.availability.divides_by_cohort
+
+    def _weights(self, window: Window, round_idx: int) -> dict[int, float]:
+        """Return p_i of those who arrive; what is stale counts for less."""
+        if not window.began:
+            return {}
+        discounts = [self.availability.discount(round_idx - began) for began in window.began.values()]
+        if self._divides_by_cohort:
+            return {client: each / self.cohort_size for client, each in zip(window.began, discounts, strict=True)}
+        weights = self.weigh([self.num_examples[client] for client in window.began])
+        if any(each != 1.0 for each in discounts):
+            parts = [weight * each for weight, each in zip(weights, discounts, strict=True)]
+            weights = tuple(part / math.fsum(parts) for part in parts)
+        return dict(zip(window.began, weights, strict=True))
 
     def population_share(self, clients: Sequence[int]) -> float:
         """Return the part of the whole population's weight that some clients have; of a number that is fixed before
         they are drawn, its part: the number that came would tell of each of them.
         """
-        if self.fixes_number:
+        if self._divides_by_cohort:
             return self.cohort_size / self.num_clients
         weights = self.weigh(self.num_examples)
         return sum(weights[client] for client in clients)

@@ -8,7 +8,7 @@ import torch
 
 from fedlit.algebra.lora_layer import LoraLayer
 from fedlit.algebra.low_rank import PARTS, LowRank
-from fedlit.algebra.tensors import TensorDict
+from fedlit.algebra.tensors import TensorDict, standing_alone
 from fedlit.algebra.together import compacted
 from fedlit.round.payload import MODEL
 
@@ -17,7 +17,8 @@ _PERSISTENT = {"persistent": True}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerState:
-    """What the server holds between two rounds.
+    """What the server holds between two rounds. Its tensors lie as a checkpoint gives them back (`standing_alone`),
+    whatever a rule made them of: else a resumed run would have other bits.
 
     round_idx: rounds aggregated so far, which is also the index of the next round.
     shared: the tensors that travel, after aggregation.
@@ -41,6 +42,12 @@ class ServerState:
     layers: tuple[LoraLayer, ...] = ()
     folded: Mapping[str, LowRank] = field(default_factory=dict)
     folded_ranks: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, tensors in self.parts().items():
+            stand = {name: standing_alone(tensor) for name, tensor in tensors.items()}
+            if any(stand[name] is not tensor for name, tensor in tensors.items()):
+                object.__setattr__(self, part, stand)
 
     @classmethod
     def part_names(cls) -> tuple[str, ...]:

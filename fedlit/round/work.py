@@ -7,9 +7,12 @@ from typing import Any
 from fedlit.errors import DivergenceError, OutOfMemory
 from fedlit.process import communication
 from fedlit.process.interrupt import StopAsked, is_out_of_memory, out_of_memory
-from fedlit.round.cohort import Cohort
+from fedlit.round.cohort import Cohort, require_summable
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
+from fedlit.round.late import arrived
+from fedlit.round.late import waiting as under_way
 from fedlit.round.observers import Observer
+from fedlit.round.payload import Payload, flat
 from fedlit.round.plan import RoundPlan
 from fedlit.round.server import ServerState
 from fedlit.round.transforms import Transforms
@@ -21,8 +24,8 @@ def clients_here(plan: RoundPlan, trainer: Trainer, homes: Collection[int] | Non
     homes: the clients that live on this process; None where they keep nothing and groups are dealt round by round.
     """
     if homes is not None:
-        return [client_id for client_id in plan.arriving if client_id in homes]
-    return [client_id for group in communication.share(trainer.together(plan.arriving)) for client_id in group]
+        return [client_id for client_id in plan.training if client_id in homes]
+    return [client_id for group in communication.share(trainer.together(plan.training)) for client_id in group]
 
 
 @dataclass(kw_only=True)
@@ -54,8 +57,18 @@ class RoundWork:
     drops_failures: bool
     states: dict[int, ClientState] = field(default_factory=dict)
 
-    def run(self, plan: RoundPlan, server: ServerState, cohort: Cohort, jobs: Iterable[ClientJob]) -> LocalWork:
-        """Train the jobs' clients and add what they send to the cohort. A job is made when the trainer asks for it."""
+    def run(
+        self,
+        plan: RoundPlan,
+        server: ServerState,
+        cohort: Cohort,
+        jobs: Iterable[ClientJob],
+        kept: Mapping[int, ClientState] | None = None,
+    ) -> LocalWork:
+        """Train the jobs' clients and add what they send to the cohort, with what comes from earlier rounds.
+
+        A job is made when the trainer asks for it. kept: what this process's clients keep, if they keep anything.
+        """
         work = LocalWork()
         waiting: dict[int, ClientJob] = {}
 
@@ -66,6 +79,10 @@ class RoundWork:
 
         for observer in self.observers:
             observer.begin(plan, server)
+        for client_id, began in plan.began.items():
+            if kept is not None and client_id in kept and (found := arrived(kept[client_id], began)) is not None:
+                change, work.reports[client_id], self.states[client_id] = found
+                cohort.add_change(client_id, change)
         try:
             for result in self.trainer.train(handed_out()):
                 self._take(result, waiting.pop(result.client_id), server, cohort, work)
@@ -84,8 +101,12 @@ class RoundWork:
         failure = result.failure
         if result.payload is not None:
             sent = self.transforms.on_client(result.payload, server, job.plan, job.client_id)
+            peak = None if self.transforms.parts else result.peak
             try:
-                cohort.add(job.client_id, sent, None if self.transforms.parts else result.peak)
+                if job.client_id in job.plan.late:
+                    self._keep(result, job, sent, cohort, peak)
+                    return
+                cohort.add(job.client_id, sent, peak)
             except DivergenceError as error:
                 failure = error
             else:
@@ -97,3 +118,9 @@ class RoundWork:
         if failure is not None and not self.drops_failures:
             raise failure
         work.lost[job.client_id] = failure
+
+    def _keep(self, result: ClientResult, job: ClientJob, sent: Payload, cohort: Cohort, peak: float | None) -> None:
+        """Let a result that comes in a later round wait beside what its client keeps."""
+        tensors, round_idx = flat(sent), job.plan.round_idx
+        require_summable(tensors, job.client_id, round_idx, peak)
+        self.states[job.client_id] = under_way(job.state, result, tensors, cohort.tensors, round_idx)

@@ -93,7 +93,8 @@ def relative_distance(result: Adapter, adapters: Sequence[Adapter], weights: Seq
     shares = normalized(weights, len(adapters))
     total = Distance()
     for name in layer_names(adapters):
-        total.add(Factors(*result[name]).change(), mean_change(terms_of(adapters, name), shares))
+        mean = mean_change(terms_of(adapters, name), shares)
+        total.add((Factors(*result[name]).change() - mean).norm(), mean.norm())
     return total.relative()
 
 
@@ -104,10 +105,10 @@ class Distance:
         self._errors: list[float] = []
         self._norms: list[float] = []
 
-    def add(self, result: LowRank, mean: LowRank) -> None:
-        """Take up one layer."""
-        self._errors.append((result - mean).norm())
-        self._norms.append(mean.norm())
+    def add(self, error: float, norm: float) -> None:
+        """Take up one layer: |result - mean| and |mean|."""
+        self._errors.append(error)
+        self._norms.append(norm)
 
     def relative(self) -> float:
         """Return the distance; infinite from a mean of zero."""

@@ -41,13 +41,46 @@ def fedex(
     )
 
 
+def fedex_residual(
+    adapters: Sequence[Adapter], weights: Sequence[float], *, residual_rank: int | None = None
+) -> dict[str, Factors]:
+    """Return the residual alone: beside `fedit` it acts as `fedex` does. See `of_layers.fedex_residual`."""
+    require_sizes(residual_rank=residual_rank)
+    return _over_layers(
+        lambda terms, shares: of_layers.fedex_residual(terms, shares, residual_rank=residual_rank), adapters, weights
+    )
+
+
+def lora_fair(
+    adapters: Sequence[Adapter], weights: Sequence[float], *, regularization: float = 0.01
+) -> dict[str, Factors]:
+    """Return the mean factors, B corrected towards the mean product. See `of_layers.lora_fair`."""
+    require_sizes(regularization=regularization)
+    return _over_layers(
+        lambda terms, shares: of_layers.lora_fair(terms, shares, regularization=regularization), adapters, weights
+    )
+
+
+def fedrot(adapters: Sequence[Adapter], weights: Sequence[float], *, align: str = "a") -> dict[str, Factors]:
+    """Return the mean of factors that are rotated towards each other by A or by B. See `of_layers.fedrot`."""
+    require_sizes(align=align)
+    return _over_layers(lambda terms, shares: of_layers.fedrot(terms, shares, align=align), adapters, weights)
+
+
 def flora(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Factors]:
     """Return all factors side by side, exact for any ranks. See `of_layers.flora`."""
     return _over_layers(of_layers.flora, adapters, weights)
 
 
-def require_sizes(*, rank: int | None = None, energy: float | None = None, residual_rank: int | None = None) -> None:
-    """Raise a UserError for a rank or a share out of range, or for both at once."""
+def require_sizes(
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    residual_rank: int | None = None,
+    regularization: float = 0.0,
+    align: str = "a",
+) -> None:
+    """Raise a UserError for an option of a rule out of range, or for a rank and an energy at once."""
     if rank is not None and energy is not None:
         raise UserError("a rank and an energy are given; leave one of them out")
     if rank is not None and rank < 1:
@@ -56,6 +89,10 @@ def require_sizes(*, rank: int | None = None, energy: float | None = None, resid
         raise UserError(f"energy {energy:g} must be above 0 and at most 1, such as 0.99")
     if residual_rank is not None and residual_rank < 0:
         raise UserError(f"residual rank {residual_rank} must be 0 or more")
+    if not 0 <= regularization < float("inf"):
+        raise UserError(f"regularization {regularization:g} must be a finite number of 0 or more")
+    if align not in ("a", "b"):
+        raise UserError(f"align={align} is no factor; give a or b")
 
 
 def _over_layers(

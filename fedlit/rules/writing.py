@@ -1,27 +1,70 @@
 """A LoRA adapter as the two files that `PeftModel.from_pretrained` reads, without importing peft."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from fedlit.rules.configured import CONFIG
 from fedlit.rules.factors import Factors
-from fedlit.rules.folders import CONFIG, WEIGHTS, AdapterFolder
+from fedlit.rules.folders import WEIGHTS, AdapterFolder
+from fedlit.rules.state_dicts import options_of, written_alpha
+from fedlit.rules.tensor_file import TensorFile
 
 _NOT_OURS = ("exclude_modules", "layers_to_transform", "layers_pattern", "eva_config", "loftq_config", "auto_mapping")
 """Options by which the first adapter chose or initialised its layers: the result names its layers one by one."""
 
 
-def written_scaling(factors: Factors) -> tuple[float, float]:
-    """Return the alpha that stands in the configuration for a layer, and the scaling that peft makes of it."""
-    alpha = factors.scaling * factors.rank
-    alpha = round(alpha) if abs(alpha - round(alpha)) <= 1e-12 * abs(alpha) else alpha
-    return alpha, float(alpha / factors.rank)
+class AdapterWriter:
+    """Writes adapter_config.json and adapter_model.safetensors into an existing folder, one layer after the other.
+
+    folder: where to. like: the adapter whose configuration and names of tensors the result takes over. backbone: the
+    model that the result belongs to; None for that of `like`. whole: whether tensors that were trained whole come too.
+    """
+
+    def __init__(self, folder: Path, like: AdapterFolder, *, backbone: str | None = None, whole: bool = True) -> None:
+        self._folder, self._like = folder, like
+        self._backbone, self._whole = backbone or like.backbone, whole
+        self._sizes: dict[str, tuple[int, float]] = {}
+        self._file = TensorFile(folder / WEIGHTS)
+
+    def __enter__(self) -> "AdapterWriter":
+        return self
+
+    def add(self, name: str, factors: Factors) -> None:
+        """Write a layer, in the type that it has."""
+        key_a, key_b, _ = self._like.factors[name]
+        self._file.add(key_a, factors.a)
+        self._file.add(key_b, factors.b)
+        self._sizes[name] = (factors.rank, factors.scaling)
+
+    def add_other(self, key: str, tensor: Tensor) -> None:
+        """Write what was trained whole, by its key."""
+        self._file.add(key, tensor)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+        if error is None:
+            text = json.dumps(self._config(), indent=2, sort_keys=True)
+            (self._folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            **self._like.config,
+            **options_of(self._sizes),
+            "init_lora_weights": True,
+            "inference_mode": True,
+            "base_model_name_or_path": self._backbone,
+        }
+        if not self._whole:
+            config |= {"modules_to_save": None, "bias": "none"}
+        return config | {key: {} if key == "loftq_config" else None for key in _NOT_OURS if key in config}
 
 
 def write_adapter(
@@ -41,35 +84,14 @@ def write_adapter(
         others: what was trained whole beside it, by its key.
         backbone: the model that the result belongs to; None for that of `like`.
     """
-    alphas = {name: written_scaling(factors)[0] for name, factors in layers.items()}
-    ranks = {name: factors.rank for name, factors in layers.items()}
-    rank, alpha = Counter(ranks.values()).most_common(1)[0][0], Counter(alphas.values()).most_common(1)[0][0]
-    config: dict[str, Any] = {
-        **like.config,
-        "r": rank,
-        "lora_alpha": alpha,
-        "use_rslora": False,
-        "rank_pattern": {_pattern(name): each for name, each in ranks.items() if each != rank},
-        "alpha_pattern": {_pattern(name): each for name, each in alphas.items() if each != alpha},
-        "target_modules": sorted(layers),
-        "init_lora_weights": True,
-        "inference_mode": True,
-        "base_model_name_or_path": backbone or like.backbone,
-    }
-    config |= {key: {} if key == "loftq_config" else None for key in _NOT_OURS if key in config}
-    tensors = dict(others)
-    for name, factors in layers.items():
-        key_a, key_b, _ = like.factors[name]
-        tensors |= {key_a: factors.a.contiguous(), key_b: factors.b.contiguous()}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    with AdapterWriter(folder, like, backbone=backbone) as writer:
+        for name, factors in layers.items():
+            writer.add(name, factors)
+        for key, tensor in others.items():
+            writer.add_other(key, tensor)
 
 
 def cast(factors: Factors, dtype: torch.dtype) -> Factors:
     """Return factors in another type, with the scaling that they will have once they are read again."""
-    return Factors(factors.a.to(dtype), factors.b.to(dtype), written_scaling(factors)[1])
-
-
-def _pattern(name: str) -> str:
-    """Return the regular expression by which peft finds one module alone: it would take a suffix for the module."""
-    return "^" + name.replace(".", r"\.")
+    alpha = written_alpha(factors.rank, factors.scaling)
+    return Factors(factors.a.to(dtype), factors.b.to(dtype), float(alpha / factors.rank))

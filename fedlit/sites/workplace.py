@@ -6,7 +6,7 @@ sending it.
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from fedlit.data.sources import load_test_rows, load_validation_rows
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs, gather_inputs
 from fedlit.method import Method
-from fedlit.models import Backbone
+from fedlit.models import Backbone, load_backbone
 from fedlit.outside.loading import load_plugins
 from fedlit.partition.shards import Shard
 from fedlit.planning import Plan, attach_adapter, make_plan, make_task
@@ -61,15 +61,17 @@ class Workplace:
     state: ClientState
 
     @classmethod
-    def of(cls, inputs: Inputs) -> "Workplace":
+    def of(cls, inputs: Inputs, load: Callable[..., Backbone] = load_backbone) -> "Workplace":
         """Load the backbone and put the method's adapter into it.
+
+        load: as of `make_plan`.
 
         Raises:
             UserError: a method, a model or an option that real sites cannot have.
         """
         config = inputs.config
         settle_bits(config.compute)
-        plan = make_plan(inputs)
+        plan = make_plan(inputs, load)
         require_fit(config, plan.method)
         backbone = plan.backbone()
         task = make_task(plan, backbone)

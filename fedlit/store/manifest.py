@@ -42,6 +42,8 @@ TABLES = ("records", "clients")
 """Kinds of the files that grow."""
 _STATE = {"private", "parts", "optimizer"}
 _CLIENT_KEYS = {1: {"private", "control", "optimizer"}, 2: _STATE, 3: _STATE}
+_OPTIONAL: dict[int, set[str]] = {1: set(), 2: set(), 3: {"under_way"}}
+"""What else a client's file may hold: the result of a client that comes in a later round."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _OLD_CLIENT = re.compile(r"clients/client-([0-9]{5,18})\.pt")
 
@@ -267,7 +269,7 @@ def _check_client(path: Path, known: int) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever the unpickler makes of other bytes
         raise DamagedError(f"clients/{path.name} holds no client's state") from error
-    if not isinstance(content, dict) or content.keys() != _CLIENT_KEYS[known]:
+    if not isinstance(content, dict) or content.keys() - _OPTIONAL[known] != _CLIENT_KEYS[known]:
         raise DamagedError(f"clients/{path.name} holds no client's state")
 
 

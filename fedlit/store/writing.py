@@ -268,9 +268,10 @@ def _write_client(path: Path, state: ClientState) -> str:
     try:
         with temporary.open("wb") as file:
             writer = _HashingWriter(file)
-            torch.save(
-                {"private": state.private, "parts": state.parts, "optimizer": state.optimizer}, cast(BinaryIO, writer)
-            )
+            content = {"private": state.private, "parts": state.parts, "optimizer": state.optimizer}
+            if state.under_way is not None:
+                content["under_way"] = state.under_way
+            torch.save(content, cast(BinaryIO, writer))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

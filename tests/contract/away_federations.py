@@ -116,13 +116,16 @@ def on_cpu(nested: Any) -> Any:
     return {key: on_cpu(value) for key, value in nested.items()}
 
 
+MEASURED = ("norms/", "rank/", "subspaces/")
+
+
 def scores(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a run's records without its times; norms without their last digits, since a device adds them up in larger
-    pieces.
+    """Return a run's records without its times; norms, ranks and angles without their last digits, since a device adds
+    up in larger pieces and hands on tensors in another layout.
     """
     return [
         {
-            key: float(f"{value:.12g}") if key.endswith("update_norm") else value
+            key: float(f"{value:.12g}") if "update_norm" in key or key.startswith(MEASURED) else value
             for key, value in record.items()
             if not key.startswith("time/")
         }

@@ -15,7 +15,7 @@ from fedlit.round.loop import Federation
 
 AUDITED = (
     *("method=fedit", "method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=0.5", "num_rounds=2"),
-    *("privacy.canaries=150", "local.steps=1", "eval.deviation=false", "eval.max_examples=1"),
+    *("privacy.canaries=150", "local.steps=1", "analysis=[]", "eval.max_examples=1"),
 )
 CLAIM = "privacy.noise_multiplier=2"
 """Epsilon is 3.0 after two rounds."""

@@ -21,7 +21,7 @@ SMALL = (
     *("data=jsonl", "data.source=memory", "data.label=null", "model=tiny", "method=fedit", "num_clients=2"),
     *("num_rounds=4", "local.steps=3", "local.batch_size=4", "local.lr=0.02", "partition.min_test_rows=2"),
     *("eval.protocol=teacher_forced", "eval.score=loss", "logging.wandb=disabled", "run.keep_checkpoints=1"),
-    "eval.deviation=false",
+    "analysis=[]",
 )
 ALIKE, OTHER = "the list of values", "Zq#9 !!xw 7%~"
 """What is trained on and what is not: the loss on the one falls with every round, that on the other rises."""

@@ -22,7 +22,7 @@ from fedlit.round.plan import Availability
 CLIP_NORM, COHORT = 0.003, 3
 PRIVATE = (
     *("method.weighting=uniform", "privacy.unit=client", f"privacy.clip_norm={CLIP_NORM}", "num_clients=3"),
-    *("privacy.noise_multiplier=1", "eval.deviation=false"),
+    *("privacy.noise_multiplier=1", "analysis=[]"),
 )
 CASES: dict[str, list[str]] = {
     "factors": ["method=fedit"],
@@ -103,7 +103,7 @@ def test_steps_of_a_void_round_are_counted_where_an_example_is_hidden(builder: B
     """Clients keep what they have trained, and it comes out in a later round."""
     hidden = ["privacy.unit=example", "privacy.clip_norm=1", "privacy.noise_multiplier=1", "num_clients=5"]
     masked = ["privacy.secure_aggregation=true", "privacy.unmask_dropout=0.9", "partition.alpha=1"]
-    federation = builder.run("one", "method=fedsa_lora", "eval.deviation=false", *hidden, *masked)
+    federation = builder.run("one", "method=fedsa_lora", "analysis=[]", *hidden, *masked)
     records = federation.folder.records()[1:]
     assert all("secure/void" in record for record in records)
     taken = [sum(record[f"client/{client}/num_steps"] for record in records) for client in range(5)]
@@ -145,7 +145,7 @@ def test_an_availability_that_sees_all_who_are_invited_is_refused(monkeypatch: p
 
     monkeypatch.setitem(registry._registered["availability"], "first_two", FirstTwo)
     options = ["privacy.unit=client", "privacy.clip_norm=1", "privacy.epsilon=8", "cohort.availability=first_two"]
-    with pytest.raises(UserError, match=r"sees all who are invited.* give cohort\.availability=always"):
+    with pytest.raises(UserError, match=r"one client decide whether others come.* give cohort\.availability=always"):
         load_config(options)
 
 

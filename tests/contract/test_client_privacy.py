@@ -16,7 +16,7 @@ from fedlit.round.loop import Federation
 
 PRIVATE = (
     *("method=fedit", "method.weighting=uniform", "num_clients=6", "cohort_size=2", "cohort.sampling=poisson"),
-    *("privacy.unit=client", "privacy.clip_norm=0.05", "num_rounds=3", "eval.deviation=false"),
+    *("privacy.unit=client", "privacy.clip_norm=0.05", "num_rounds=3", "analysis=[]"),
 )
 NOISE = "privacy.noise_multiplier=1"
 
@@ -100,7 +100,7 @@ def test_an_empty_round_is_a_round_with_noise(builder: Builder) -> None:
 
 def test_without_noise_and_clipping_it_is_the_plain_federation(builder: Builder) -> None:
     """All clients in every round, equal weights: the divisor is the number that comes."""
-    plain = ["method=fedit", "method.weighting=uniform", "num_clients=4", "eval.deviation=false"]
+    plain = ["method=fedit", "method.weighting=uniform", "num_clients=4", "analysis=[]"]
     private = ["privacy.unit=client", "privacy.clip_norm=1000", "privacy.noise_multiplier=0"]
     assert_equal(results(builder.run("private", *plain, *private)), results(builder.run("plain", *plain)))
     assert "privacy/epsilon" not in records(builder("private", *plain, *private))[-1]  # infinite
@@ -183,6 +183,8 @@ REFUSED = {
     "large": (["privacy.clip_norm=1e6"], r"leave the range of a sum of 2 clients; lower privacy\.clip_norm"),
     "tiny": (["privacy.clip_norm=1e-12"], r"clip_norm=1e-12 is lost in the rounding of a sum of .* give a larger one"),
     "no round": (["privacy.epsilon=0.1"], r"epsilon=0\.1 is less than one round spends, .* give more noise"),
+    "dropout": (["cohort.availability=bernoulli"], r"which no epsilon is of; give cohort\.availability=always"),
+    "over-selection": (["cohort.over_selection=1.5"], r"over_selection=1\.5 .* than the accountant counts"),
     "canaries": (["privacy.canaries=4", "cohort.sampling=fixed"], "drawn by themselves"),
 }
 

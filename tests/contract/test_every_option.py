@@ -87,6 +87,8 @@ KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "server.beta2": ("0.5", "0.9", ["server.optimizer=fedadam", "server.lr=0.01"]),
     "server.tau": ("0.1", "0.001", ["server.optimizer=fedadam", "server.lr=0.01"]),
     "cohort.sampling": ("fixed", "poisson", ["cohort_size=1", "num_rounds=3"]),
+    "cohort.availability": ("always", "bernoulli", ["cohort.options={dropout: 0.6}", "num_rounds=2"]),
+    "cohort.over_selection": ("1", "2", ["cohort_size=1", "num_rounds=3"]),
     "partition.name": ("dirichlet", "iid", []),
     "partition.alpha": ("0.1", "10", []),
     "partition.column": ("label", "prompt", ["partition.name=natural"]),
@@ -113,8 +115,7 @@ KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
 """Two values of every key of training and what it needs to be looked at."""
 
 KEYS_WITHOUT_A_PAIR: Mapping[str, str] = {
-    "cohort.availability": "the package has one; those of a plugin: tests/e2e/test_outside_parts.py",
-    "cohort.options": "options of a plugin's parts",
+    "cohort.options": "options of parts: tests/unit/round/test_availability.py",
     "cohort.failures": "matters once a client fails: tests/contract/test_failures.py",
     "local.clients_per_batch": "changes nothing but last bits: tests/contract/test_clients_per_batch.py",
     "privacy.delta": "a claim about the same run: tests/contract/test_client_privacy.py",

@@ -13,6 +13,7 @@ from tiny_federations import (
     assert_export_computes_the_same,
     differ,
     effective_weights,
+    logits,
     results,
 )
 
@@ -253,6 +254,19 @@ def test_private_tensors_stay_with_their_client(builder: Builder, recipe: str, o
     assert len(seen) == 3
     first, second = (list(seen[client].values()) for client in (0, 1))
     assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_client_trains_from_what_is_scored(finished: Federation) -> None:
+    """The model in which its next round begins computes what its scores are of, also where it takes up a part alone."""
+    plan, host = finished.schedule.plan(finished.server.round_idx), finished.host
+    for client_id in plan.arriving:
+        host.load_client(finished._job(client_id, plan))
+        begun = logits(host.model)
+        host.load_server(finished.server)
+        if host.has_private:
+            finished.load_client(client_id)
+        scored = logits(host.model)
+        assert float((begun - scored).abs().max()) <= 1e-5 * float(scored.abs().max())
 
 
 def test_the_result_computes_the_same_without_fedlit(finished: Federation) -> None:

@@ -23,15 +23,15 @@ SIZES = Sizes(clients=NUM_CLIENTS, layers=3 * NUM_BLOCKS, rounds=NUM_ROUNDS, sav
 WAITS = {
     "algebra/reads.py:_read": Waits(client=1, why="its losses, how far it went, the largest number it sends"),
     "algebra/tensors.py:distance": Waits(round=1, why="how far the server went"),
+    "algebra/tensors.py:norm": Waits(save=1, why="how large the server is, at the start too"),
     "algebra/tensors.py:on_cpu": Waits(
-        client=1, round=1, save=1, why="factors that wait for the deviation; the checksum; a checkpoint"
+        client=1,
+        round=2,
+        save=1,
+        why="factors that wait for the analyses, and what is taken of a few layers; the checksum; a checkpoint",
     ),
     "algebra/tensors.py:first_not_finite": Waits(round=1, why="whether the server is finite"),
     "algebra/together.py:_read": Waits(client=1, why="the deviation: the norms of a client's changes, of all layers"),
-    "round/observers/deviation.py:_read": Waits(round=1, why="the deviation of all layers"),
-    "algebra/low_rank.py:num_above_rounding": Waits(
-        layer=1, why="the rank beside the deviation: CUDA's SVD reads if it converged"
-    ),
 }
 """The waits of a run of fedit beside those of an evaluation. A row that is not as seen any more: put in what the test
 says. One wait of a client would be best, and a row by layer has no place in a trainer or a rule of the mean.
@@ -69,7 +69,7 @@ ALSO = {
     "fedsvd": {"algebra/low_rank.py:svd": "CUDA's SVD reads if it converged"},
     "fedrot_lora": {
         **_TRANSFORMED,
-        "round/transforms/rotation.py:procrustes": "an SVD of r x r of each layer and client",
+        "algebra/rotations.py:procrustes": "an SVD of r x r of each layer and client",
     },
     "fedsa_lora": _PRIVATE,
     "feddpa": _PRIVATE,

@@ -24,7 +24,7 @@ SMALL = (
     "num_rounds=1",
     "num_clients=2",
     "local.steps=2",
-    "eval.deviation=false",
+    "analysis=[]",
     "model.attention_implementation=eager",
 )
 

@@ -10,7 +10,7 @@ from tiny_federations import Builder, assert_equal, results
 from fedlit.errors import UserError
 from fedlit.round.loop import Federation
 
-FIVE = ("num_clients=5", "partition.alpha=1", "eval.deviation=false")
+FIVE = ("num_clients=5", "partition.alpha=1", "analysis=[]")
 MASKED = "privacy.secure_aggregation=true"
 CLAIM = ("method.weighting=uniform", "privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=1")
 CASES = {

@@ -1,6 +1,6 @@
 """Federations of one process on the packaged model that train for seconds, and what they and their files compute."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from fedlit import assembly, planning
 from fedlit.adapters.pair_files import MIXING, load_pair
 from fedlit.algebra.tensors import TensorDict, snapshot
 from fedlit.config import CONFIG_DIR, ModelConfig, load_config
+from fedlit.general import general_set
 from fedlit.inputs import Inputs
 from fedlit.models import PACKAGED, Backbone, OwnBackbone, Purpose
 from fedlit.partition.shards import draw_seed, make_shards
@@ -55,6 +56,22 @@ class Builder:
 
     def __call__(self, name: str, *options: str) -> Federation:
         """Return a federation in the run folder `name`, resumed if it has a checkpoint."""
+        inputs = self.inputs(name, *options)
+        plan = planning.make_plan(inputs, self.load)
+        fabric = Fabric(accelerator="cpu", devices=1, precision=inputs.config.compute.precision)
+        federation, _ = assembly.assemble(plan, fabric)
+        for folder in (federation.folder.checkpoints, federation.folder.plots):
+            folder.mkdir(parents=True, exist_ok=True)
+        federation.resume()
+        return federation
+
+    @property
+    def load(self) -> Callable[..., Backbone]:
+        """What gives the packaged model."""
+        return packaged(self.num_layers).load
+
+    def inputs(self, name: str, *options: str) -> Inputs:
+        """Return the configuration of a federation, and who holds which of ROWS."""
         given = {option.split("=")[0] for option in options}
         defaults = [option for option in DEFAULTS if option.split("=")[0] not in given]
         config = load_config([*defaults, *options, f"run.dir={self.folder}", f"run.name={name}"], self.config_dir)
@@ -62,13 +79,7 @@ class Builder:
         shards = make_shards(ROWS, config.data, config.partition, config.num_clients, seed)
         if config.partition.validation_fraction:
             shards = split_off_validation(shards, ROWS, config.data, config.partition, seed)
-        plan = planning.make_plan(Inputs(config=config, rows=ROWS, shards=shards), packaged(self.num_layers).load)
-        fabric = Fabric(accelerator="cpu", devices=1, precision=config.compute.precision)
-        federation, _ = assembly.assemble(plan, fabric)
-        for folder in (federation.folder.checkpoints, federation.folder.plots):
-            folder.mkdir(parents=True, exist_ok=True)
-        federation.resume()
-        return federation
+        return Inputs(config=config, rows=ROWS, shards=shards, general=general_set(config))
 
     def run(self, name: str, *options: str) -> Federation:
         """Return a federation after its last round."""

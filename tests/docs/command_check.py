@@ -168,6 +168,7 @@ def replace_work(*, is_open: bool) -> None:
         "aggregate": {"_aggregate": nothing},
         "page": {"_build": look},
         "report": {"_report": look},
+        "analyse": {"_analyse": look},
         "fetch": {"prefetch": fetch},
         "doctor": {"show": nothing},
         "audit": {"read_audit": nothing, "tell": nothing},

@@ -5,6 +5,7 @@ On each push are those that keep most beside the model; tests/contract resumes e
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ ROWS = [
 TINY = [
     "num_clients=3",
     "num_rounds=3",
+    "run.keep_checkpoints=4",
     "local.steps=1",
     "local.batch_size=2",
     "local.lr=0.01",
@@ -98,6 +100,19 @@ VARIATIONS = {
         "privacy.secure_aggregation=true",
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
     ],
+    "fedit-trace": [
+        *("method=fedit", "num_clients=5", "cohort_size=3", "cohort.over_selection=1.4", "cohort.availability=trace"),
+        "cohort.options={round_s: 600, mean_on_s: 1200, mean_off_s: 600}",
+    ],
+    "flora-dropout": ["method=flora", "cohort.availability=bernoulli", "cohort.options={dropout: 0.4}"],
+    "fedsa_lora-late": [
+        *("method=fedsa_lora", "local.optimizer_state=keep", "num_clients=5", "cohort.availability=deadline"),
+        "cohort.options={deadline_s: 0.05, late: use, tokens_per_s: 500}",
+    ],
+    "fedit-buffered": [
+        *("method=fedit", "num_clients=5", "cohort_size=2", "num_rounds=4", "cohort.availability=buffered"),
+        "cohort.options={concurrency: 4, spread: 1}",
+    ],
 }
 CASES = {recipe: [f"method={recipe}"] for recipe in sorted(RECIPES)} | VARIATIONS
 KILLED_ON_PUSH = {
@@ -114,8 +129,11 @@ KILLED_ON_PUSH = {
     "fedgalore",
     "fedit-private",
     "fedex_lora-masked",
+    "fedit-buffered",
 }
 """Some processes are killed and another number goes on: both are compared with one process."""
+FROM_EVERY_ROUND_ON_PUSH = {"fedex_lora-masked"}
+"""The moment of a kill falls into one round and no other. Here each round is one in which a run goes on."""
 SHARED_ON_PUSH = {
     "fedsa_lora-keep",
     "fedalt-masked",
@@ -125,6 +143,8 @@ SHARED_ON_PUSH = {
     "local_only",
     "fedit-masked",
     "fedit-examples",
+    "fedit-trace",
+    "fedsa_lora-late",
 }
 
 
@@ -180,6 +200,25 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(
     out = zygote.run(name, *arguments, num_processes=resumed)
     assert f"resumed after round {checkpoint}" in out
     assert forked_command_line.result(name) == forked_command_line.result(whole)
+
+
+@pytest.mark.parametrize("case", on_push(FROM_EVERY_ROUND_ON_PUSH), indirect=True, scope="module")
+def test_from_every_round_it_goes_on_to_the_same_bits(
+    zygote: Zygote, forked_command_line: CommandLine, whole: str, arguments: list[str]
+) -> None:
+    """A checkpoint's tensors lie in memory as those did that the run went on with: products depend on it."""
+    expected = forked_command_line.result(whole)
+    rounds = sorted(path.name for path in (zygote.folder / whole / "checkpoints").glob("round-????"))
+    assert len(rounds) > 1
+    for number, num_processes in zip(range(len(rounds) - 1), (4, 1, 2), strict=False):
+        name = f"{whole}-from-{number}"
+        shutil.copytree(zygote.folder / whole, zygote.folder / name)
+        for later in rounds[number + 1 :]:
+            shutil.rmtree(zygote.folder / name / "checkpoints" / later)
+        shutil.rmtree(zygote.folder / name / "adapter")
+        out = zygote.run(name, *arguments, num_processes=num_processes)
+        assert f"resumed after round {number} of" in out
+        assert forked_command_line.result(name) == expected, f"from round {number}"
 
 
 def kill_in_the_middle(

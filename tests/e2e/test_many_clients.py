@@ -13,7 +13,7 @@ MANY = merge(
     (
         *("method=fedsa_lora", "num_clients=101", "cohort_size=3", "num_rounds=2", "eval.max_clients=4"),
         *("partition.name=iid", "partition.min_test_rows=1", "partition.test_fraction=0", "eval.max_examples=2"),
-        *("local.steps=1", "eval.on=both", "eval.max_new_tokens=2", "run.result=last", "eval.deviation=false"),
+        *("local.steps=1", "eval.on=both", "eval.max_new_tokens=2", "run.result=last", "analysis=[]"),
     ),
 )
 

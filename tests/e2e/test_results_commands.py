@@ -77,6 +77,17 @@ def adapters(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_aggregate_writes_the_residual_beside(
+    adapters: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(adapters)
+    assert main(["aggregate", "a", "a", "--rule=fedex", "--residual=d", "--out=c"]) == 0
+    done = capsys.readouterr()
+    assert done.err == ""
+    assert done.out.splitlines()[-2:] == ["c", "d"]
+    assert (adapters / "d" / "adapter_config.json").is_file()
+
+
 def test_aggregate_prints_every_rule(
     adapters: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,11 +96,19 @@ def test_aggregate_prints_every_rule(
     assert main(words.split()) == 0
     done = capsys.readouterr()
     assert done.err == ""
-    _, *rules, out = done.out.splitlines()
-    assert [line.split()[0] for line in rules] == ["flexlora", "fedit", "hetlora", "fedex", "flora"]
+    _, _, *rules, out = done.out.splitlines()
+    assert [line.split()[0] for line in rules] == [
+        "flexlora",
+        "fedit",
+        "hetlora",
+        "fedex",
+        "flora",
+        "lora_fair",
+        "fedrot",
+    ]
     assert rules[0].endswith("(written)")
     assert "needs equal ranks, which are 2 and 4" in rules[1]
-    assert float(rules[4].split()[-1]) < 1e-6 < float(rules[0].split()[-2])
+    assert float(rules[4].split()[3]) < 1e-6 < float(rules[0].split()[3])
     assert out == "c"
     assert load_file(adapters / "c" / "adapter_model.safetensors")["base_model.model.q.lora_A.weight"].shape == (1, 6)
 
@@ -118,6 +137,15 @@ def test_aggregate_prints_every_rule(
         ("aggregate a b --rule flexlora --out c --rank 3 --energy .9", "leave one of them out"),
         ("aggregate a b --rule flexlora --out c --energy 2", "above 0 and at most 1"),
         ("aggregate a b --rule flora --out c --dtype int8", "--dtype=int8 is no type"),
+        ("aggregate a b --rule flora --out c --residual d", "--residual belongs to --rule=fedex"),
+        ("aggregate a b --rule flora --out c --align b", "--align belongs to --rule=fedrot"),
+        ("aggregate a b --rule fedrot --out c --align c", "--align=c is no factor"),
+        ("aggregate a b --rule flora --out c --regularization 1", "--regularization belongs to --rule=lora_fair"),
+        ("aggregate a b --rule lora_fair --out c --regularization=-1", "must be 0 or more"),
+        ("aggregate a b --rule lora_fair --out c --regularization few", "is no number"),
+        ("aggregate a b --rule fedex --out c --residual c", "--out and --residual are both c"),
+        ("aggregate a b --rule fedex --out c --residual a", "a exists already; give another place with --residual"),
+        ("aggregate a b --rule fedex --out c --residual d --residual-rank 0", "leaves nothing for --residual"),
     ],
 )
 def test_a_mistake_is_one_line(

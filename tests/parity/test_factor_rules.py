@@ -21,6 +21,7 @@ from factor_rounds import (
 )
 
 from fedlit.adapters import trainable
+from fedlit.algebra.rotations import procrustes
 from fedlit.algebra.tensors import TensorDict
 from fedlit.client.host import ModelHost
 from fedlit.config import MethodConfig, RunConfig
@@ -34,7 +35,7 @@ from fedlit.round.rules.fedsvd import FedSvd
 from fedlit.round.server import ServerState
 from fedlit.round.transforms import Transform, Transforms
 from fedlit.round.transforms.rank_scaling import RankScaling
-from fedlit.round.transforms.rotation import Rotation, procrustes
+from fedlit.round.transforms.rotation import Rotation
 
 COUNTS = sorted(WEIGHTS)
 HALVES = RankScaling(share_of_a=0.5)

@@ -79,7 +79,7 @@ def tokenizer(tmp_path: Path) -> Callable[..., str]:
         (["method=ffa_lora", "local.lr=0.5", "local.steps=3", "num_rounds=9", "local.loss_on=all"], []),
         (["seed=7", "num_clients=3", "partition.alpha=9", "partition.seed=3"], []),
         (["model.dtype=bfloat16", "compute.threads=2", "compute.devices=2", "eval.batch_size=3"], []),
-        (["eval.every=5", "eval.deviation=false", "run.name=other"], []),
+        (["eval.every=5", "analysis=[]", "run.name=other"], []),
     ],
     ids="-".join,
 )

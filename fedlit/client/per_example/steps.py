@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fedlit.client.largest_gradient import LargestGradient
 from fedlit.client.per_example.clipping import ClippedGradients
 from fedlit.client.per_example.noise import ExampleNoise
 from fedlit.client.per_example.recording import Rows
@@ -66,11 +67,12 @@ class PrivateSteps:
         corrections: Sequence[Correction] = (),
         schedule: StepRange | None = None,
         turns: StepTurns | None = None,
+        watch: LargestGradient | None = None,
     ) -> Taken:
         """Take one optimizer step for each list of batches, also for an empty one.
 
-        `schedule`, `turns` and `on_step` are those of LocalSteps.run. Of parameters that take turns, those of the step
-        alone are clipped and get noise.
+        `schedule`, `turns`, `watch` and `on_step` are those of LocalSteps.run. Of parameters that take turns, those of
+        the step alone are clipped and get noise.
         """
         switch_to_training(self.module)
         optimizer.zero_grad(set_to_none=True)  # what a client left whose optimizer ended its training
@@ -97,6 +99,8 @@ class PrivateSteps:
                 self._set_gradients(mine, sums, step, work)
                 for correction in corrections:
                     correction.apply()
+                if watch is not None:
+                    watch.see(mine.values())
                 if self.local.max_grad_norm is not None:
                     nn.utils.clip_grad_norm_(mine.values(), self.local.max_grad_norm)
                 optimizer.step()

@@ -5,7 +5,7 @@ Shapes: k clients, stacked parameters (k, *shape); a client's own are views of t
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fedlit.algebra.tensors import TensorDict
+from fedlit.client.largest_gradient import LargestGradient, stacked_norms
 from fedlit.client.together.random_states import RandomStates
 from fedlit.client.trainers.base import ClientRound
 from fedlit.errors import DivergenceError
@@ -25,7 +26,7 @@ class Member:
     """One of the clients of a group.
 
     views: its trained parameters, live. batches: of each of its steps. trained, optimizer: what it had after its last
-    step; failure: why it has none.
+    step; shares: further numbers for its record. failure: why it has none.
     """
 
     slot: int
@@ -33,6 +34,7 @@ class Member:
     views: Mapping[str, nn.Parameter]
     batches: Iterator[list[Batch]]
     trained: TensorDict | None = None
+    shares: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] | None = None
     failure: DivergenceError | None = None
 
@@ -48,12 +50,17 @@ class Stepper(ABC):
     def state_of(self, member: Member) -> dict[str, Any]:
         """Return the state_dict that a client's own optimizer would have."""
 
+    @abstractmethod
+    def shares(self, member: Member) -> Mapping[str, Tensor]:
+        """Return what was seen of a client's gradients until now, by its name in the record, on the device."""
+
 
 class OneOptimizer(Stepper):
     """One optimizer over the stacked parameters, for an optimizer of single elements, without corrections.
 
     Args:
         max_grad_norm: each client's gradients are clipped to it; None for no clipping.
+        watch: looks at the clients' gradients before that.
     """
 
     def __init__(
@@ -62,7 +69,9 @@ class OneOptimizer(Stepper):
         stacked: Mapping[str, nn.Parameter],
         scheduler: LRScheduler | None,
         max_grad_norm: float | None,
+        watch: LargestGradient | None = None,
     ) -> None:
+        self._watch = watch
         self._optimizer = optimizer
         self._stacked = stacked
         self._scheduler = scheduler
@@ -70,12 +79,18 @@ class OneOptimizer(Stepper):
 
     def step(self, members: Sequence[Member]) -> None:
         """Clip each client's gradients, and step all clients at once."""
+        if self._watch is not None:
+            self._watch.see_stacked(self._stacked.values())
         if self._max_grad_norm is not None:
             _clip([each.grad for each in self._stacked.values() if each.grad is not None], self._max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._scheduler is not None:
             self._scheduler.step()
+
+    def shares(self, member: Member) -> Mapping[str, Tensor]:
+        """Return the client's largest gradient."""
+        return {} if self._watch is None else self._watch.shares(member.slot)
 
     def state_of(self, member: Member) -> dict[str, Any]:
         """Return the client's slice of the state."""
@@ -90,6 +105,7 @@ class OwnOptimizers(Stepper):
     Args:
         optimizers, schedulers: by slot.
         states: of the clients' streams, in which their optimizers and corrections draw.
+        watches: look at each client's gradients, by slot; none for nothing.
     """
 
     def __init__(
@@ -99,7 +115,9 @@ class OwnOptimizers(Stepper):
         schedulers: Sequence[LRScheduler | None],
         max_grad_norm: float | None,
         states: RandomStates,
+        watches: Sequence[LargestGradient] = (),
     ) -> None:
+        self._watches = watches
         self._states = states
         self._optimizers = optimizers
         self._stacked = stacked
@@ -125,6 +143,8 @@ class OwnOptimizers(Stepper):
         slot = member.slot
         for correction in member.mine.corrections:
             correction.apply()
+        if self._watches:
+            self._watches[slot].see(member.views.values())
         if self._max_grad_norm is not None:
             nn.utils.clip_grad_norm_(member.views.values(), self._max_grad_norm)
         self._optimizers[slot].step()
@@ -137,6 +157,10 @@ class OwnOptimizers(Stepper):
         scheduler = self._schedulers[slot]
         if scheduler is not None:
             scheduler.step()
+
+    def shares(self, member: Member) -> Mapping[str, Tensor]:
+        """Return the client's largest gradient."""
+        return self._watches[member.slot].shares() if self._watches else {}
 
     def state_of(self, member: Member) -> dict[str, Any]:
         """Return the state of the client's optimizer."""
@@ -185,10 +209,7 @@ def _clip(gradients: Sequence[Tensor], max_norm: float) -> None:
     """Scale gradients (k, *shape) in place so that each client's norm over all of them is at most `max_norm`; as
     `clip_grad_norm_` does for one.
     """
-    norms = torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients]), dim=0
-    )
-    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # (k,)
+    factors = (max_norm / (stacked_norms(gradients) + 1e-6)).clamp(max=1.0)  # (k,)
     torch._foreach_mul_(
         list(gradients), [factors.to(each.dtype).view(-1, *[1] * (each.ndim - 1)) for each in gradients]
     )

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from fedlit.algebra.pieces import largest
 from fedlit.algebra.reads import Reads
-from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance
+from fedlit.algebra.tensors import TensorDict, on_cpu, squared_distance, standing_alone
 from fedlit.client.host import ModelHost
 from fedlit.client.row_order import epoch_order, steps_of_epochs, training_order
 from fedlit.client.steps import ClientModule, LocalSteps, StepRange, StepTurns
@@ -78,6 +78,7 @@ class LocalTrainer(Trainer):
     parts: what takes part in local training beside the optimizer. num_rounds: of the run, for a schedule over it.
     num_step_multiples: the pooled client takes as many steps as the clients it stands for.
     on_step: called after every step of a client; it raises StopAsked to end the training.
+    measures_gradients: each client's metrics have the largest gradient of its steps.
     """
 
     host: ModelHost
@@ -89,6 +90,7 @@ class LocalTrainer(Trainer):
     parts: Sequence[LocalPart] = ()
     num_step_multiples: int = 1
     on_step: Callable[[], None] = lambda: None
+    measures_gradients: bool = False
 
     def num_steps(self, num_examples: int) -> int:
         """Return the optimizer steps of one client in one round."""
@@ -107,7 +109,7 @@ class LocalTrainer(Trainer):
 
         Of a large shard only the rows of this round become examples, all at once.
         """
-        order = list(self._order(len(job.rows), job.client_id, job.plan.round_idx))
+        order = list(self.order(len(job.rows), job.client_id, job.plan.round_idx))
         wanted = sorted({row for step in order for row in step})
         examples = dict(zip(wanted, examples_of(self.module.task, job.rows, wanted), strict=True))
         return ClientRound(job=job, order=order, examples=examples)
@@ -218,7 +220,7 @@ class LocalTrainer(Trainer):
             seconds=seconds(),
         )
 
-    def _order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
+    def order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
         """Yield the row numbers of each optimizer step, of the one in which an epoch ends only those that are left."""
         size, seed, epochs = self._num_step_rows, self.seed, self.local.epochs
         if epochs is not None:
@@ -255,7 +257,9 @@ def not_finite(losses: Sequence[float], job: ClientJob) -> DivergenceError | Non
 
 
 def _all_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state_dict with all its tensors on the CPU, in one transfer for each type."""
+    """Return an optimizer's state_dict with all its tensors on the CPU, in one transfer for each type. They lie as a
+    file gives them back: one with gaps keeps them, one without begins an allocation.
+    """
     found: TensorDict = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -263,7 +267,7 @@ def _all_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
         return tensor
 
     apply_to_collection(state, Tensor, note)
-    copies = iter(on_cpu(found).values())
+    copies = iter([standing_alone(copy) if copy.is_contiguous() else copy for copy in on_cpu(found).values()])
     moved: dict[str, Any] = apply_to_collection(state, Tensor, lambda _tensor: next(copies))
     return moved
 

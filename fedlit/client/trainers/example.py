@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fedlit.client.largest_gradient import LargestGradient
 from fedlit.client.per_example.noise import ExampleNoise
 from fedlit.client.per_example.steps import PrivateRound, PrivateSteps
 from fedlit.client.row_order import poisson_order, sampling_rate
@@ -36,7 +37,7 @@ class ExampleTrainer(SerialTrainer):
         """Return the probability that a row of a client takes part in a step."""
         return sampling_rate(num_examples, self._num_step_rows)
 
-    def _order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
+    def order(self, num_rows: int, client_id: int, round_idx: int) -> Iterator[list[int]]:
         """Yield the rows of each step: as many steps as without privacy, of an epoch ceil(1 / q)."""
         return poisson_order(
             num_rows,
@@ -62,9 +63,11 @@ class ExampleTrainer(SerialTrainer):
             noise=noise if noise.deviation else None,
         )
         schedule, turns = self.schedule(mine), self.turns(mine, self.host.trained)
-        taken = self._private_steps.run(optimizer, work, self.on_step, mine.corrections, schedule, turns)
+        watch = LargestGradient() if self.measures_gradients else None
+        taken = self._private_steps.run(optimizer, work, self.on_step, mine.corrections, schedule, turns, watch)
+        shares = {} if watch is None else dict(watch.shares())
         num_rows = sum(map(len, mine.order))
-        return taken.losses, {"clipped_share": taken.num_clipped / num_rows} if num_rows else {}
+        return taken.losses, shares | ({"clipped_share": taken.num_clipped / num_rows} if num_rows else {})
 
     def _joined(self, mine: ClientRound) -> Iterator[list[Joined[Any]]]:
         """Yield the batches of each step, of at most `local.batch_size` rows.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fedlit.client.largest_gradient import LargestGradient
 from fedlit.client.trainers.base import ClientRound, LocalTrainer, Outcome, go_on
 from fedlit.errors import DivergenceError
 from fedlit.round.jobs import ClientJob, ClientResult
@@ -47,4 +48,6 @@ class SerialTrainer(LocalTrainer):
     def _run(self, mine: ClientRound, optimizer: Optimizer) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Take a client's steps; return their losses (steps,) and further numbers for the record, on the device."""
         schedule, turns = self.schedule(mine), self.turns(mine, self.host.trained)
-        return self.steps.run(optimizer, self.batches(mine), self.on_step, mine.corrections, schedule, turns), {}
+        watch = LargestGradient() if self.measures_gradients else None
+        losses = self.steps.run(optimizer, self.batches(mine), self.on_step, mine.corrections, schedule, turns, watch)
+        return losses, {} if watch is None else watch.shares()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlit.algebra.tensors import TensorDict
+from fedlit.client.largest_gradient import LargestGradient
 from fedlit.client.steps import multiplied
 from fedlit.client.together.groups import groups_of
 from fedlit.client.together.members import Member, OneOptimizer, OwnOptimizers, Stepper, joined_state
@@ -43,7 +44,7 @@ class TogetherTrainer(LocalTrainer):
         sizes: dict[int, int] = {}
         for job in jobs:
             group.append(job)
-            sizes = sizes or {client: len(each) for each in self.together(job.plan.arriving) for client in each}
+            sizes = sizes or {client: len(each) for each in self.together(job.plan.training) for client in each}
             if len(group) == sizes[job.client_id]:
                 yield from self._train(group)
                 group = []
@@ -78,6 +79,7 @@ class TogetherTrainer(LocalTrainer):
 
             def end(member: Member) -> None:
                 member.trained = slices(stacked, member.slot)
+                member.shares = dict(stepper.shares(member))
                 if self.local.optimizer_state == "keep":
                     member.optimizer = stepper.state_of(member)
 
@@ -88,7 +90,11 @@ class TogetherTrainer(LocalTrainer):
         """Yield the members' results, which are read from the device at once."""
         outcomes = [
             Outcome(
-                mine=member.mine, losses=own, trained=self._taken(member.mine.job, trained), optimizer=member.optimizer
+                mine=member.mine,
+                losses=own,
+                trained=self._taken(member.mine.job, trained),
+                optimizer=member.optimizer,
+                shares=member.shares,
             )
             for member, own in zip(members, losses, strict=True)
             if (trained := member.trained) is not None
@@ -127,12 +133,14 @@ class TogetherTrainer(LocalTrainer):
                 for member in members:
                     self._begin(member, states, None)
                 one = go_on(optimizer.build(trained), state)
-                return OneOptimizer(one, trained, multiplied(one, self.local, schedules[0]), norm)
+                watch = LargestGradient() if self.measures_gradients else None
+                return OneOptimizer(one, trained, multiplied(one, self.local, schedules[0]), norm, watch)
         own = [go_on(optimizer.build(member.views), state) for member, state in zip(members, kept, strict=True)]
         for member, each in zip(members, own, strict=True):
             self._begin(member, states, each)
         multipliers = [multiplied(each, self.local, when) for each, when in zip(own, schedules, strict=True)]
-        return OwnOptimizers(own, trained, multipliers, norm, states)
+        watches = [LargestGradient() for _ in members] if self.measures_gradients else []
+        return OwnOptimizers(own, trained, multipliers, norm, states, watches)
 
     def _begin(self, member: Member, states: RandomStates, optimizer: torch.optim.Optimizer | None) -> None:
         """Open the client's stream, in which its parts begin."""

@@ -31,6 +31,7 @@ COSTS: Mapping[str, Cost] = {
     "tokens": Cost("trained on", "tokens", "clients/num_tokens"),
     "wall_s": Cost("wall time", "s", "time/round_s"),
     "device_hours": Cost("devices", "device-hours", "time/devices_s", 1 / 3600),
+    "simulated_s": Cost("simulated time", "s", "clock/round_s"),
     "epsilon": Cost("privacy loss", "epsilon", "privacy/epsilon", is_level=True),
 }
 """By name; `cost/<name>` is the key of what all rounds so far have cost. Device-hours are GPU-hours on GPUs."""

@@ -76,9 +76,9 @@ def text_colour(background: str) -> str:
     return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.21 else INK
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, or a PDF if the path says so, beside its place and move it there, so that a reader never sees half a
-    file. A PDF holds no date: equal pictures are equal files.
+def save(figure: Figure, path: Path, dpi: int = _DPI) -> None:
+    """Write a PNG of `dpi` dots an inch, or a PDF if the path says so, beside its place and move it there, so that a
+    reader never sees half a file. A PDF holds no date: equal pictures are equal files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     use_installed_fonts(figure)
@@ -88,4 +88,4 @@ def save(figure: Figure, path: Path) -> None:
             with rc_context({"pdf.fonttype": 42}):  # fonts as they are: journals refuse type 3
                 FigureCanvasPdf(figure).print_figure(temporary, format="pdf", metadata={"CreationDate": None})
         else:
-            FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=_DPI, facecolor="white")
+            FigureCanvasAgg(figure).print_figure(temporary, format="png", dpi=dpi, facecolor="white")

@@ -214,6 +214,12 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     if lost := len(record.get("clients/lost", ())):
         returned = bool(losses) or "clients/train_loss" in record
         parts.append(f"{lost} LOST" if returned else f"NO UPDATE: all {lost} clients were lost")
+    if late := len(record.get("clients/late", ())):
+        parts.append(f"{late} late")
+    if not record.get("clients/arrived", True) and not lost:
+        parts.append("NO UPDATE: nobody came")
+    if "clock/round_s" in record:
+        parts.append(f"clock {record['clock/round_s']:.0f} s")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
     if "privacy/epsilon" in record and record["round"] > 0:

@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedlit.algebra.mean_products import mean_residual
+from fedlit.algebra.mean_products import mean_residual, shrunk_inverse
 from fedlit.algebra.tensors import TensorDict
 from fedlit.errors import UserError
 from fedlit.round.cohort import Cohort
@@ -59,7 +59,8 @@ class LoraFair(LoraFairOptions, WayRule):
         )
         for layer in server.layers:
             u, s, _ = bases[layer.name]
-            correction = missed[layer.name] * _shrunk_inverse(s, self.regularization, shared[layer.a]) @ u.T
+            inverse = shrunk_inverse(s, self.regularization, _rounding(s, shared[layer.a]))
+            correction = missed[layer.name] * inverse @ u.T
             shared[layer.b] = (shared[layer.b].double() + correction).to(shared[layer.b])
         return replace(server, shared=shared)
 
@@ -107,9 +108,6 @@ def _stacked(
     return found
 
 
-def _shrunk_inverse(values: Tensor, penalty: float, mean: Tensor) -> Tensor:
-    """Return S / (S^2 + lambda) (k,) of the mean A, and 0 for what is its rounding, in its type or in the fixed-point
-    sum: without a penalty the pseudo-inverse.
-    """
-    rounding = (values.max() * torch.finfo(mean.dtype).eps).clamp(min=2.0**-FRACTION_BITS) * max(mean.shape)
-    return torch.where(values > rounding, values / (values.square() + penalty), 0.0)
+def _rounding(values: Tensor, mean: Tensor) -> Tensor:
+    """Return what a singular value of the mean A may be by rounding alone, in its type or in the fixed-point sum."""
+    return (values.max() * torch.finfo(mean.dtype).eps).clamp(min=2.0**-FRACTION_BITS) * max(mean.shape)

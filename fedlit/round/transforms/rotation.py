@@ -9,9 +9,7 @@ it is. The rule is the mean: A, B <- sum_i p_i R_i' A_i, sum_i p_i B_i R_i.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
+from fedlit.algebra.rotations import procrustes
 from fedlit.round.payload import MODEL, Payload
 from fedlit.round.plan import RoundPlan
 from fedlit.round.server import ServerState
@@ -39,10 +37,3 @@ class Rotation(Transform):
             tensors[layer.a] = (rotation.T @ a).to(tensors[layer.a])
             tensors[layer.b] = (b @ rotation).to(tensors[layer.b])
         return {**payload, MODEL: tensors}
-
-
-def procrustes(overlap: Tensor) -> Tensor:
-    """Return the orthogonal R (r, r) with the largest trace(R' overlap): U V' of its SVD (Schoenemann, 1966)."""
-    u, _, vh = torch.linalg.svd(overlap)
-    rotation: Tensor = u @ vh
-    return rotation

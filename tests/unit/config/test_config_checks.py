@@ -9,7 +9,8 @@ from fedlit.config.checks import valid_values
 from fedlit.config.keys import SCHEMA
 from fedlit.errors import UserError
 
-VALID = {key: valid for key, valid in valid_values(DataConfig.task).items() if key != "logging.loggers"}
+LISTS = ("analysis", "logging.loggers")
+VALID = {key: valid for key, valid in valid_values(DataConfig.task).items() if key not in LISTS}
 RANGES = {key for key, option in SCHEMA.items() if option.range}
 
 RANGE_CASES = [
@@ -61,6 +62,7 @@ RANGE_CASES = [
         for text in ("1", "-0.1", ".nan")
     ),
     ("partition.seed", "-1", "at least 0"),
+    *(("cohort.over_selection", text, "from 1 to 1000") for text in ("0.9", "1001", ".nan")),
     *(
         (f"privacy.{name}", "0", "finite number above 0")
         for name in ("epsilon", "clip_norm", "clip_lr", "clip_count_noise")
@@ -122,6 +124,11 @@ def test_every_valid_value_passes(key: str, value: str, config_dir: Path, tmp_pa
         (["cohort_size=4"], ["cohort_size=4", "1 to num_clients=3"]),
         (["cohort_size=0"], ["cohort_size=0", "1 to num_clients=3"]),
         (["logging.loggers=[tensorbord]"], ["names tensorbord", "mean 'tensorboard'?", "wandb, tensorboard, csv"]),
+        (
+            ["analysis=[rank, subspace]"],
+            ["names subspace; did you mean 'subspaces'?", "Valid analyses: deviation, rank"],
+        ),
+        (["eval.deviation=false"], ["eval.deviation (command line) is not there any more; give analysis=[] in place"]),
         (["logging.tags=['']"], ["logging.tags=", "0 characters", "1 to 64"]),
         (["local.steps=null"], ["local.steps=null", "local.epochs=<number>"]),
         (["local.steps=1", "local.epochs=2"], ["local.epochs=2", "local.steps=1", "leave one"]),

@@ -116,6 +116,7 @@ def test_the_fingerprint_leaves_out_what_cannot_change_the_result() -> None:
         "logging.samples_shown",
         "logging.artifact",
         "logging.progress",
+        "analysis",
         "dry_run",
         "compute.devices",
         "compute.num_nodes",

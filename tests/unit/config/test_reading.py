@@ -49,7 +49,7 @@ def test_decimal_numbers_are_numbers(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["3", "0", "1", "1.0", '"true"', "y"])
 def test_no_number_is_a_truth_value(text: str) -> None:
-    assert "expected: true or false" in refusal(f"eval.deviation={text}")
+    assert "expected: true or false" in refusal(f"run.example_scores={text}")
 
 
 @pytest.mark.parametrize("name", ["sample", "label"])
@@ -64,7 +64,7 @@ def test_numbers_in_a_file_are_decimal_too(name: str, config_dir: Path) -> None:
     [
         "seed=!!int x",
         "local.lr=!!float x",
-        "eval.deviation=!!bool x",
+        "run.example_scores=!!bool x",
         "data.required=!!binary aGk=",
         "data.required=!!set {a}",
         "data.required=!!timestamp 2026-01-01",

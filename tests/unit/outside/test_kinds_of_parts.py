@@ -109,6 +109,16 @@ WORD = ["data.source_options={word: a}"]
         ([*WORD, "logging.loggers=[diary]", "logging.options={name: 1}"], "name=1 of the wrong type; expected: text"),
         ([*WORD, "data.scores=[rouge_l, min]"], "names min, no score of data.task=causal_lm"),
         ([*WORD, "eval.score=mine"], "is computed only where data.scores names it; give data.scores=[mine] as well"),
+        ([*WORD, "cohort.availability=bernuli"], "is not valid; did you mean 'bernoulli'? Valid values: always, bern"),
+        (
+            [*WORD, "cohort.availability=bernoulli", "cohort.options={dropuot: 0.1}"],
+            "has dropuot, which no part takes; did you mean 'dropout'? Known are: dropout",
+        ),
+        (
+            [*WORD, "cohort.availability=deadline", "cohort.options={late: never}"],
+            "gives the availability deadline late=never. Valid values: drop, use",
+        ),
+        ([*WORD, "cohort.options={dropout: 0.1}"], "has dropout, which no part takes. No chosen part has options"),
         ([*WORD, "cohort.sampling=poison"], "is not valid; did you mean 'poisson'? Valid values: fixed, poisson"),
     ],
 )

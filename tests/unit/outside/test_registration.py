@@ -14,7 +14,8 @@ from fedlit.outside.loading import load_plugins
 from fedlit.outside.record import require_named
 from fedlit.recipes import RECIPES, TABLES
 from fedlit.registry import Recipe, build_part, register, registered
-from fedlit.round.plan import AVAILABILITIES, SAMPLINGS
+from fedlit.round.availability.parts import AVAILABILITIES
+from fedlit.round.plan import SAMPLINGS
 from fedlit.scores import _OWN as OWN_SCORES
 from fedlit.tasks.registry import _SPECS as OWN_TASKS
 

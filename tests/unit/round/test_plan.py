@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedlit.round.availability import Always, Availability
 from fedlit.round.plan import (
     SAMPLINGS,
-    Always,
-    Availability,
     FixedSize,
     Poisson,
     Sampling,

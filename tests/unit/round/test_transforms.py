@@ -1,6 +1,6 @@
 """Transforms in a row: t1, t2 on the client, t2, t1 on the server and on the way down; each sees its arguments."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -78,13 +78,15 @@ def test_through_the_sum_they_leave_the_mean() -> None:
 
 
 def test_what_is_no_transform_s_business_passes() -> None:
-    """Groups beside the model, and the offsets of a client's frozen weights."""
+    """Groups beside the model, the offsets of a client's frozen weights, its own share of a mean."""
     transforms, _ = pair()
     groups = {MODEL: {"x": torch.ones(2)}, "control": {"c": torch.ones(3)}}
     offsets = {"layer": LowRank(torch.ones(3, 1), torch.ones(1, 2))}
-    start = transforms.start(Start(groups=groups, offsets=offsets), SERVER, 0)
-    assert start.groups["control"] is groups["control"]
-    assert start.offsets is offsets
+    given = Start(groups=groups, offsets=offsets, own_share=torch.tensor(0.25))
+    for each in (transforms, Transforms()):
+        start = each.start(given, SERVER, 0)
+        assert start.groups["control"] is groups["control"]
+        assert all(getattr(start, name.name) is getattr(given, name.name) for name in fields(Start)[1:])
     assert transforms.on_client(groups, SERVER, PLAN, 0)["control"] is groups["control"]
     assert torch.equal(groups[MODEL]["x"], torch.ones(2))
 

@@ -17,6 +17,7 @@ from fedlit.config import PartitionConfig, RunConfig
 from fedlit.errors import UserError
 from fedlit.lab.analysis.collection import Collection, collect
 from fedlit.lab.report.cells import measure_all
+from fedlit.lab.report.contenders import conditions_of
 from fedlit.lab.report.layout import make_layout
 from fedlit.lab.report.over_draws.claims import Claims, claims_of, reference_of
 from fedlit.lab.report.over_draws.differences import Row, against
@@ -294,3 +295,18 @@ def test_a_sweep_and_its_folders_say_the_same(
     (row,) = found[0].rows
     assert (row.first, row.second, row.found.num_pairs, row.found.p) == ("fedit", "ffa_lora", 6, 2 / 2**6)
     assert Path("runs/draws/draws-fedit-draw3-seed1/config.yaml").is_file()
+
+
+def test_a_mean_is_over_draws_however_many_seeds_each_has(make_collection: Make) -> None:
+    uneven = [each for each in cells(6, 3) if each["partition.seed"] or not each["seed"]]  # one seed of draw 0
+    found = claims(made(make_collection, uneven, scorer(0.02))).scores[0]
+    for method in METHODS:
+        by_draw = [statistics.mean(run.score for run in found.runs[method][draw].values()) for draw in range(6)]
+        assert found.mean(method) == pytest.approx(statistics.mean(by_draw), abs=1e-12)
+        assert len(found.runs[method][0]) == 1
+        assert len(found.runs[method][1]) == 3
+
+
+def test_draws_are_no_condition() -> None:
+    settings = {"method": "fedit", "data": "a", "partition.seed": 3, "seed": 1}
+    assert conditions_of(settings, ("method",)) == ("data='a'",)

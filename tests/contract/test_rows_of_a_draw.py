@@ -1,4 +1,4 @@
-"""A draw is one partition and one choice of what is scored, whatever the seed; what is scored is what the version says."""
+"""Two seeds of one draw have the same clients and are scored on the same rows; the task version is of these."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,131 @@
+"""Traces: intervals in which each client is on, from a file such as a device log, or drawn.
+
+A round lasts `round_s`. Who is on when it begins can be invited; who is still on at its end has sent its result.
+
+Drawn intervals are those of an alternating renewal process: on and off times are exponential with the given means, and
+a client begins in its long-run state, on with probability mean_on / (mean_on + mean_off). Each client has one stream.
+A file's intervals begin anew after their last end, so that a short log serves a long run.
+"""
+
+import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedlit.errors import UserError
+from fedlit.round.availability.base import Availability, Draws
+from fedlit.round.availability.options import TraceOptions
+from fedlit.round.availability.tables import client_of, read_numbers
+from fedlit.seeding import numpy_generator
+
+KEY = "cohort.options.path"
+
+
+@dataclass(kw_only=True)
+class _Switches:
+    """The moments at which a client's state changes, drawn as far as somebody has asked."""
+
+    stream: np.random.Generator
+    is_on: bool
+    means: tuple[float, float]
+    at: list[float] = field(default_factory=list)
+
+    def covers(self, start_s: float, end_s: float) -> bool:
+        """Tell whether the client is on from start to end."""
+        while not self.at or self.at[-1] <= end_s:
+            on_now = self.is_on == (len(self.at) % 2 == 0)
+            mean = self.means[0] if on_now else self.means[1]
+            self.at.append((self.at[-1] if self.at else 0.0) + float(self.stream.exponential(mean)))
+        place = bisect.bisect_right(self.at, start_s)
+        return self.is_on == (place % 2 == 0) and self.at[place] >= end_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(TraceOptions, Availability):
+    """Clients take part while they are on."""
+
+    _logged: Mapping[int, Sequence[tuple[float, float]]] = field(init=False, repr=False, compare=False)
+    _drawn: dict[tuple[int, int], _Switches] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read the file, if there is one.
+
+        Raises:
+            UserError: what is wrong with it.
+        """
+        object.__setattr__(self, "_logged", {} if self.path is None else _read(self.path))
+
+    def require(self, draws: Draws) -> None:
+        """Raise a UserError if the file knows none of the run's clients."""
+        if self.path is not None and not any(client < draws.num_clients for client in self._logged):
+            raise UserError(
+                f"{KEY}={self.path} names no client of this run, whose clients are 0 to {draws.num_clients - 1}; "
+                "give their numbers"
+            )
+
+    def reachable(self, num_clients: int, seed: int, round_idx: int) -> Sequence[int]:
+        """Return the clients that are on when the round begins."""
+        start_s = round_idx * self.round_s
+        return [client for client in range(num_clients) if self._is_on(client, seed, start_s, start_s)]
+
+    def arriving(self, invited: Sequence[int], seed: int, round_idx: int) -> tuple[int, ...]:
+        """Return those who are on from the begin of the round to its end."""
+        start_s, end_s = round_idx * self.round_s, (round_idx + 1) * self.round_s
+        return tuple(client for client in invited if self._is_on(client, seed, start_s, end_s))
+
+    def round_seconds(self) -> float | None:
+        """Return how long every round lasts."""
+        return self.round_s
+
+    def _is_on(self, client: int, seed: int, start_s: float, end_s: float) -> bool:
+        if self.path is not None:
+            return _covered(self._logged.get(client, ()), self._length_s, start_s, end_s)
+        key = seed, client
+        if key not in self._drawn:
+            stream = numpy_generator(seed, "trace", client_id=client)
+            is_on = bool(stream.random() < self.mean_on_s / (self.mean_on_s + self.mean_off_s))
+            self._drawn[key] = _Switches(stream=stream, is_on=is_on, means=(self.mean_on_s, self.mean_off_s))
+        return self._drawn[key].covers(start_s, end_s)
+
+    @property
+    def _length_s(self) -> float:
+        return max(end for intervals in self._logged.values() for _, end in intervals)
+
+
+def _covered(intervals: Sequence[tuple[float, float]], length_s: float, start_s: float, end_s: float) -> bool:
+    """Tell whether joined intervals, repeated every `length_s`, hold all of start to end."""
+    at = start_s
+    while True:
+        lap, place = divmod(at, length_s)
+        held = next((end for begin, end in intervals if begin <= place < end), None)
+        if held is None:
+            return False
+        at = lap * length_s + held
+        if at >= end_s:
+            return True
+        if held < length_s:
+            return False
+
+
+def _read(path: str) -> dict[int, list[tuple[float, float]]]:
+    """Return each client's intervals, sorted, those that touch made one."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for row in read_numbers(path, KEY, ("client", "start_s", "end_s")):
+        start_s, end_s = row.values["start_s"], row.values["end_s"]
+        if not start_s < end_s:
+            raise UserError(
+                f"{KEY}={path}, line {row.line}: start_s={start_s:g} is not before end_s={end_s:g}; mend it"
+            )
+        found.setdefault(client_of(path, KEY, row), []).append((start_s, end_s))
+    return {client: _joined(intervals) for client, intervals in found.items()}
+
+
+def _joined(intervals: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    joined: list[tuple[float, float]] = []
+    for start_s, end_s in sorted(intervals):
+        if joined and start_s <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end_s)
+        else:
+            joined.append((start_s, end_s))
+    return joined
