@@ -47,6 +47,7 @@ SCRIPTS = (
     Script(name="private_rounds", shows="rounds under client-level privacy, and under masks, over plain ones"),
     Script(name="masks", shows="a round with secure aggregation over a plain one"),
     Script(name="aggregation", shows="rules from factors over dense products"),
+    Script(name="analysis", shows="the default analyses over the local steps of a round"),
     Script(name="galore", shows="the randomised SVD of GaLore over the full one"),
     Script(name="evaluation", shows="generation in batches, on two processes, and of clients' own models"),
     Script(name="checkpoint", shows="bytes and time of a checkpoint"),

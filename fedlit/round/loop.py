@@ -35,7 +35,7 @@ from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
-from fedlit.round.taking_part import reports_of, round_record
+from fedlit.round.taking_part import record_of_work, reports_of
 from fedlit.round.work import LocalWork, RoundWork, clients_here
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.clients import split_clients
@@ -165,7 +165,7 @@ class Federation:
             clients.update(round_work.states)
         reports = reports_of(everyone)
         cohort.close(tuple(reports), {client: int(each.get("num_steps", 0)) for client, each in reports.items()})
-        return cohort, everyone, round_record(plan, everyone)
+        return cohort, everyone, record_of_work(plan, everyone)
 
     def _job(self, client_id: int, plan: RoundPlan) -> ClientJob:
         method, server = self.host.method, self.server

@@ -1,8 +1,8 @@
 """A safetensors file that is written one tensor after the other, so that not all of them are in memory at once.
 
 safetensors itself writes what it is given as a whole. The form is the length of a JSON header (8 bytes, little-endian),
-the header, and the numbers without gaps; a tensor must begin at a multiple of the size of its numbers, so those of
-wider types come first.
+the header, and the numbers without gaps. As in safetensors wider types come first, so that every tensor begins at a
+multiple of the size of its numbers and can be mapped.
 """
 
 import json

@@ -44,8 +44,10 @@ def for_app(config: RunConfig) -> tuple[RunConfig, list[str]]:
         notices.append(
             f"logging.loggers={','.join(config.logging.loggers)} is left out: the centre's folder has the record"
         )
-    logging = replace(config.logging, loggers=[])
-    return replace(config, run=run, data=data, local=local, logging=logging, dry_run=False), notices
+    if config.analysis:
+        notices.append("analysis=[]: it looks at every client's tensors where they are trained")
+    settled = replace(config, analysis=[], logging=replace(config.logging, loggers=[]), dry_run=False)
+    return replace(settled, run=run, data=data, local=local), notices
 
 
 def _absolute(value: str | list[str] | None) -> Any:

@@ -24,6 +24,7 @@ from fedlit.round.payload import MODEL, Payload, flat
 from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
+from fedlit.round.taking_part import record_of_clients
 from fedlit.scheduling import make_schedule
 from fedlit.sites.folds import FoldLog, NotingServer
 from fedlit.sites.joining import Joined, require_same
@@ -288,15 +289,8 @@ class _Round:
 
 def _record_of(current: _Round, before: ServerState, after: ServerState) -> Record:
     """Return what the record of a round says of its clients and of the aggregate, as `fedlit run` writes it."""
-    record: Record = {"round": after.round_idx}
-    reports = current.reports
-    if all("num_tokens" in metrics for metrics in reports.values()):
-        record["clients/num_tokens"] = sum(metrics["num_tokens"] for metrics in reports.values())
-    for client_id in sorted(reports):
-        record |= {f"client/{client_id}/{name}": value for name, value in reports[client_id].items()}
-    if lost := sorted(set(current.plan.invited) - reports.keys()):
-        record["clients/lost"] = lost
-    record["aggregation/num_clients"] = len(reports)
+    record: Record = record_of_clients(current.plan, current.reports)
+    record["aggregation/num_clients"] = len(current.reports)
     record["aggregation/update_norm"] = distance(after.shared, before.shared)
     record["aggregation/checksum"] = checksum(flat(after.parts()))[:16]
     return record

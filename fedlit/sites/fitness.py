@@ -28,6 +28,9 @@ def why_not(config: RunConfig, method: Method) -> str | None:
         "method.init": method.adapter.looks_at_rows,
         f"cohort.availability={config.cohort.availability} simulates who comes, and real sites come or do not; give "
         "cohort.availability=always": config.cohort.availability != "always",
+        f"cohort.over_selection={config.cohort.over_selection} simulates who comes first; give 1": (
+            config.cohort.over_selection != 1
+        ),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

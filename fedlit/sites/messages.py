@@ -1,7 +1,8 @@
 """What a site and the centre tell one another: named tensors and small facts, as bytes that any framework carries.
 
 The bytes are a safetensors file whose metadata hold the facts as JSON: reading them runs no code. Layout matters to the
-last bit of a product, so a transposed matrix travels as what it is a transpose of, and is turned again.
+last bit of a product (`standing_alone`), so a transposed matrix travels as what it is a transpose of, and is turned
+again.
 """
 
 import json
@@ -15,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fedlit.algebra.low_rank import PARTS, LowRank
-from fedlit.algebra.tensors import TensorDict, on_cpu
+from fedlit.algebra.tensors import TensorDict, on_cpu, standing_alone
 from fedlit.errors import UserError
 
 _KEY = "fedlit"
@@ -56,7 +57,7 @@ class Message:
             UserError: they are none.
         """
         try:
-            tensors = load(data)
+            tensors = {name: standing_alone(tensor) for name, tensor in load(data).items()}
             size = int.from_bytes(data[:8], "little")
             told = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_KEY])
             for name in told["turned"]:

@@ -145,7 +145,7 @@ def test_an_availability_that_sees_all_who_are_invited_is_refused(monkeypatch: p
 
     monkeypatch.setitem(registry._registered["availability"], "first_two", FirstTwo)
     options = ["privacy.unit=client", "privacy.clip_norm=1", "privacy.epsilon=8", "cohort.availability=first_two"]
-    with pytest.raises(UserError, match=r"sees all who are invited.* give cohort\.availability=always"):
+    with pytest.raises(UserError, match=r"one client decide whether others come.* give cohort\.availability=always"):
         load_config(options)
 
 

@@ -27,7 +27,7 @@ from fedlit.sites.messages import Message
 from fedlit.sites.site import open_site
 from fedlit.store.records import read_records
 
-OPTIONS = ("eval.deviation=false", "logging.loggers=[]", "eval.every=1", "num_rounds=3", "compute.accelerator=cpu")
+OPTIONS = ("analysis=[]", "logging.loggers=[]", "eval.every=1", "num_rounds=3", "compute.accelerator=cpu")
 
 HELD = ROWS[90:]
 """Rows that no site has."""
@@ -106,9 +106,11 @@ def test_the_table_of_refused_recipes_is_the_code_s() -> None:
             "privacy.unit=client",
         ),
         (["privacy.secure_aggregation=true"], "privacy.secure_aggregation=true"),
+        (["cohort.availability=bernoulli", "cohort.options={dropout: 0.2}"], "cohort.availability=bernoulli"),
+        (["cohort.over_selection=1.5", "cohort_size=2"], "cohort.over_selection=1.5"),
     ],
 )
-def test_privacy_of_a_simulation_is_refused(options: list[str], reason: str) -> None:
+def test_what_a_simulation_alone_can_have_is_refused(options: list[str], reason: str) -> None:
     config = load_config([*options, "num_clients=3"])
     assert reason in str(why_not(config, build_method(config)))
 

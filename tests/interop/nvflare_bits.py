@@ -26,7 +26,7 @@ COMMON = [
     "local.lr=0.01",
     "eval.max_examples=4",
     "eval.max_new_tokens=4",
-    "eval.deviation=false",  # a measurement of a simulation
+    "analysis=[]",  # a measurement of a simulation
     "logging.loggers=[]",
     "compute.accelerator=cpu",
 ]

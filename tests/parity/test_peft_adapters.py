@@ -43,7 +43,7 @@ def changes(model: Any, adapter: str) -> Tensor:
 
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_rslora_is_no_factor_of_the_mean(use_rslora: bool, tmp_path: Path) -> None:
-    """peft's `cat` gives sqrt(rank) times the mean with rsLoRA; a stack here is the mean."""
+    """peft's `cat` and `svd` give sqrt(rank) times what they should with rsLoRA; a stack here is the mean."""
     model = get_peft_model(Layers(), lora(use_rslora=use_rslora), adapter_name="one")
     model.add_adapter("two", copy.deepcopy(lora(use_rslora=use_rslora)))
     model = randomized(model)
@@ -51,6 +51,10 @@ def test_rslora_is_no_factor_of_the_mean(use_rslora: bool, tmp_path: Path) -> No
     mean = (changes(model, "one") + changes(model, "two")) / 2
     model.add_weighted_adapter(["one", "two"], [0.5, 0.5], "cat", combination_type="cat")
     torch.testing.assert_close(changes(model, "cat"), mean * (8**0.5 if use_rslora else 1), rtol=1e-4, atol=1e-4)
+    model.add_weighted_adapter(["one", "two"], [0.5, 0.5], "svd", combination_type="svd", svd_rank=4)
+    u, s, vh = torch.linalg.svd(mean)
+    best = (u[..., :4] * s[:, None, :4]) @ vh[:, :4]
+    torch.testing.assert_close(changes(model, "svd"), best * (2 if use_rslora else 1), rtol=1e-3, atol=1e-3)
     aggregate_folders([tmp_path / "one", tmp_path / "two"], [1, 1], tmp_path / "ours", Rule(name="flora"))
     ours = PeftModel.from_pretrained(Layers(), tmp_path / "ours")
     torch.testing.assert_close(changes(ours, "default"), mean, rtol=1e-4, atol=1e-4)

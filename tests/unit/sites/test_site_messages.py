@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedlit.algebra.low_rank import LowRank
+from fedlit.algebra.tensors import ALIGNED
 from fedlit.errors import UserError
 from fedlit.round.jobs import ClientState
 from fedlit.sites.kept import Kept
@@ -37,6 +38,7 @@ def test_tensors_facts_and_layout_come_back() -> None:
     for name, tensor in tensors().items():
         assert same_bits(found.tensors[name], tensor), name
     assert found.tensors["turned"].stride() == tensors()["turned"].stride(), "a product's last bits may depend on it"
+    assert all(tensor.data_ptr() % ALIGNED == 0 for tensor in found.tensors.values())
     assert found.group("a.b") == {"c/left": found.tensors["a.b/c/left"]}
 
 
