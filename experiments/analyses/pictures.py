@@ -9,7 +9,16 @@ from pathlib import Path
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "explanation"
-NAMES = ("deviation-rounds", "deviation-steps", "rank-rounds", "subspaces", "norms", "excess_risk", "initialisation")
+NAMES = (
+    "deviation-rounds",
+    "deviation-steps",
+    "rank-rounds",
+    "subspaces",
+    "norms",
+    "excess_risk",
+    "forgetting",
+    "initialisation",
+)
 NUM_COLOURS = 48
 
 

@@ -12,7 +12,7 @@ from fedlit.config import RunConfig
 from fedlit.config.help import first_comment
 from fedlit.config.schema import ModelConfig
 from fedlit.data.prompts import prompt_template, required_columns, template_columns
-from fedlit.models.backbone import MEMORY, PACKAGED
+from fedlit.models.places import MEMORY, PACKAGED
 from fedlit.recipes import options_taken, picked_names
 from fedlit.scores import SCORES, choice_keys, headings, number
 from fedlit.shipped import shipped

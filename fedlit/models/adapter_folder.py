@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 from fedlit.config import ModelConfig
 from fedlit.config.adapter_base import base_of
 from fedlit.errors import UserError
-from fedlit.models.backbone import MEMORY, PACKAGED, location
+from fedlit.models.places import MEMORY, PACKAGED, location
 from fedlit.rules import AdapterFolder, read_adapter_folder
 from fedlit.rules.configured import CONFIG
 from fedlit.rules.folders import WEIGHTS

@@ -1,14 +1,12 @@
-"""A pretrained backbone as a value, what it is loaded for, and where it lies."""
+"""A pretrained backbone as a value, and what it is loaded for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from fedlit.config import DataConfig, ModelConfig
-from fedlit.errors import UserError
 from fedlit.models.projections import Projections
 from fedlit.models.vocabulary import require_unwritten
 from fedlit.tasks.registry import task_spec
@@ -16,14 +14,6 @@ from fedlit.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from fedlit.models.adapter_folder import AdapterStart
-
-_PACKAGE = Path(__file__).parents[1]
-MEMORY = "memory"
-"""`model.path=memory:<checksum>` stands for a model that was given from Python, `model.tokenizer=` likewise."""
-PACKAGED = {"tiny": _PACKAGE / "tiny"} | {
-    path.parent.name: path.parent for path in sorted((_PACKAGE / "backbones").glob("*/config.json"))
-}
-"""Models inside the package by name; those below `backbones` come without weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,31 +69,6 @@ class Backbone:
             UserError: names the token and the text.
         """
         require_unwritten(self.unwritten, texts)
-
-
-def location(path: str, key: str | None = None) -> str:
-    """Return where a model lies: its folder, or its id on the hub as it is.
-
-    Args:
-        path: a name inside the package, a folder, or an id.
-        key: how a message names it, `model.path=` by default.
-
-    Raises:
-        UserError: it looks like a folder and there is none, or was an object of Python's.
-    """
-    if path.startswith(f"{MEMORY}:"):
-        raise UserError(
-            f"{key or f'model.path={path}'} was given from Python as an object, and no file holds it; run it there, "
-            "with fedlit.run(..., model=..., tokenizer=...)"
-        )
-    if path in PACKAGED:
-        return str(PACKAGED[path])
-    looks_local = path.startswith((".", "/", "~"))
-    if looks_local and not Path(path).expanduser().is_dir():
-        raise UserError(
-            f"{key or f'model.path={path}'} is not a folder; give a local folder or a Hugging Face model id"
-        )
-    return str(Path(path).expanduser()) if looks_local else path
 
 
 def tokenizer_key(config: ModelConfig) -> str:

@@ -19,8 +19,9 @@ from fedlit.config import ModelConfig
 from fedlit.errors import UserError
 from fedlit.models import folder, vocabulary
 from fedlit.models.adapter_folder import with_base
-from fedlit.models.backbone import LANGUAGE_MODEL, Backbone, Purpose, location, tokenizer_key
+from fedlit.models.backbone import LANGUAGE_MODEL, Backbone, Purpose, tokenizer_key
 from fedlit.models.notices import notices, quiet
+from fedlit.models.places import location
 from fedlit.models.projections import HEADS, PROJECTIONS, Projections, head_parameters
 from fedlit.models.quantization import quantization_options
 from fedlit.seeding import torch_stream

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from fedlit.config import ModelConfig
 from fedlit.models import folder, vocabulary
-from fedlit.models.backbone import MEMORY, Purpose, location, tokenizer_key
+from fedlit.models.backbone import Purpose, tokenizer_key
+from fedlit.models.places import MEMORY, location
 
 
 def notices(

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from fedlit.algebra.tensors import checksum
 from fedlit.config import ModelConfig
 from fedlit.errors import UserError
-from fedlit.models.backbone import MEMORY, Backbone, Purpose
+from fedlit.models.backbone import Backbone, Purpose
 from fedlit.models.loading import as_backbone, load_backbone, load_tokenizer, name_classes, require_end
 from fedlit.models.notices import quiet
+from fedlit.models.places import MEMORY
 
 _LETTERS = 16
 """Of a checksum, as they stand in config.yaml: 64 bits, against mistakes."""

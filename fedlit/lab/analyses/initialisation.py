@@ -6,6 +6,7 @@ projection W (m, M) by W_2 W_c with W_2 = W W_c^+; the paper draws W_c and does 
 left of the model is its loss, all on the training batches that an adapter may look at.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -106,7 +107,9 @@ def keeps(run: Run) -> tuple[float, list[Kept]]:
         UserError: its data or its model is not there any more.
     """
     load_plugins(run.config.plugins)
-    plan = make_plan(gather_inputs(run.config))
+    config = copy.deepcopy(run.config)
+    config.analysis, config.eval.general = [], None  # a general set is not looked at, and may be gone
+    plan = make_plan(gather_inputs(config))
     backbone = plan.backbone()
     backbone.model.eval().requires_grad_(False)
     batches = calibration_batches(plan, backbone.model, make_task(plan, backbone))
