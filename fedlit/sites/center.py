@@ -1,6 +1,6 @@
 """The centre: the server of a real federation, which plans rounds, sums what comes and keeps the run's folder.
 
-    join*   (ask, score*, finish)   [invite, take* | lose*, aggregate, (ask, score*, finish)]*   export
+    join*   (ask, score*, finish)   [invite, take* | lose*, aggregate, (ask, score*, finish)]*   export, conclude
 
 What comes may come in any order: contributions are rounded to integers when they come in, from the tensors that the
 centre received, and integers are added (`fedlit.round.fixed_point`). So the aggregate is that of `fedlit run` for the
@@ -216,9 +216,16 @@ class Center:
         return self._books.finish(self.server, is_last=self._last)
 
     def export(self) -> None:
-        """Write the final adapter into the run folder; nothing where tensors are private, which sites alone have."""
+        """Write the final adapter into the run folder; nothing where tensors are private: see `conclude`."""
         self.workplace.settle()
         self._books.export(self.server)
+
+    def conclude(self) -> dict[int, Message]:
+        """Return what to send to each site for it to write its own model: none where the model is everybody's."""
+        self.workplace.settle()
+        if not self.workplace.host.has_private:
+            return {}
+        return {client_id: self._message("export", client_id) for client_id in sorted(self._joined)}
 
     def close(self) -> None:
         """Leave the run folder to another centre, which goes on there."""

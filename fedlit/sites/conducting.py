@@ -1,7 +1,8 @@
 """A centre behind a framework that drives: it calls with one answer after the other, and asks what to send next.
 
-`driving.run_all` is for those that let us drive. A framework's round is an exchange here, of one of three kinds: all
-sites join, the invited ones train, those that are asked evaluate. A round of the federation is one or two of them.
+`driving.run_all` is for those that let us drive. A framework's round is an exchange here, of one of four kinds: all
+sites join, the invited ones train, those that are asked evaluate, and those with a model of their own export it at the
+end. A round of the federation is one or two of them.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from fedlit.sites.center import Center
 from fedlit.sites.messages import Message
 from fedlit.store.records import Record
 
-JOIN, TRAIN, EVALUATE = "join", "train", "evaluate"
+JOIN, TRAIN, EVALUATE, EXPORT = "join", "train", "evaluate", "export"
 
 
 @dataclass(kw_only=True)
@@ -42,7 +43,7 @@ class Conductor:
         for client_id in clients:
             if self._kind == TRAIN:
                 self.center.take(client_id, answer)
-            else:
+            elif self._kind == EVALUATE:
                 self.center.score(client_id, answer)
             self._asked.discard(client_id)
 
@@ -54,7 +55,7 @@ class Conductor:
         Raises:
             UserError: of the round that ends here, or of the run folder.
         """
-        if self.waits:
+        if self.waits or self._kind == EXPORT:
             return {}
         if self._kind == TRAIN:
             for client_id in self._asked:
@@ -77,7 +78,7 @@ class Conductor:
             self.records.append(self.center.finish())
         if self.center.done:
             self.center.export()
-            return {}
+            return self._sent(EXPORT, self.center.conclude())
         return self._sent(TRAIN, self.center.invite())
 
     def _sent(self, kind: str, messages: Mapping[int, Message]) -> dict[str, Message]:

@@ -7,8 +7,8 @@ from fedlit.sites.messages import Message
 from fedlit.store.records import Record
 
 Exchange = Callable[[str, Mapping[int, Message]], Iterable[tuple[int, Message]]]
-"""Sends messages of a kind (`train`, `evaluate`) to clients by id, and yields the answers as they come, in any order;
-of a client that does not answer, none."""
+"""Sends messages of a kind (`train`, `evaluate`, `export`) to clients by id, and yields the answers as they come, in
+any order; of a client that does not answer, none."""
 
 
 def run_all(center: Center, exchange: Exchange, told: Callable[[Record], None] = lambda _record: None) -> None:
@@ -18,6 +18,9 @@ def run_all(center: Center, exchange: Exchange, told: Callable[[Record], None] =
             round_trip(center, exchange)
         told(scored(center, exchange))
     center.export()
+    if last := center.conclude():
+        for _ in exchange("export", last):
+            pass
 
 
 def round_trip(center: Center, exchange: Exchange) -> None:

@@ -26,7 +26,7 @@ _KEY = "fedlit"
 class Message:
     """Tensors by name, on the CPU, and facts that JSON holds: numbers, texts, lists and mappings of them.
 
-    kind: `join`, `train` or `evaluate`, of what is asked and of the answer.
+    kind: `join`, `train`, `evaluate` or `export`, of what is asked and of the answer.
     """
 
     kind: str

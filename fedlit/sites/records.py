@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedlit.assembly import evaluated_clients, reader_of
+from fedlit.assembly import evaluated_clients
 from fedlit.config import RunConfig
 from fedlit.errors import UserError
 from fedlit.inputs import Inputs
@@ -94,15 +94,7 @@ class CenterRecords:
             workplace=place,
             folder=folder,
             checkpoints=Checkpoints(folder=folder.checkpoints, keep=config.run.keep_checkpoints),
-            exporter=Exporter(
-                adapter=place.method.adapter,
-                model=place.backbone.model,
-                form=config.run.export,
-                head=place.method.head(place.backbone.model),
-                reload=plan.backbone,
-                run=folder,
-                reader=reader_of(folder, place.backbone, place.task),
-            ),
+            exporter=place.exporter(folder),
             evaluator=_tester(place, plan, answers),
             validator=_validator(place, plan, answers),
             best=BestRound.of(config),

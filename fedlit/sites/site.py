@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from fedlit.client.steps import LocalSteps
@@ -21,7 +22,8 @@ from fedlit.sites.folds import StaleSite, folded_only, unfolded
 from fedlit.sites.joining import versions
 from fedlit.sites.kept import NOTHING_YET, Kept
 from fedlit.sites.messages import Message, matrices_of, prefixed, same_bits, to_device
-from fedlit.sites.workplace import OWN_SETS, Workplace, inputs_of_site, simulated_inputs
+from fedlit.sites.workplace import OWN_SETS, Workplace, inputs_of_site, nowhere, simulated_inputs
+from fedlit.store.folder import RunFolder
 from fedlit.tasks.encoded import ClientRows
 
 
@@ -129,6 +131,30 @@ class Site:
         kept = replace(kept, frozen=folded_only(server), round_idx=server.round_idx)
         scores = {name: self._scores(name) for name in message.facts["sets"]}
         return self._answer(message, kept.round_idx, scores=scores), kept.to_bytes()
+
+    def export(self, message: Message, state: bytes | None, folder: Path) -> Path:
+        """Write this site's own model, of what the centre has and what stayed here, as `fedlit run` writes a client's.
+
+        Args:
+            message: of `Center.conclude`, which asks sites that keep tensors to themselves.
+            state: what this site kept of its last round.
+            folder: where to; what is there is replaced.
+
+        Raises:
+            UserError: what was folded before is lost.
+        """
+        self.workplace.settle()
+        kept, host = self._kept(state), self.workplace.host
+        try:
+            server = self._server(message, kept)
+        except StaleSite as stale:
+            raise UserError(f"client {self.client_id} has lost what its model is made of: {stale}") from stale
+        host.load_server(server)
+        host.load_own(self._start(message, server), kept.client.private)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run = RunFolder(nowhere(self.workplace.config))
+        self.workplace.exporter(run).write(server, folder, [], self.client_id)
+        return folder
 
     @cached_property
     def _inputs(self) -> Inputs:

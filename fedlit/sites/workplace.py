@@ -15,7 +15,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fedlit.assembly import make_evaluator, make_validator
+from fedlit.assembly import make_evaluator, make_validator, reader_of
 from fedlit.client.host import ModelHost
 from fedlit.client.steps import ClientModule
 from fedlit.config import RunConfig
@@ -33,6 +33,8 @@ from fedlit.round.evaluation import Evaluator
 from fedlit.round.jobs import ClientState
 from fedlit.round.server import ServerState
 from fedlit.sites.fitness import require_fit
+from fedlit.store.export import Exporter
+from fedlit.store.folder import RunFolder
 from fedlit.tasks import Task
 from fedlit.tasks.encoded import ExampleStore
 from fedlit.tasks.registry import task_spec
@@ -109,6 +111,18 @@ class Workplace:
         """The method."""
         return self.plan.method
 
+    def exporter(self, folder: RunFolder) -> Exporter:
+        """Return what writes results of this model, with what a run folder tells of them."""
+        return Exporter(
+            adapter=self.method.adapter,
+            model=self.backbone.model,
+            form=self.config.run.export,
+            head=self.method.head(self.backbone.model),
+            reload=self.plan.backbone,
+            run=folder,
+            reader=reader_of(folder, self.backbone, self.task),
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -152,7 +166,7 @@ def _sampled(tensor: Tensor) -> Tensor:
 def simulated_inputs(config: RunConfig) -> Inputs:
     """Return all rows and shards, as `fedlit run` deals them: for a simulation, in which every site reads all rows."""
     load_plugins(config.plugins)
-    return replace(gather_inputs(_nowhere(config)), config=config)
+    return replace(gather_inputs(nowhere(config)), config=config)
 
 
 OWN_KEYS = ("data.path", "data.test_path", "data.validation_path", "model.path", "compute.accelerator")
@@ -179,7 +193,7 @@ def inputs_of_site(config: RunConfig, client_id: int, own: Mapping[str, Any]) ->
     partition = replace(config.partition, name="iid", num_shards=None)
     if config.eval.on == "global":
         partition = replace(partition, test_fraction=0.0, min_test_rows=0, validation_fraction=0.0)
-    inputs = gather_inputs(_nowhere(replace(config, num_clients=1, partition=partition)))
+    inputs = gather_inputs(nowhere(replace(config, num_clients=1, partition=partition)))
     return replace(inputs, config=config, shards=[replace(inputs.shards[0], client_id=client_id)])
 
 
@@ -213,7 +227,7 @@ def _classes(config: RunConfig) -> tuple[str, ...]:
     return tuple(config.data.classes)
 
 
-def _nowhere(config: RunConfig) -> RunConfig:
+def nowhere(config: RunConfig) -> RunConfig:
     """Return the configuration without a run folder: a site writes none."""
     place = replace(config.run, dir=tempfile.gettempdir(), name=f"fedlit-no-run-{os.getpid()}")
     return replace(config, dry_run=True, run=place)

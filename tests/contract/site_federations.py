@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tiny_federations import Builder
@@ -20,13 +21,14 @@ class Sites:
     """The sites of a federation, what each of them keeps, and how their answers come back.
 
     order: seed of the order in which they join and answer. away: clients that do not answer, by round_idx.
-    sent: bytes to and from clients, by direction and kind.
+    results: where they write models of their own. sent: bytes to and from clients, by direction and kind.
     """
 
     sites: dict[int, Site]
     order: int = 0
     away: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     states: dict[int, bytes] = field(default_factory=dict)
+    results: Path = Path()
     sent: dict[tuple[str, str], list[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,8 +46,11 @@ class Sites:
             site, message = self.sites[client], Message.from_bytes(data)
             if kind == "train":
                 answer, self.states[client] = site.train(message, self.states.get(client))
-            else:
+            elif kind == "evaluate":
                 answer, self.states[client] = site.evaluate(message, self.states.get(client))
+            else:
+                place = self.results / f"client-{client:05d}"
+                answer = Message(kind=kind, facts={"folder": str(site.export(message, self.states.get(client), place))})
             self.sent.setdefault(("down", kind), []).append(data)
             self.sent.setdefault(("up", kind), []).append(answer.to_bytes())
             yield client, Message.from_bytes(answer.to_bytes())

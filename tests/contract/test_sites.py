@@ -68,7 +68,8 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 
 def compare(builder: Builder, name: str, options: list[str]) -> None:
     federation = builder.run(f"{name}-run", *OPTIONS, *options)
-    center, _ = run_sites(builder, f"{name}-sites", *OPTIONS, *options, order=len(name))
+    results = builder.folder / f"{name}-sites" / "adapter"
+    center, _ = run_sites(builder, f"{name}-sites", *OPTIONS, *options, order=len(name), results=results)
     assert_equal(center.server.parts(), federation.server.parts())
     told = [timeless(read_records(builder.folder / f"{name}-{kind}")) for kind in ("run", "sites")]
     assert told[1] == told[0]
@@ -82,6 +83,21 @@ def test_every_recipe(builder: Builder, recipe: str) -> None:
         assert REFUSED[recipe] in str(why_not(config, build_method(config)))
     if recipe not in REFUSED or recipe in INSTEAD:
         compare(builder, recipe, [f"method={recipe}", *INSTEAD.get(recipe, [])])
+
+
+@pytest.mark.parametrize("method", ["fedit", "fedsa_lora", "fedalt"])
+def test_results_are_those_of_a_run(builder: Builder, method: str) -> None:
+    """The centre writes everybody's model, each site its own."""
+    options = (*OPTIONS, f"method={method}", "num_clients=2")
+    federation = builder.run(f"result-{method}-run", *options)
+    federation.export()
+    here = builder.folder / f"result-{method}-sites"
+    run_sites(builder, here.name, *options, results=here / "adapter")
+    there = federation.folder.adapter
+    files = {path.relative_to(there) for path in there.rglob("*.safetensors")}
+    assert len(files) == {"fedit": 1, "fedsa_lora": 2, "fedalt": 6}[method]
+    for path in files:
+        assert (here / "adapter" / path).read_bytes() == (there / path).read_bytes()
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=" ".join)

@@ -3,8 +3,9 @@
 Each federation is trained by `fedlit run`, exported with `fedlit export --to flower`, and run by `flwr run` in Flower's
 simulator. The test adds one module to the app, which hands the replies of each round to the strategy in an order drawn
 anew. Then all records are compared: checksums of the server's state, losses and update norms of each client, scores,
-bytes; times are left out. The adapters are compared as files. The last federation is a deployment: a SuperLink and three
-SuperNodes, each with a file of rows of its own. One table, and exit code 1 if anything differs.
+bytes; times are left out. The adapters are compared as files, those that sites wrote of their own too. The last
+federation is a deployment: a SuperLink and three SuperNodes, each with a file of rows of its own. One table, and exit
+code 1 if anything differs.
 """
 
 import os

@@ -21,6 +21,7 @@ class Played:
     round_idx: int = 0
     recorded: int = -1
     exported: int = 0
+    own: tuple[int, ...] = ()
 
     @property
     def waits_for(self) -> int:
@@ -65,6 +66,9 @@ class Played:
 
     def export(self) -> None:
         self.exported += 1
+
+    def conclude(self) -> dict[int, Message]:
+        return {client: Message(kind="export") for client in self.own}
 
 
 def conductor(center: Played) -> Conductor:
@@ -135,3 +139,15 @@ def test_two_sites_are_not_one_client() -> None:
     made.take(*join("a", 0))
     with pytest.raises(UserError, match="a and b both join as client 0; give each site its own number"):
         made.take(*join("b", 0))
+
+
+def test_sites_with_models_of_their_own_write_them_at_the_end() -> None:
+    made = conductor(Played(asks=False, own=(1,)))
+    made.take(*join("a", 0))
+    made.take(*join("b", 1))
+    kinds = []
+    while messages := made.next():
+        kinds.append({name: message.kind for name, message in messages.items()})
+        for name in messages:
+            made.take(*answer(name))
+    assert kinds == [{"a": "train", "b": "train"}] * 2 + [{"b": "export"}]

@@ -46,6 +46,9 @@ def answered(site: Site, kept: KeptFiles, message: Message) -> Message:
     """Return this site's answer, having kept what it keeps."""
     if message.kind == "join":
         return site.join()
+    if message.kind == "export":
+        site.export(message, kept.before(message), kept.folder / "adapter")
+        return message
     if message.kind not in ("train", "evaluate"):
         return message  # this exchange is not for this site
     act = site.train if message.kind == "train" else site.evaluate

@@ -5,11 +5,15 @@ context's state, which never leaves the node.
 """
 
 from functools import cache
+from logging import INFO
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 
 from fedlit.errors import UserError
+from fedlit.sites.messages import Message as Answer
 from fedlit.sites.site import Site, open_site
 from fedlit_app.carried import carried, config, message_in
 
@@ -46,6 +50,27 @@ def evaluate(message: Message, context: Context) -> Message:
     answer, state = site_of(context).evaluate(message_in(message.content), state_of(context))
     keep(context, state)
     return Message(carried(answer), reply_to=message)
+
+
+@app.evaluate("export")
+def export(message: Message, context: Context) -> Message:
+    """Write this site's own model, where the method lets each site have one."""
+    site, received = site_of(context), message_in(message.content)
+    folder = result_folder(context, site.client_id)
+    site.export(received, state_of(context), folder)
+    log(INFO, "the model of client %s is in %s", site.client_id, folder)
+    return Message(carried(Answer(kind="export")), reply_to=message)
+
+
+def result_folder(context: Context, client_id: int) -> Path:
+    """Return where this site's model goes: `result-path` of the node, or in a simulation beside the centre's files."""
+    if (path := context.node_config.get("result-path")) is not None:
+        return Path(str(path)).expanduser()
+    run = config().run
+    name = f"client-{client_id:05d}"
+    if bool(context.run_config["simulated"]):
+        return Path(run.dir) / str(run.name) / "adapter" / name
+    return Path.home() / "fedlit-results" / str(run.name) / name
 
 
 def site_of(context: Context) -> Site:

@@ -48,6 +48,11 @@ class CenterStrategy(Strategy):
         self.score(grid)
         result = super().start(grid, *args, **options)
         self.center.export()
+        last = self._addressed(self.center.conclude(), f"{MessageType.EVALUATE}.export")
+        for reply in grid.send_and_receive(last, timeout=self.timeout_s) if last else ():
+            if reply.has_error():
+                client = self.clients[reply.metadata.src_node_id]
+                log(WARNING, "client %s has not written its model: %s", client, reply.error.reason)
         return result
 
     def gather(self, grid: Grid) -> None:
