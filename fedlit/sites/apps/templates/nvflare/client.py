@@ -5,6 +5,7 @@ its own, which never leave it.
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 import nvflare.client as flare
@@ -38,17 +39,18 @@ def main() -> None:
         received = flare.receive()
         if received is None:  # the job has ended
             return
-        answer = answered(site, kept, message_in(received.params[OWN]))
+        answer = answered(site, kept, message_in(received.params[OWN]), options.result or _result_folder(options, site))
         flare.send(flare.FLModel(params={OWN: carried(answer)}))
 
 
-def answered(site: Site, kept: KeptFiles, message: Message) -> Message:
-    """Return this site's answer, having kept what it keeps."""
+def answered(site: Site, kept: KeptFiles, message: Message, result: Path) -> Message:
+    """Return this site's answer, having kept what it keeps; `result` is where its own model goes at the end."""
     if message.kind == "join":
         return site.join()
     if message.kind == "export":
-        site.export(message, kept.before(message), kept.folder / "adapter")
-        return message
+        folder = site.export(message, kept.before(message), result)
+        logging.getLogger(__name__).info("the model of client %s is in %s", site.client_id, folder)
+        return Message(kind="export")
     if message.kind not in ("train", "evaluate"):
         return message  # this exchange is not for this site
     act = site.train if message.kind == "train" else site.evaluate
@@ -57,11 +59,20 @@ def answered(site: Site, kept: KeptFiles, message: Message) -> Message:
     return answer
 
 
+def _result_folder(options: argparse.Namespace, site: Site) -> Path:
+    """Return where the model goes of a site that does not say it; in a simulation beside the centre's files."""
+    run, name = site.workplace.config.run, f"client-{site.client_id:05d}"
+    if options.simulated:
+        return Path(run.dir) / str(run.name) / "adapter" / name
+    return Path.home() / "fedlit-results" / str(run.name) / name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     parser.add_argument("--client", type=int, required=True)
     parser.add_argument("--simulated", action="store_true")
     parser.add_argument("--state", type=Path, default=Path("fedlit-state"))
+    parser.add_argument("--result", type=Path)
     for name in OWN_KEYS:
         parser.add_argument(f"--{name.replace('_', '-')}")
     return parser
