@@ -857,4 +857,18 @@ FAULTS = (
         "frozenset()",
         ("contract/test_measured_rounds.py",),
     ),
+    Fault(
+        "a site answers a round that is asked again from the state after it",
+        "sites/kept_files.py",
+        "if each <= point]\n        return",
+        "]\n        return",
+        ("unit/sites/test_kept_files.py",),
+    ),
+    Fault(
+        "a site that did not answer is taken for one that has what was folded",
+        "sites/conducting.py",
+        "self.center.lose(client_id)",
+        "pass",
+        ("unit/sites/test_conducting.py",),
+    ),
 )

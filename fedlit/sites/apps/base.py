@@ -112,4 +112,4 @@ def _scored(config: RunConfig) -> str:
         return "Each site scores the model on a part of its own rows (`eval.on=clients`); the server has no rows."
     if config.eval.on == "both":
         return f"Each site scores on a part of its own rows, and {at_centre} (`eval.on=both`)."
-    return f"With `simulated = false` {at_centre}; or give `eval.on: clients`, and each site scores on its own rows."
+    return f"On real sites {at_centre}; or give `eval.on: clients`, and each site scores on its own rows."
