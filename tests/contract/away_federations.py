@@ -125,7 +125,11 @@ def scores(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     return [
         {
-            key: float(f"{value:.12g}") if "update_norm" in key or key.startswith(MEASURED) else value
+            key: float(f"{value:.12g}")
+            if "update_norm" in key
+            else float(f"{round(value, 11):.12g}")  # an angle of 0 is a few 1e-14 degrees
+            if key.startswith(MEASURED)
+            else value
             for key, value in record.items()
             if not key.startswith("time/")
         }

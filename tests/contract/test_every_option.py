@@ -87,7 +87,7 @@ KEYS: Mapping[str, tuple[str, str, Sequence[str]]] = {
     "server.beta2": ("0.5", "0.9", ["server.optimizer=fedadam", "server.lr=0.01"]),
     "server.tau": ("0.1", "0.001", ["server.optimizer=fedadam", "server.lr=0.01"]),
     "cohort.sampling": ("fixed", "poisson", ["cohort_size=1", "num_rounds=3"]),
-    "cohort.availability": ("always", "bernoulli", ["cohort.options={dropout: 0.6}", "num_rounds=2"]),
+    "cohort.availability": ("always", "deadline", ["cohort.over_selection=2", "cohort_size=1", "num_rounds=3"]),
     "cohort.over_selection": ("1", "2", ["cohort_size=1", "num_rounds=3"]),
     "partition.name": ("dirichlet", "iid", []),
     "partition.alpha": ("0.1", "10", []),
