@@ -10,13 +10,14 @@ from fedlit.errors import UserError
 from fedlit.inputs import Inputs
 from fedlit.partition.shards import partition_record
 from fedlit.planning import Plan
-from fedlit.process.storage import remove_leftovers
+from fedlit.process.storage import remove_leftovers, write_atomically
 from fedlit.round.best_round import BestRound
 from fedlit.round.client_models import ClientModels
 from fedlit.round.due_scores import DueScores
 from fedlit.round.evaluation import OWN_VALIDATION, VALIDATION, Batches, Evaluator
 from fedlit.round.over_clients import Scores
 from fedlit.round.server import ServerState
+from fedlit.scores import chosen_on
 from fedlit.sites.workplace import Workplace
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.clients import split_clients
@@ -25,7 +26,10 @@ from fedlit.store.folder import RunFolder
 from fedlit.store.layout import make_folder, require_layout
 from fedlit.store.lock import RunLock, take_lock
 from fedlit.store.records import Record
+from fedlit.store.status import PATH as STATUS_PATH
+from fedlit.store.status import ended, first_status, to_json
 from fedlit.tasks import Sample
+from fedlit.versioning import task_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,9 @@ class CenterRecords:
         require_layout(folder.path)
         lock = take_lock(folder.path)
         remove_leftovers(folder.path)
-        folder.prepare(inputs.partition_record() if simulated else _declared(inputs), str(place.device))
+        # Of rows that sites alone have, nobody can tell the version.
+        version = task_version(inputs, place.task) if simulated or config.eval.on == "global" else None
+        folder.prepare(inputs.partition_record() if simulated else _declared(inputs), str(place.device), version)
         answers: dict[int, dict[str, Scores]] = {}
         return cls(
             workplace=place,
@@ -167,6 +173,12 @@ class CenterRecords:
         if not place.host.has_private:
             place.host.load_server(server)
             self.exporter.write(server, self.folder.adapter, self.folder.records())
+        best = self.best
+        on = None if best.key is None else chosen_on(best.key)
+        status = replace(
+            first_status(place.config.num_rounds), chosen_round=best.number, chosen_by=best.key, chosen_on=on
+        )
+        write_atomically(self.folder.path / STATUS_PATH, to_json(ended(status, "done")))
         self.close()
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from fedlit.sites.kept import Kept
 from fedlit.sites.messages import Message
 from fedlit.sites.site import open_site
 from fedlit.store.records import read_records
+from fedlit.store.status import read_status
 
 OPTIONS = ("analysis=[]", "logging.loggers=[]", "eval.every=1", "num_rounds=3", "compute.accelerator=cpu")
 
@@ -95,6 +96,7 @@ def test_results_are_those_of_a_run(builder: Builder, method: str) -> None:
     run_sites(builder, here.name, *options, results=here / "adapter")
     there = federation.folder.adapter
     files = {path.relative_to(there) for path in there.rglob("*.safetensors")}
+    assert read_status(here).state == "done"
     assert len(files) == {"fedit": 1, "fedsa_lora": 2, "fedalt": 6}[method]
     for path in files:
         assert (here / "adapter" / path).read_bytes() == (there / path).read_bytes()
@@ -267,6 +269,8 @@ def test_real_sites_have_the_rows_of_their_files(tmp_path: Path) -> None:
     run_all(center, sites.exchange)
     assert_equal(center.server.parts(), federation.server.parts())
     assert timeless(read_records(tmp_path / "sites")) == timeless(federation.records)
+    environments = [json.loads((tmp_path / name / "environment.json").read_text()) for name in ("run", "sites")]
+    assert environments[0]["task_version"] == environments[1]["task_version"]
     with pytest.raises(UserError, match="may not differ"):
         open_site(config, 0, own={"data.path": "rows.jsonl", "local.lr": 1.0})
     with pytest.raises(UserError, match="missing"):
