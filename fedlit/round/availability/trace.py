@@ -95,17 +95,16 @@ class Trace(TraceOptions, Availability):
 
 def _covered(intervals: Sequence[tuple[float, float]], length_s: float, start_s: float, end_s: float) -> bool:
     """Tell whether joined intervals, repeated every `length_s`, hold all of start to end."""
-    at = start_s
-    while True:
-        lap, place = divmod(at, length_s)
-        held = next((end for begin, end in intervals if begin <= place < end), None)
-        if held is None:
-            return False
-        at = lap * length_s + held
-        if at >= end_s:
-            return True
-        if held < length_s:
-            return False
+    place, wanted_s = start_s % length_s, end_s - start_s
+    held_until = next((end for begin, end in intervals if begin <= place < end), None)
+    if held_until is None:
+        return False
+    if wanted_s <= held_until - place:
+        return True
+    if held_until < length_s or intervals[0][0] > 0:
+        return False
+    # Over the end of the log: the first interval goes on from it, for ever if it is the whole log.
+    return intervals[0][1] >= length_s or wanted_s <= length_s - place + intervals[0][1]
 
 
 def _read(path: str) -> dict[int, list[tuple[float, float]]]:

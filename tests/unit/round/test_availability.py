@@ -230,6 +230,12 @@ def test_a_round_may_go_on_over_the_end_of_the_log(tmp_path: Path) -> None:
         assert (1 in plan.arriving) == all(not 60 <= moment % 100 < 90 for moment in moments)
 
 
+def test_a_client_that_is_always_on_in_a_log_whose_length_is_no_binary_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "client,start_s,end_s", "0,0,0.1", "1,0,0.05")
+    found = plans(schedule(Trace(path=path, round_s=7.3), 2), 200)
+    assert all(plan.arriving == (0,) for plan in found)
+
+
 def test_drawn_intervals_are_an_alternating_renewal_process() -> None:
     part = Trace(round_s=10.0, mean_on_s=300.0, mean_off_s=100.0)
     found = plans(schedule(part, 60), 400)
