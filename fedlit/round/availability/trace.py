@@ -20,6 +20,7 @@ from fedlit.round.availability.tables import client_of, read_numbers
 from fedlit.seeding import numpy_generator
 
 KEY = "cohort.options.path"
+MOST_IN_A_ROUND = 1000
 
 
 @dataclass(kw_only=True)
@@ -57,7 +58,13 @@ class Trace(TraceOptions, Availability):
         object.__setattr__(self, "_logged", {} if self.path is None else _read(self.path))
 
     def require(self, draws: Draws) -> None:
-        """Raise a UserError if the file knows none of the run's clients."""
+        """Raise a UserError if the file knows none of the run's clients, or intervals are far shorter than a round."""
+        if self.path is None and self.round_s > MOST_IN_A_ROUND * (self.mean_on_s + self.mean_off_s):
+            raise UserError(
+                f"cohort.options.round_s={self.round_s:g} holds more than {MOST_IN_A_ROUND} intervals of mean_on_s="
+                f"{self.mean_on_s:g} and mean_off_s={self.mean_off_s:g}: nobody would be on all the time; give longer "
+                "ones, or shorter rounds"
+            )
         if self.path is not None and not any(client < draws.num_clients for client in self._logged):
             raise UserError(
                 f"{KEY}={self.path} names no client of this run, whose clients are 0 to {draws.num_clients - 1}; "
