@@ -63,6 +63,7 @@ class Sites:
 def of_sites(builder: Builder, name: str, *options: str, **given: Any) -> tuple[Center, Sites]:
     """Return a centre that all sites have joined, and these, of the federation that Builder makes of the options."""
     inputs = builder.inputs(name, *options)
+    given = {"results": builder.folder / f"{name}-own", **given}
     at_centre, at_sites = Workplace.of(inputs, builder.load), Workplace.of(inputs, builder.load)
     center = Center(workplace=at_centre, simulated=True, server=at_centre.server)
     first = Site(workplace=at_sites, client_id=0, told=fingerprint(inputs.config))

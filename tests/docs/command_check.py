@@ -151,6 +151,11 @@ def replace_work(*, is_open: bool) -> None:
         run_configs(words)
         return 0
 
+    def export(options: argparse.Namespace) -> int:
+        if not options.what[0].startswith("runs/"):
+            load_config(options.what, checked=not is_open)
+        return 0
+
     nothing: Callable[..., int] = lambda *_args, **_options: 0  # noqa: E731
     work: dict[str, dict[str, Callable[..., int]]] = {
         "run": {"run_federation": told_run},
@@ -166,6 +171,7 @@ def replace_work(*, is_open: bool) -> None:
         "merge": {"_merge": nothing},
         "push": {"_push": nothing},
         "aggregate": {"_aggregate": nothing},
+        "export": {"_export": export},
         "page": {"_build": look},
         "report": {"_report": look},
         "analyse": {"_analyse": look},
