@@ -39,13 +39,14 @@ from fedlit.round.observers.traffic import TrafficObserver
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.step import ServerStep
 from fedlit.round.subsets import VALIDATION_STREAM, fixed_subset, sampled_clients
-from fedlit.scheduling import LocalWorkload, make_schedule
+from fedlit.scheduling import make_schedule
 from fedlit.seeding import numpy_generator
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.export import Exporter
 from fedlit.store.folder import RunFolder, with_own_template
 from fedlit.tasks import Task
 from fedlit.tasks.encoded import ClientRows, ExampleStore, share_rows
+from fedlit.workload import LocalWorkload
 
 NUM_CALIBRATION_BATCHES = 4
 """Training batches that an adapter may look at when it is initialised."""

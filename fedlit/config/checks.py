@@ -110,6 +110,12 @@ def _combination_problems(values: Mapping[str, Any], options: Mapping[str, Optio
             "has no meaning for cohort.availability=buffered, whose rounds are not drawn; give "
             "cohort.options={concurrency: <number>}",
         )
+    if values["cohort.sampling"] != "fixed" and values["cohort.availability"] == "buffered":
+        yield (
+            "cohort.sampling",
+            "draws the clients of a round, and cohort.availability=buffered draws a client whenever one is done; "
+            "give cohort.sampling=fixed",
+        )
     steps, epochs = values["local.steps"], values["local.epochs"]
     if steps is not None and epochs is not None:
         yield "local.epochs", f"is given beside local.steps={steps}; leave one of them out"

@@ -28,6 +28,7 @@ class RoundPlan:
     before anybody is drawn, as privacy asks.
     trains: names of the parameters that train in this round.
     began: the round in which an arriving client began, where it is an earlier one.
+    trained: of each of these, the names of the parameters that trained then.
     late: invited ones that train now and whose result comes in a later round. missed: invited ones for whom nobody
     waits. All others who are invited and do not arrive stay away; neither they nor the missed train.
     durations_s: seconds of a simulated clock until a client's result is there; empty without a clock.
@@ -43,6 +44,7 @@ class RoundPlan:
     durations_s: Mapping[int, float] = field(default_factory=dict)
     expected: int | None = None
     began: Mapping[int, int] = field(default_factory=dict)
+    trained: Mapping[int, frozenset[str]] = field(default_factory=dict)
     late: tuple[int, ...] = ()
     missed: tuple[int, ...] = ()
     round_s: float | None = None
@@ -172,6 +174,7 @@ class Schedule:
         else:
             window = self._timeline[round_idx]
         arriving = tuple(window.began)
+        began = {client: start for client, start in window.began.items() if start != round_idx}
         return RoundPlan(
             round_idx=round_idx,
             invited=window.invited,
@@ -180,7 +183,8 @@ class Schedule:
             trains=self.trains(round_idx),
             durations_s=window.durations_s,
             expected=self.cohort_size if self._divides_by_cohort else None,
-            began={client: began for client, began in window.began.items() if began != round_idx},
+            began=began,
+            trained={client: self.trains(start) for client, start in began.items()},
             late=window.late,
             missed=window.missed,
             round_s=None if window.round_s is None else float(window.round_s),

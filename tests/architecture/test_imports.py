@@ -67,7 +67,7 @@ FLOORS = (
     {"round.loop", "lab.callbacks", "lab.report"},
     {"lab"},
     {"analysing", "extras", "planning"},
-    {"scheduling"},
+    {"scheduling", "workload"},
     {"private_run"},
     {"assembly", "sizing"},
     {"versioning"},

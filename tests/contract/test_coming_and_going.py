@@ -198,6 +198,19 @@ def test_the_record_tells_who_came_and_what_the_clock_shows(builder: Builder) ->
     assert costs[-1]["cost/simulated_s"] == pytest.approx(sum(plan.round_s or 0 for plan in plans))
 
 
+@pytest.mark.parametrize("options", [LATE, BUFFERED], ids=["deadline", "buffered"])
+def test_late_results_count_as_sent_in_the_round_in_which_they_come(builder: Builder, options: tuple[str, ...]) -> None:
+    federation = builder("run", "method=rolora", *UNEQUAL, *options)
+    plans = [federation.schedule.plan(round_idx) for round_idx in range(6)]
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in federation.server.shared.items()}
+    trains = [sum(sizes[name] for name in plan.trains & sizes.keys()) for plan in plans]
+    federation.run()
+    for record, plan in zip(federation.folder.records()[1:], plans, strict=True):
+        sent = sum(trains[plan.began.get(client, plan.round_idx)] for client in plan.arriving)
+        assert record["communication/uplink_bytes"] == sent
+    assert any(trains[began] != trains[plan.round_idx] for plan in plans for began in plan.began.values())
+
+
 def test_those_who_stay_away_are_lost_and_those_who_are_too_late_are_late(builder: Builder) -> None:
     away = builder(
         "away", "method=fedex_lora", *UNEQUAL, "cohort.availability=bernoulli", "cohort.options={dropout: 0.5}"

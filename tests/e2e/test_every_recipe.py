@@ -210,10 +210,11 @@ def test_from_every_round_it_goes_on_to_the_same_bits(
     expected = forked_command_line.result(whole)
     rounds = sorted(path.name for path in (zygote.folder / whole / "checkpoints").glob("round-????"))
     assert len(rounds) > 1
-    for number, num_processes in zip(range(len(rounds) - 1), (4, 1, 2), strict=False):
+    for place, num_processes in zip(range(len(rounds) - 1), (4, 1, 2), strict=False):
+        number = int(rounds[place].removeprefix("round-"))
         name = f"{whole}-from-{number}"
         shutil.copytree(zygote.folder / whole, zygote.folder / name)
-        for later in rounds[number + 1 :]:
+        for later in rounds[place + 1 :]:
             shutil.rmtree(zygote.folder / name / "checkpoints" / later)
         shutil.rmtree(zygote.folder / name / "adapter")
         out = zygote.run(name, *arguments, num_processes=num_processes)

@@ -219,7 +219,7 @@ def round_line(record: dict[str, Any], names: Sequence[str]) -> str:
     if not record.get("clients/arrived", True) and not lost:
         parts.append("NO UPDATE: nobody came")
     if "clock/round_s" in record:
-        parts.append(f"clock {record['clock/round_s']:.0f} s")
+        parts.append(f"clock {record['clock/round_s']:.3g} s")
     if "lora/deviation" in record:
         parts.append(f"deviation {record['lora/deviation']:.1e}")
     if "privacy/epsilon" in record and record["round"] > 0:

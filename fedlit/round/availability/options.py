@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedlit.options import NoOptions, option
-from fedlit.ranges import FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT
+from fedlit.ranges import FRACTION, NOT_NEGATIVE, POSITIVE, POSITIVE_COUNT, Range
 
 LATE = ("drop", "use")
+UP_TO_TEN = Range(lambda value: 0 <= value <= 10, "a number from 0 to 10")
+"""Of the deviation of a logarithm: e to the tenth is 22,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,10 @@ class DeviceOptions:
     spread: float = option(
         0.5,
         "standard deviation of the logarithm of a client's speed, and of its link's, drawn once for the run",
-        range=NOT_NEGATIVE,
+        range=UP_TO_TEN,
     )
     jitter: float = option(
-        0.1, "standard deviation of the logarithm of a round's time around its client's own", range=NOT_NEGATIVE
+        0.1, "standard deviation of the logarithm of a round's time around its client's own", range=UP_TO_TEN
     )
     devices: str | None = option(
         None,

@@ -36,15 +36,9 @@ def read_numbers(path: str, key: str, needed: Sequence[str], optional: Sequence[
             table = csv.DictReader(file)
             header = [name.strip() for name in table.fieldnames or ()]
             table.fieldnames = header
-            _require_columns(place, key, header, needed)
+            _require_columns(place, key, header, needed, optional)
             names = [name for name in (*needed, *optional) if name in header]
-            rows = [
-                NumberRow(
-                    line=table.line_num,
-                    values={name: _number(place, table.line_num, name, row[name]) for name in names},
-                )
-                for row in table
-            ]
+            rows = [_row(place, table.line_num, row, names) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{key}={path} cannot be read ({why}); give a CSV file with {', '.join(needed)}") from None
@@ -65,14 +59,24 @@ def client_of(path: str, key: str, row: NumberRow) -> int:
     return int(value)
 
 
-def _require_columns(place: Path, key: str, header: Sequence[str], needed: Sequence[str]) -> None:
+def _require_columns(
+    place: Path, key: str, header: Sequence[str], needed: Sequence[str], optional: Sequence[str]
+) -> None:
     if lacking := [name for name in needed if name not in header]:
         raise UserError(f"{key}={place} has no column {lacking[0]}; its first line must name {', '.join(needed)}")
+    if twice := [name for name in (*needed, *optional) if header.count(name) > 1]:
+        raise UserError(f"{key}={place} has the column {twice[0]} twice; leave one of them out")
 
 
-def _number(place: Path, line: int, name: str, text: str | None) -> float:
+def _row(place: Path, line: int, row: dict[str, str], names: Sequence[str]) -> NumberRow:
+    if None in row or None in row.values():  # csv's names for cells without a column, and columns without a cell
+        raise UserError(f"{place}, line {line} has not as many cells as the first line; mend it")
+    return NumberRow(line=line, values={name: _number(place, line, name, row[name]) for name in names})
+
+
+def _number(place: Path, line: int, name: str, text: str) -> float:
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):

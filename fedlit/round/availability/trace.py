@@ -20,6 +20,7 @@ from fedlit.round.availability.tables import client_of, read_numbers
 from fedlit.seeding import numpy_generator
 
 KEY = "cohort.options.path"
+MOST_IN_A_ROUND = 1000
 
 
 @dataclass(kw_only=True)
@@ -57,7 +58,13 @@ class Trace(TraceOptions, Availability):
         object.__setattr__(self, "_logged", {} if self.path is None else _read(self.path))
 
     def require(self, draws: Draws) -> None:
-        """Raise a UserError if the file knows none of the run's clients."""
+        """Raise a UserError if the file knows none of the run's clients, or intervals are far shorter than a round."""
+        if self.path is None and self.round_s > MOST_IN_A_ROUND * (self.mean_on_s + self.mean_off_s):
+            raise UserError(
+                f"cohort.options.round_s={self.round_s:g} holds more than {MOST_IN_A_ROUND} intervals of mean_on_s="
+                f"{self.mean_on_s:g} and mean_off_s={self.mean_off_s:g}: nobody would be on all the time; give longer "
+                "ones, or shorter rounds"
+            )
         if self.path is not None and not any(client < draws.num_clients for client in self._logged):
             raise UserError(
                 f"{KEY}={self.path} names no client of this run, whose clients are 0 to {draws.num_clients - 1}; "
@@ -95,17 +102,16 @@ class Trace(TraceOptions, Availability):
 
 def _covered(intervals: Sequence[tuple[float, float]], length_s: float, start_s: float, end_s: float) -> bool:
     """Tell whether joined intervals, repeated every `length_s`, hold all of start to end."""
-    at = start_s
-    while True:
-        lap, place = divmod(at, length_s)
-        held = next((end for begin, end in intervals if begin <= place < end), None)
-        if held is None:
-            return False
-        at = lap * length_s + held
-        if at >= end_s:
-            return True
-        if held < length_s:
-            return False
+    place, wanted_s = start_s % length_s, end_s - start_s
+    held_until = next((end for begin, end in intervals if begin <= place < end), None)
+    if held_until is None:
+        return False
+    if wanted_s <= held_until - place:
+        return True
+    if held_until < length_s or intervals[0][0] > 0:
+        return False
+    # Over the end of the log: the first interval goes on from it, for ever if it is the whole log.
+    return intervals[0][1] >= length_s or wanted_s <= length_s - place + intervals[0][1]
 
 
 def _read(path: str) -> dict[int, list[tuple[float, float]]]:

@@ -29,6 +29,9 @@ class TrafficObserver(Observer):
         """Return the bytes of all clients together."""
         server = replace(view.before, folded_ranks=view.after.folded_ranks)
         up, down = self.of_round(server, view.plan.invited, view.cohort.client_ids, view.plan.trains)
+        # Who began in an earlier round received it then, and sends what trained then.
+        for client in view.plan.began.keys() & set(view.cohort.client_ids):
+            up += self.of_round(server, [client], [client], view.plan.trained[client])[0]
         return {"communication/uplink_bytes": up, "communication/downlink_bytes": down}
 
     def of_round(

@@ -118,6 +118,14 @@ WORD = ["data.source_options={word: a}"]
             [*WORD, "cohort.availability=deadline", "cohort.options={late: never}"],
             "gives the availability deadline late=never. Valid values: drop, use",
         ),
+        (
+            [*WORD, "cohort.availability=deadline", "cohort.options={spread: 1000}"],
+            "gives the availability deadline spread=1000, which is out of range; give a number from 0 to 10",
+        ),
+        (
+            [*WORD, "cohort.availability=buffered", "cohort.sampling=poisson", "cohort_size=1"],
+            "draws a client whenever one is done; give cohort.sampling=fixed",
+        ),
         ([*WORD, "cohort.options={dropout: 0.1}"], "has dropout, which no part takes. No chosen part has options"),
         ([*WORD, "cohort.sampling=poison"], "is not valid; did you mean 'poisson'? Valid values: fixed, poisson"),
     ],

@@ -230,6 +230,12 @@ def test_a_round_may_go_on_over_the_end_of_the_log(tmp_path: Path) -> None:
         assert (1 in plan.arriving) == all(not 60 <= moment % 100 < 90 for moment in moments)
 
 
+def test_a_client_that_is_always_on_in_a_log_whose_length_is_no_binary_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "client,start_s,end_s", "0,0,0.1", "1,0,0.05")
+    found = plans(schedule(Trace(path=path, round_s=7.3), 2), 200)
+    assert all(plan.arriving == (0,) for plan in found)
+
+
 def test_drawn_intervals_are_an_alternating_renewal_process() -> None:
     part = Trace(round_s=10.0, mean_on_s=300.0, mean_off_s=100.0)
     found = plans(schedule(part, 60), 400)
@@ -256,12 +262,20 @@ def test_drawn_intervals_are_an_alternating_renewal_process() -> None:
         (["client,start_s,end_s", "0.5,5,6"], "line 2: client=0.5 is no client's number"),
         (["client,start_s,end_s", "0,1,2", "1,-1,6"], "line 3: start_s='-1' is no number"),
         (["client,start_s,end_s", "7,1,2"], "names no client of this run"),
+        (["client,start_s,end_s,end_s", "0,1,2,3"], "has the column end_s twice"),
+        (["client,start_s,end_s", "0,1"], "line 2 has not as many cells"),
+        (["client,start_s,end_s", "0,1,2,3"], "line 2 has not as many cells"),
     ],
 )
 def test_a_trace_that_makes_no_sense(tmp_path: Path, lines: list[str], match: str) -> None:
     path = write(tmp_path / "t.csv", *lines)
     with pytest.raises(UserError, match=match):
         schedule(Trace(path=path), 5)
+
+
+def test_intervals_far_shorter_than_a_round_are_refused() -> None:
+    with pytest.raises(UserError, match="holds more than 1000 intervals"):
+        schedule(Trace(mean_on_s=0.001, mean_off_s=0.001), 5)
 
 
 def test_a_trace_that_is_not_there(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_untrained_model_costs_what_its_evaluation_took() -> None:
     first, second = cumulative_costs(records)
     assert first == {
         "cost/uploaded_mb": 0, "cost/downloaded_mb": 0, "cost/client_s": 0, "cost/tokens": 0, "cost/wall_s": 5.0,
-        "cost/device_hours": 10 / 3600, "cost/epsilon": 0,
+        "cost/device_hours": 10 / 3600, "cost/simulated_s": 0, "cost/epsilon": 0,
     }  # fmt: skip
     assert (second["cost/wall_s"], second["cost/device_hours"]) == (3605.0, pytest.approx(1 + 10 / 3600))
     assert (second["cost/uploaded_mb"], second["cost/tokens"]) == (pytest.approx(0.0036), 3600)
