@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from fedlit.client.trainers.base import LocalTrainer
@@ -25,10 +26,11 @@ class LocalWorkload:
     _trainer: LocalTrainer | None = field(default=None, init=False)
     _traffic: Callable[[int], tuple[int, int]] = field(default=lambda _round_idx: (0, 0), init=False)
     _tokens: dict[tuple[int, int], int] = field(default_factory=dict, init=False)
+    """Of every client and round that somebody has asked for; what happened before decides on who comes later."""
 
     def begin(self, trainer: LocalTrainer, traffic: Callable[[int], tuple[int, int]]) -> None:
         """Give what knows the rows of a round, and the bytes of a client up and down in one."""
-        self._trainer, self._traffic = trainer, traffic
+        self._trainer, self._traffic = trainer, cache(traffic)  # asked for each client of a round
 
     def tokens(self, client_id: int, round_idx: int) -> int:
         """Return the tokens of a client's round, of each row as often as it is trained on."""

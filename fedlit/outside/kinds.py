@@ -89,7 +89,7 @@ KINDS: Mapping[str, Kind] = {
         base="Availability",
         needs=(
             *("arriving", "durations_s", "reachable", "round_seconds", "require", "window", "windows", "discount"),
-            *("keeps_late", "divides_by_cohort", "has_clock"),
+            *("keeps_late", "divides_by_cohort"),
         ),
         own=("always", "bernoulli", "trace", "deadline", "buffered"),
     ),

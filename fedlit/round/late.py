@@ -19,7 +19,7 @@ from fedlit.round.jobs import ClientResult, ClientState
 CHANGE, METRICS, BEGAN, KEPT = "change", "metrics", "began", "kept"
 
 
-def waiting(
+def under_way(
     before: ClientState, result: ClientResult, sent: Mapping[str, Tensor], server: Mapping[str, Tensor], round_idx: int
 ) -> ClientState:
     """Return what a client keeps while its result is under way.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from fedlit.algebra.tensors import checksum, distance, first_not_finite
+from fedlit.algebra.tensors import checksum, first_not_finite
 from fedlit.client.host import ModelHost
 from fedlit.config import RunConfig
 from fedlit.data.prompts import Row
@@ -35,7 +35,7 @@ from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.private_rounds import PrivateRounds
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
-from fedlit.round.taking_part import record_of_work, reports_of
+from fedlit.round.taking_part import record_of_step, record_of_work, reports_of
 from fedlit.round.work import LocalWork, RoundWork, clients_here
 from fedlit.store.checkpoint import Checkpoints
 from fedlit.store.clients import split_clients
@@ -227,11 +227,7 @@ class Federation:
             )
         if (name := first_not_finite(after.shared)) is not None:
             raise self._told(DivergenceError(what=f"the server's {name}", round_number=after.round_idx))
-        record: Record = {
-            "aggregation/num_clients": len(cohort.client_ids),
-            "aggregation/update_norm": distance(after.shared, before.shared),
-            "aggregation/checksum": digest[:16],
-        }
+        record: Record = record_of_step(before, after, len(cohort.client_ids), digest)
         for index, observer in enumerate(self.observers):
             notes = {client: noted[index] for part in everyone for client, noted in part.notes.items()}
             record |= observer.record(RoundView(plan=plan, before=before, after=after, cohort=cohort, notes=notes))

@@ -1,9 +1,11 @@
-"""What a record says of who took part in a round."""
+"""What a record says of a round: who took part, and what the server made of it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from fedlit.algebra.tensors import distance
 from fedlit.round.plan import RoundPlan
+from fedlit.round.server import ServerState
 from fedlit.round.work import LocalWork
 
 Reports = Mapping[int, Mapping[str, float]]
@@ -37,6 +39,15 @@ def record_of_clients(plan: RoundPlan, reports: Reports, failed: Collection[int]
     lost = sorted(({*plan.invited} | plan.began.keys()) - reports.keys() - late)
     record |= {"clients/lost": lost} if lost else {}
     return record | (_coming(plan, sorted(reports), sorted(late)) if plan.watched else {})
+
+
+def record_of_step(before: ServerState, after: ServerState, num_clients: int, digest: str) -> dict[str, Any]:
+    """Return what a round's record says of the server's step; `digest` is the checksum of all parts of `after`."""
+    return {
+        "aggregation/num_clients": num_clients,
+        "aggregation/update_norm": distance(after.shared, before.shared),
+        "aggregation/checksum": digest[:16],
+    }
 
 
 def _coming(plan: RoundPlan, arrived: list[int], late: list[int]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from fedlit.process import communication
 from fedlit.process.interrupt import StopAsked, is_out_of_memory, out_of_memory
 from fedlit.round.cohort import Cohort, require_summable
 from fedlit.round.jobs import ClientJob, ClientResult, ClientState, Trainer
-from fedlit.round.late import arrived
-from fedlit.round.late import waiting as under_way
+from fedlit.round.late import arrived, under_way
 from fedlit.round.observers import Observer
 from fedlit.round.payload import Payload, flat
 from fedlit.round.plan import RoundPlan

@@ -12,7 +12,7 @@ The folder is a run folder: `fedlit report`, `page`, `merge`, `chat` and `push` 
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from fedlit.algebra.tensors import checksum, distance, first_not_finite
+from fedlit.algebra.tensors import checksum, first_not_finite
 from fedlit.config import RunConfig
 from fedlit.errors import DivergenceError, UserError
 from fedlit.planning import make_traffic
@@ -24,7 +24,7 @@ from fedlit.round.payload import MODEL, Payload, flat
 from fedlit.round.plan import RoundPlan, Schedule
 from fedlit.round.server import ServerState
 from fedlit.round.step import ServerStep
-from fedlit.round.taking_part import record_of_clients
+from fedlit.round.taking_part import record_of_clients, record_of_step
 from fedlit.scheduling import make_schedule
 from fedlit.sites.folds import FoldLog, NotingServer
 from fedlit.sites.joining import Joined, require_same
@@ -186,7 +186,8 @@ class Center:
         if (name := first_not_finite(after.shared)) is not None:
             raise DivergenceError(what=f"the server's {name}", round_number=after.round_idx)
         self.server = after
-        record = _record_of(current, before, after)
+        digest = checksum(flat(after.parts()))
+        record = record_of_clients(plan, reports) | record_of_step(before, after, len(reports), digest)
         for observer in (make_traffic(method), FoldedRankObserver()):
             record |= observer.record(RoundView(plan=plan, before=before, after=after, cohort=cohort, notes={}))
         self.workplace.host.load_server(after)
@@ -292,12 +293,3 @@ class _Round:
     plan: RoundPlan
     cohort: Cohort
     reports: dict[int, dict[str, float]] = field(default_factory=dict)
-
-
-def _record_of(current: _Round, before: ServerState, after: ServerState) -> Record:
-    """Return what the record of a round says of its clients and of the aggregate, as `fedlit run` writes it."""
-    record: Record = record_of_clients(current.plan, current.reports)
-    record["aggregation/num_clients"] = len(current.reports)
-    record["aggregation/update_norm"] = distance(after.shared, before.shared)
-    record["aggregation/checksum"] = checksum(flat(after.parts()))[:16]
-    return record

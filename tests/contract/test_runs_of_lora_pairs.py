@@ -13,7 +13,6 @@ from fedlit.algebra.tensors import snapshot
 from fedlit.errors import UserError
 from fedlit.exported.found import Result
 from fedlit.exported.merging import merge_result
-from fedlit.recipes import RECIPES
 from fedlit.restoring import Trained
 from fedlit.round.loop import Federation
 
@@ -201,19 +200,3 @@ def test_the_gate_and_the_local_lora_stay(builder: Builder) -> None:
         private = federation.host.private()
         assert math.prod(len(each) for each in (travels, private)) > 0
         assert not travels & private.keys()
-
-
-@pytest.mark.parametrize("method", sorted(RECIPES))
-def test_a_client_trains_from_the_model_that_it_was_scored_with(builder: Builder, method: str) -> None:
-    """Where every client has a model of its own: what the last evaluation loaded is what its next round begins with."""
-    federation = builder(f"from-{method}", f"method={method}", "num_clients=3", *UNEQUAL)
-    if not federation.host.has_private:
-        pytest.skip("one model for all")
-    federation.run()
-    plan = federation.schedule.plan(2)
-    for client in range(3):
-        federation.load_client(client)
-        scored = snapshot({**federation.host.shared(), **federation.host.private()})
-        federation.host.load_client(federation._job(client, plan))
-        begun = snapshot({**federation.host.shared(), **federation.host.private()})
-        assert_equal(begun, scored)

@@ -9,19 +9,17 @@ code 1 if anything differs.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from nvflare_bits import COMMON, DEALT, command, compared, records, rows, same_adapters
+from same_records import COMMON, DEALT, command, compare, emptied, records, rows
 
 CASES: dict[str, list[str]] = {
     "fedit": [*DEALT, "method=fedit"],
@@ -63,26 +61,9 @@ ENVIRONMENT = {
 
 def main() -> None:
     """Compare all cases, or those named."""
-    work = Path(sys.argv[1]).resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = emptied(sys.argv[1])
     os.environ |= ENVIRONMENT | {"FLWR_HOME": str(work / "home"), "PATH": f"{here('')}:{os.environ['PATH']}"}
-    print(f"flwr {version('flwr')}, torch {version('torch')}, fedlit {version('fedlit')}")
-    print(f"{'federation':12}{'records':>9}{'numbers':>9}{'differ':>8}{'seconds':>9}  last checksum")
-    failed = False
-    for name in sys.argv[2:] or CASES:
-        begun_s = time.monotonic()
-        ours, theirs = federated(work / name, CASES[name])
-        num_values, differ = compared(ours, theirs)
-        if not same_adapters(work / name):
-            differ.append("the adapters' files")
-        seconds = time.monotonic() - begun_s
-        checksum = ours[-1]["aggregation/checksum"]
-        print(f"{name:12}{len(theirs):9}{num_values:9}{len(differ):8}{seconds:9.0f}  {checksum}", flush=True)
-        for line in differ[:9]:
-            print(f"  {line}")
-        failed |= bool(differ)
-    sys.exit(int(failed))
+    compare("flwr", work, CASES, federated)
 
 
 def here(name: str) -> str:

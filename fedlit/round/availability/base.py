@@ -80,11 +80,9 @@ class Availability(ABC):
 
     keeps_late: results may come in a later round than the one that their client began in.
     divides_by_cohort: the weights of a round are divided by `cohort_size` and do not sum to 1.
-    has_clock: it asks for the work of clients, and tells seconds.
     """
 
     divides_by_cohort: ClassVar[bool] = False
-    has_clock: ClassVar[bool] = False
 
     @property
     def keeps_late(self) -> bool:

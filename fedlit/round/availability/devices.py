@@ -39,8 +39,6 @@ class Device:
 class Clocked(DeviceOptions, Availability):
     """An availability that knows how long each client takes."""
 
-    has_clock = True
-
     _given: Mapping[int, Device] = field(init=False, repr=False, compare=False, default_factory=dict)
     _classes: Sequence[tuple[float, Device]] = field(init=False, repr=False, compare=False, default=())
 

@@ -47,6 +47,7 @@ class Trace(TraceOptions, Availability):
     """Clients take part while they are on."""
 
     _logged: Mapping[int, Sequence[tuple[float, float]]] = field(init=False, repr=False, compare=False)
+    _length_s: float = field(init=False, repr=False, compare=False, default=0.0)
     _drawn: dict[tuple[int, int], _Switches] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,10 @@ class Trace(TraceOptions, Availability):
         Raises:
             UserError: what is wrong with it.
         """
-        object.__setattr__(self, "_logged", {} if self.path is None else _read(self.path))
+        logged = {} if self.path is None else _read(self.path)
+        object.__setattr__(self, "_logged", logged)
+        ends = (end_s for intervals in logged.values() for _, end_s in intervals)
+        object.__setattr__(self, "_length_s", max(ends, default=0.0))
 
     def require(self, draws: Draws) -> None:
         """Raise a UserError if the file knows none of the run's clients, or intervals are far shorter than a round."""
@@ -94,10 +98,6 @@ class Trace(TraceOptions, Availability):
             is_on = bool(stream.random() < self.mean_on_s / (self.mean_on_s + self.mean_off_s))
             self._drawn[key] = _Switches(stream=stream, is_on=is_on, means=(self.mean_on_s, self.mean_off_s))
         return self._drawn[key].covers(start_s, end_s)
-
-    @property
-    def _length_s(self) -> float:
-        return max(end for intervals in self._logged.values() for _, end in intervals)
 
 
 def _covered(intervals: Sequence[tuple[float, float]], length_s: float, start_s: float, end_s: float) -> bool:
