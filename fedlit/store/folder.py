@@ -25,6 +25,7 @@ from fedlit.scores import described
 from fedlit.store import example_scores, records
 from fedlit.store.clients import NAME as CLIENTS
 from fedlit.store.clients import append_clients, clients_until
+from fedlit.store.cohort_file import cohort_file, require_same_cohort_file
 from fedlit.store.environment import ENVIRONMENT, environment, stored_environment
 from fedlit.store.layout import make_folder, read_run_id, read_text, require_layout, require_place
 from fedlit.store.partition import PARTITION, DamagedPartition, read_partition, same_shape, without_names
@@ -94,6 +95,7 @@ class RunFolder:
             if reason is not None:
                 raise UserError(f"{self.path} cannot go on from num_rounds={old} to {new}: {reason}")
         self._require_same_plugins()
+        require_same_cohort_file(self.path, self.config)
         stored = self.path / CHAT_TEMPLATE
         if stored.is_file() and read_text(stored) != given_template(self.config.data):
             raise UserError(
@@ -196,7 +198,12 @@ class RunFolder:
     def _told_environment(self, device: str, version: TaskVersion | None) -> dict[str, Any]:
         told = environment(device, plugin_records(self.config), described(self.config.data.scores or ()))
         start = {"start": self._start} if self._start else {}
-        return {**told, **start, **({} if version is None else {VERSION: version.to_json()})}
+        return {
+            **told,
+            **start,
+            **cohort_file(self.config),
+            **({} if version is None else {VERSION: version.to_json()}),
+        }
 
     def version_notices(self, version: TaskVersion) -> list[str]:
         """Return a line if the run goes on with another task version than it began with, which environment.json then

@@ -52,6 +52,7 @@ FLOORS = (
     {"config", "store.clients", "store.example_scores", "store.lock", "store.records", "store.samples"},
     {"arguments", "caller", "process", "algebra", "privacy.claim"},
     {"store.environment", "store.partition"},
+    {"store.cohort_file"},
     {"rules", "store.folder", "store.status"},
     {"data.own_rows", "data.sources", "metrics", "models"},
     {"cards", "general", "partition", "machine"},

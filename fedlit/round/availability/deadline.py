@@ -35,12 +35,14 @@ class Deadline(DeadlineOptions, Clocked):
             idle = [client for client in range(draws.num_clients) if client not in under_way] if under_way else None
             invited = draws.invited(round_idx, idle)
             durations = {client: self.seconds(client, draws, round_idx) for client in invited}
-            length_s = self._length_s(durations, draws, [at_s - now_s for at_s, _ in under_way.values()])
+            left_s = {client: at_s - now_s for client, (at_s, _) in under_way.items()}
+            length_s = self._length_s(durations, draws, list(left_s.values()))
             in_time = sorted((seconds, client) for client, seconds in durations.items() if seconds <= length_s)
             if draws.num_invited > draws.cohort_size:  # those who end the round at one moment are not all wanted
                 in_time = in_time[: draws.cohort_size]
             began = {client: round_idx for _, client in in_time}
-            came = {client: start for client, (at_s, start) in under_way.items() if at_s <= now_s + length_s}
+            # By the same differences: now_s + (at_s - now_s) may be a bit less than at_s, and nobody would come.
+            came = {client: start for client, (_, start) in under_way.items() if left_s[client] <= length_s}
             others = tuple(client for client in invited if client not in began)
             yield Window(
                 invited=invited,

@@ -95,3 +95,6 @@ OPTIONS: Mapping[str, type] = {
     "buffered": BufferedOptions,
 }
 """What each availability of the package takes, by its name."""
+
+FILES: Mapping[str, str] = {"trace": "path", "deadline": "devices", "buffered": "devices"}
+"""The option that names a file, of each availability that has one."""

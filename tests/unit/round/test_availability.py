@@ -22,7 +22,7 @@ from fedlit.round.availability.devices import Device
 from fedlit.round.availability.options import OPTIONS
 from fedlit.round.availability.parts import AVAILABILITIES
 from fedlit.round.availability.trace import Trace
-from fedlit.round.plan import RoundPlan, Schedule, weights_by_examples
+from fedlit.round.plan import Poisson, RoundPlan, Schedule, weights_by_examples
 
 
 @dataclass(frozen=True)
@@ -381,6 +381,19 @@ def test_with_everybody_under_way_the_next_one_is_waited_for() -> None:
         ((1,), (0,), 2.0),
         ((0,), (1,), 2.0),  # client 0 is waited for, up to the deadline
     ]
+
+
+def test_whom_an_empty_round_waits_for_comes_at_its_end() -> None:
+    """Moments are sums of seconds, and rounding must not make the one who is waited for come a round later."""
+    num_waited = 0
+    for seed in range(200):
+        availability = Deadline(tokens_per_s=1.0, spread=2.0, jitter=0.5, late="use")
+        made = schedule(availability, 10, 1, seed=seed, sampling=Poisson(), over_selection=2.0)
+        for plan in plans(made, 30):
+            if not plan.invited and plan.round_s:
+                num_waited += 1
+                assert plan.arriving
+    assert num_waited > 20
 
 
 # FedBuff

@@ -11,7 +11,7 @@ import pytest
 
 from fedlit.config import LocalConfig, RunConfig, RunFolderConfig, load_yaml
 from fedlit.config.privacy_schema import PrivacyConfig
-from fedlit.config.schema import EvalConfig
+from fedlit.config.schema import CohortConfig, EvalConfig
 from fedlit.errors import UserError
 from fedlit.process.storage import write_atomically
 from fedlit.store import environment as run_environment
@@ -44,6 +44,23 @@ def test_a_new_folder_says_what_the_run_is(folder: RunFolder, config: RunConfig)
     assert environment["packages"]["torch"] == version("torch")
     assert folder.checkpoints.is_dir()
     assert folder.plots.is_dir()
+
+
+@pytest.mark.parametrize(("name", "option"), [("trace", "path"), ("deadline", "devices"), ("buffered", "devices")])
+def test_a_run_goes_on_with_the_file_of_who_comes_that_it_began_with(
+    config: RunConfig, tmp_path: Path, name: str, option: str
+) -> None:
+    file = tmp_path / "clients.csv"
+    file.write_text("client,start_s,end_s\n0,0,1\n")
+    config = dataclasses.replace(config, cohort=CohortConfig(availability=name, options={option: str(file)}))
+    RunFolder(config).prepare(PARTITION, "cpu")
+    RunFolder(config).require_same_run()
+    file.write_text("client,start_s,end_s\n0,0,2\n")
+    with pytest.raises(UserError, match=rf"began with another file than cohort.options.{option}="):
+        RunFolder(config).require_same_run()
+    stored = RunFolder(config).path / "environment.json"
+    stored.write_text(json.dumps({"device": "cpu"}))  # of an older fedlit
+    RunFolder(config).require_same_run()
 
 
 def test_prepare_overwrites_nothing(folder: RunFolder) -> None:
