@@ -100,6 +100,14 @@ VARIATIONS = {
         "privacy.secure_aggregation=true",
         *("privacy.unit=client", "privacy.clip_norm=1", "privacy.noise_multiplier=0.1", "method.weighting=uniform"),
     ],
+    "fedsa_lora-analyses": [
+        *("method=fedsa_lora", "cohort_size=2", "eval.general=pydoc"),
+        "analysis=[deviation,rank,subspaces,norms,dense,forgetting]",
+    ],
+    "fedftg-analyses": [
+        *("method=fedftg", "local.optimizer_state=keep", "eval.general=pydoc"),
+        "analysis=[subspaces,norms,dense,forgetting]",
+    ],
     "fedit-trace": [
         *("method=fedit", "num_clients=5", "cohort_size=3", "cohort.over_selection=1.4", "cohort.availability=trace"),
         "cohort.options={round_s: 600, mean_on_s: 1200, mean_off_s: 600}",
@@ -145,6 +153,7 @@ SHARED_ON_PUSH = {
     "fedit-examples",
     "fedit-trace",
     "fedsa_lora-late",
+    "fedsa_lora-analyses",
 }
 
 

@@ -109,6 +109,9 @@ class Findings:
     notes: Sequence[str] = ()
 
 
+ON_BY_DEFAULT = "(on by default, and left out where clients are hidden or come late)"
+
+
 class Analysis(ABC):
     """One analysis; an instance has no state.
 

@@ -10,7 +10,17 @@ clients' own models.
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedlit.lab.analyses.base import Analysis, Findings, Run, Table, by_label, lines_of, mean_of, place_of
+from fedlit.lab.analyses.base import (
+    ON_BY_DEFAULT,
+    Analysis,
+    Findings,
+    Run,
+    Table,
+    by_label,
+    lines_of,
+    mean_of,
+    place_of,
+)
 from fedlit.lab.analysis.column import Line, Panel, Picture
 from fedlit.statistics.fitting import rank_correlation
 
@@ -33,7 +43,7 @@ class Deviation(Analysis):
     title = "Deviation from the mean of the clients"
     source = "arXiv 2410.09432 (FedEx-LoRA), section 6, figures 2 to 9"
     needs = tuple(prefix for prefixes, _ in KINDS.values() for prefix in prefixes)
-    remedy = "give runs of LoRA methods or SCL analysis=[deviation] (on by default)"
+    remedy = f"give runs of LoRA methods or SCL analysis=[deviation] {ON_BY_DEFAULT}"
 
     def findings(self, runs: Sequence[Run]) -> Findings:
         """Return every layer's numbers, and pictures against depth, rounds and, where it differs, local work."""

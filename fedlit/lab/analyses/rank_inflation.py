@@ -8,7 +8,7 @@ the normalised singular values (Roy and Vetterli, EUSIPCO 2007).
 
 from collections.abc import Iterator, Sequence
 
-from fedlit.lab.analyses.base import Analysis, Findings, Run, Table, lines_of, mean_of, place_of
+from fedlit.lab.analyses.base import ON_BY_DEFAULT, Analysis, Findings, Run, Table, lines_of, mean_of, place_of
 from fedlit.lab.analysis.column import Line, Panel, Picture
 
 
@@ -19,7 +19,7 @@ class RankInflation(Analysis):
     title = "Rank inflation of the aggregate"
     source = "arXiv 2410.23111 (FedFTG), proposition 1"
     needs = ("rank/",)
-    remedy = "give runs of LoRA methods or SCL analysis=[rank] (on by default)"
+    remedy = f"give runs of LoRA methods or SCL analysis=[rank] {ON_BY_DEFAULT}, dense ones analysis=[dense]"
 
     def findings(self, runs: Sequence[Run]) -> Findings:
         """Return both ranks of each layer and round, and pictures of the means over layers."""

@@ -7,7 +7,7 @@ space of a change's columns, `in` that of its rows.
 
 from collections.abc import Sequence
 
-from fedlit.lab.analyses.base import Analysis, Findings, Run, Table, lines_of
+from fedlit.lab.analyses.base import ON_BY_DEFAULT, Analysis, Findings, Run, Table, lines_of
 from fedlit.lab.analysis.column import Panel, Picture
 
 KEYS = {
@@ -16,7 +16,6 @@ KEYS = {
     "subspaces/server_out": "between rounds, out",
     "subspaces/server_in": "between rounds, in",
     "subspaces/projector": "GaLore's projector between rounds",
-    "subspaces/projector_clients": "GaLore's projectors between clients",
 }
 """What is measured, by its key in the record: means over angles, pairs and layers, in degrees."""
 
@@ -28,7 +27,7 @@ class Subspaces(Analysis):
     title = "Subspaces of clients and rounds"
     source = "arXiv 2410.23111 (FedFTG), section Why Not LoRA; angles are not in the paper"
     needs = ("subspaces/",)
-    remedy = "give runs of LoRA methods or SCL analysis=[subspaces] (on by default), GaLore's analysis=[projector]"
+    remedy = f"give runs of LoRA methods or SCL analysis=[subspaces] {ON_BY_DEFAULT}, dense ones analysis=[dense]"
 
     def findings(self, runs: Sequence[Run]) -> Findings:
         """Return every angle of every round, and a panel for each kind that a run has."""

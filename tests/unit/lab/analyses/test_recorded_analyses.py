@@ -1,6 +1,7 @@
 """What the analyses of recorded rounds read off them, against sums over the records written out here."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from recorded_rounds import LAYERS, NUM_CLIENTS, recorded
 from scipy import stats
 
+from fedlit.config.analysis import ANALYSES as MEASURED
 from fedlit.lab.analyses.base import Findings, Run
 from fedlit.lab.analyses.excess_risk import gap_of
 from fedlit.lab.analyses.fairness import over_clients
@@ -128,3 +130,10 @@ def test_ratio_of_the_runs_own_bytes(runs: list[Run]) -> None:
 def test_forgetting_is_a_rise(runs: list[Run]) -> None:
     row = rows_of(findings("forgetting", runs), "forgetting")["fedsa_lora"]
     assert (row["before"], row["after"], row["rise"]) == (2.0, pytest.approx(2.12), pytest.approx(0.12))
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_a_remedy_names_what_a_run_can_be_given(name: str) -> None:
+    asked = re.findall(r"analysis=\[(?:\.\.\.,)?(\w+)\]", ANALYSES[name].remedy)
+    assert {*asked} <= {*MEASURED}
+    assert asked or not any(key.startswith(("lora/", "rank/", "norms/", "general/")) for key in ANALYSES[name].needs)
