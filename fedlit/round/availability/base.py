@@ -5,11 +5,13 @@ meanwhile for a later round. Without a clock all of it happens inside the round.
 for several rounds: what it sends is then the change that it made to the server it began from.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from fedlit.errors import UserError
 from fedlit.seeding import numpy_generator
 
 
@@ -115,13 +117,13 @@ class Availability(ABC):
     def window(self, draws: Draws, round_idx: int) -> Window:
         """Return a round; of more clients than wanted, those that come first, in an order that is drawn."""
         invited = draws.invited(round_idx, self.reachable(draws.num_clients, draws.seed, round_idx))
-        coming = tuple(self.arriving(invited, draws.seed, round_idx))
-        assert list(coming) == sorted(set(coming) & set(invited)), "those who arrive are invited, sorted, once each"
+        coming = tuple(int(client) for client in self.arriving(invited, draws.seed, round_idx))
         durations_s = self.durations_s(invited, draws.seed, round_idx)
+        self._require_sense(invited, coming, durations_s, round_idx)
         missed: tuple[int, ...] = ()
         if draws.num_invited > draws.cohort_size < len(coming):
             drawn = numpy_generator(draws.seed, "cohort/order", round_idx=round_idx).permutation(len(coming))
-            order = sorted(drawn, key=lambda place: durations_s.get(coming[place], 0.0))
+            order = sorted(drawn, key=lambda place: durations_s[coming[place]] if durations_s else 0.0)
             first = sorted(coming[place] for place in order[: draws.cohort_size])
             missed, coming = tuple(sorted(set(coming) - set(first))), tuple(first)
         round_s = self.round_seconds()
@@ -134,6 +136,24 @@ class Availability(ABC):
             durations_s=durations_s,
             round_s=round_s,
         )
+
+    def _require_sense(
+        self, invited: Sequence[int], coming: Sequence[int], durations_s: Mapping[int, float], round_idx: int
+    ) -> None:
+        """Raise a UserError if what a part tells of a round cannot be."""
+        told = f"round {round_idx + 1}: {type(self).__name__}"
+        if list(coming) != sorted(set(coming) & set(invited)):
+            raise UserError(
+                f"{told}.arriving() returned {list(coming)!s:.100} of {list(invited)!s:.100}; let it return some of "
+                "these, sorted, each once"
+            )
+        for client in coming if durations_s else ():
+            if not 0 <= (seconds := durations_s.get(client, math.nan)) < math.inf:
+                found = f"{seconds} for" if client in durations_s else "nothing for"
+                raise UserError(
+                    f"{told}.durations_s() returned {found} client {client}, who comes; let it return a number of "
+                    "seconds of at least 0 for everybody who comes"
+                )
 
     def windows(self, draws: Draws) -> Iterator[Window] | None:
         """Return the rounds from the first, where one depends on those before it; None where none does."""

@@ -1,7 +1,7 @@
 """Who comes back and when: pure in (seed, round, client), and what each part's definition says."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -394,6 +394,43 @@ def test_whom_an_empty_round_waits_for_comes_at_its_end() -> None:
                 num_waited += 1
                 assert plan.arriving
     assert num_waited > 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Availability):
+    """Says of a round what it is told to."""
+
+    coming: Any = (0, 1)
+    seconds: Mapping[int, float]
+
+    def arriving(self, invited: Sequence[int], seed: int, round_idx: int) -> tuple[int, ...]:
+        return self.coming  # type: ignore[no-any-return]
+
+    def durations_s(self, invited: Sequence[int], seed: int, round_idx: int) -> Mapping[int, float]:
+        return self.seconds
+
+
+@pytest.mark.parametrize(
+    ("told", "match"),
+    [
+        (Told(coming=(1, 0), seconds={}), r"round 1: Told.arriving\(\) returned \[1, 0\] of \[0, 1, 2\]"),
+        (Told(coming=(0, 3), seconds={}), r"returned \[0, 3\] of"),
+        (Told(seconds={0: 1.0}), r"durations_s\(\) returned nothing for client 1"),
+        (Told(seconds={0: math.nan, 1: 1.0}), "returned nan for client 0"),
+        (Told(seconds={0: 1.0, 1: math.inf}), "returned inf for client 1"),
+        (Told(seconds={0: -1.0, 1: 1.0}), "returned -1.0 for client 0"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_part_of_ones_own_that_makes_no_sense_is_told_in_a_line(told: Told, match: str, size: int) -> None:
+    with pytest.raises(UserError, match=match):
+        schedule(told, 3, size, over_selection=3 / size).plan(0)
+
+
+def test_clients_may_be_numbers_of_numpy() -> None:
+    plan = schedule(Told(coming=np.array([0, 2]), seconds={0: 2.0, 2: 3.0}), 3).plan(0)
+    assert (plan.arriving, plan.round_s) == ((0, 2), 3.0)
+    assert all(type(client) is int for client in plan.arriving)
 
 
 # FedBuff
