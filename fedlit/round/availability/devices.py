@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedlit.errors import UserError
+from fedlit.ranges import POSITIVE
 from fedlit.round.availability.base import Availability, Draws
 from fedlit.round.availability.options import DeviceOptions
 from fedlit.round.availability.tables import NumberRow, client_of, read_numbers
@@ -119,6 +120,7 @@ def _read(path: str) -> tuple[dict[int, Device], list[tuple[float, Device]]]:
 
 def _device(path: str, row: NumberRow) -> Device:
     for name in NUMBERS:
-        if not row.values[name] > 0:
-            raise UserError(f"{KEY}={path}, line {row.line}: {name}=0 takes for ever; give a number above 0")
+        value = row.values[name]
+        if not POSITIVE.contains(value):
+            raise UserError(f"{KEY}={path}, line {row.line}: {name}={value:g} is out of range; give {POSITIVE.text}")
     return Device(**{name: row.values[name] for name in NUMBERS})

@@ -332,7 +332,11 @@ def test_devices_from_a_file(tmp_path: Path) -> None:
     for lines, match in (
         (["tokens_per_s,downlink_mbps,uplink_mbps", "1,1,1"], "neither a column client nor a column share"),
         (["client,share,tokens_per_s,downlink_mbps,uplink_mbps", "1,1,1,1,1"], "both columns"),
-        (["client,tokens_per_s,downlink_mbps,uplink_mbps", "1,0,1,1"], "tokens_per_s=0 takes for ever"),
+        (["client,tokens_per_s,downlink_mbps,uplink_mbps", "1,0,1,1"], "tokens_per_s=0 is out of range"),
+        (
+            ["share,tokens_per_s,downlink_mbps,uplink_mbps", "1,1,1,1e-300"],
+            "line 2: uplink_mbps=1e-300 is out of range",
+        ),
         (["client,tokens_per_s,downlink_mbps,uplink_mbps", "1,1,1,1", "1,1,1,1"], "line 3: client 1 has a line"),
         (["share,tokens_per_s,downlink_mbps,uplink_mbps", "0,1,1,1"], "shares sum to 0"),
     ):
